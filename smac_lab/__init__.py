@@ -1,0 +1,16 @@
+"""smac_lab: offline meta-reinforcement learning with online self-supervision, to look at and to change."""
+
+from smac_lab import tasks
+from smac_lab.adaptation import Evaluation, evaluate
+from smac_lab.agent import SMAC, Batch, Noise
+from smac_lab.config import SMACConfig
+from smac_lab.data import TransitionBuffer, collect_behaviour, rollout
+from smac_lab.encoder import Gaussian
+from smac_lab.nets import MLP
+from smac_lab.shift import Shift, measure_shift
+from smac_lab.tasks import TaskFamily, Tasks, make_family
+from smac_lab.training import train_offline, train_self_supervised
+
+__version__ = "0.1.0"
+
+tasks.register_envs()

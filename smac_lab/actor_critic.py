@@ -1,0 +1,155 @@
+"""Actor and critics, both told the task through z, with the losses that train them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import Module, functional
+
+from smac_lab.nets import MLP, EnsembleMLP
+
+if TYPE_CHECKING:
+    from smac_lab.agent import SMAC, Batch
+
+LOG_STD_RANGE = (-20.0, 2.0)
+MAX_TANH_ACTION = 0.999999  # data actions are clipped here before atanh
+Info = dict[str, Tensor]
+
+
+class Actor(Module):
+    """pi(a|s, z): a Gaussian squashed by tanh.
+
+    Args:
+        obs_dim, action_dim, z_dim: sizes.
+        hidden: hidden layers.
+    """
+
+    def __init__(self, obs_dim: int, action_dim: int, z_dim: int, hidden: Sequence[int] = (300, 300, 300)):
+        super().__init__()
+        self.net = MLP(obs_dim + z_dim, hidden, 2 * action_dim, small_output=True)
+
+    def forward(self, observations: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation before the tanh, `(..., action_dim)` each; log_std within [-20, 2]."""
+        mean, log_std = self.net(torch.cat([observations, z], dim=-1)).chunk(2, dim=-1)
+        return mean, log_std.clamp(*LOG_STD_RANGE)
+
+
+class Critics(Module):
+    """Q(s, a, z), twice over, in one batched product a layer.
+
+    Args:
+        obs_dim, action_dim, z_dim: sizes.
+        hidden: hidden layers of each critic.
+        num_critics: how many.
+    """
+
+    def __init__(
+        self, obs_dim: int, action_dim: int, z_dim: int, hidden: Sequence[int] = (300, 300, 300), num_critics: int = 2
+    ):
+        super().__init__()
+        self.net = EnsembleMLP(num_critics, obs_dim + action_dim + z_dim, hidden, 1)
+
+    def forward(self, observations: Tensor, actions: Tensor, z: Tensor) -> Tensor:
+        """Values `(critic, ...)` for inputs `(..., dim)`."""
+        return self.net(torch.cat([observations, actions, z], dim=-1)).squeeze(-1)
+
+
+def sample_action(mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
+    """a = tanh(mean + std * noise), with noise ~ N(0, I) drawn by the caller, `(..., action_dim)`."""
+    return torch.tanh(mean + log_std.exp() * noise)
+
+
+def log_prob(mean: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
+    """log pi(a) of a tanh-squashed Gaussian, `(...)`, in nats.
+
+    With u = atanh(a): log N(u; mean, std) - sum log(1 - tanh(u)^2), the last term in the stable form
+    2 (log 2 - u - softplus(-2u)) (Haarnoja et al., SAC, 2018, appendix C).
+    """
+    u = actions.clamp(-MAX_TANH_ACTION, MAX_TANH_ACTION).atanh()
+    gaussian = -0.5 * ((u - mean) / log_std.exp()).square() - log_std - 0.5 * math.log(2 * math.pi)
+    log_jacobian = 2.0 * (math.log(2.0) - u - functional.softplus(-2.0 * u))
+    return (gaussian - log_jacobian).sum(-1)
+
+
+def awac_weights(advantages: Tensor, awac_lambda: float, kind: str) -> Tensor:
+    """How much each data action is imitated, same shape as `advantages`.
+
+    "softmax" (the authors' code): N softmax(A / lambda) over the whole batch of N, so weights average one.
+    "exp" (the paper, eq. 4): exp(A / lambda).
+    """
+    scaled = advantages / awac_lambda
+    if kind == "exp":
+        return scaled.exp()
+    return scaled.flatten().softmax(0).reshape(scaled.shape) * scaled.numel()
+
+
+def critic_loss(agent: SMAC, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
+    """Squared Bellman error of every critic, averaged over transitions and summed over critics.
+
+    (r_scale r + gamma (1 - terminated) min_k Q_target_k(s', a', z) - Q_k(s, a, z))^2 with a' ~ pi(.|s', z).
+    z is detached: the critics do not train the encoder (SMAC, section 4).
+
+    Args:
+        z: latent task variable of each transition, `(task, batch, z_dim)`.
+    """
+    assert batch.noise is not None
+    z = z.detach()
+    with torch.no_grad():
+        mean, log_std = agent.actor(batch.next_observations, z)
+        next_actions = sample_action(mean, log_std, batch.noise.next_action)
+        next_z = z if batch.noise.next_z is None else batch.noise.next_z
+        next_values = agent.target_critics(batch.next_observations, next_actions, next_z).amin(0)  # (task, batch)
+        targets = agent.reward_scale * batch.rewards + agent.discount * (1.0 - batch.terminations) * next_values
+    values = agent.critics(batch.observations, batch.actions, z)  # (critic, task, batch)
+    loss = (values - targets).square().mean((-2, -1)).sum()
+    return loss, {"critic_loss": loss, "q_mean": values.mean(), "target_mean": targets.mean()}
+
+
+def awac_loss(agent: SMAC, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
+    """Advantage-weighted imitation of the data: -E[w(A) log pi(a|s, z)] (Nair et al., AWAC, 2020; SMAC, eq. 4).
+
+    A = min_k Q_k(s, a, z) - min_k Q_k(s, a_pi, z) with one a_pi ~ pi(.|s, z). Only the actor is trained.
+
+    Args:
+        z: `(task, batch, z_dim)`.
+    """
+    assert batch.noise is not None
+    z = z.detach()
+    mean, log_std = agent.actor(batch.observations, z)
+    with torch.no_grad():
+        policy_actions = sample_action(mean, log_std, batch.noise.action)
+        data_values = agent.critics(batch.observations, batch.actions, z).amin(0)
+        policy_values = agent.critics(batch.observations, policy_actions, z).amin(0)
+        advantages = data_values - policy_values  # (task, batch)
+        weights = awac_weights(advantages, agent.awac_lambda, agent.awac_weight)
+    log_probs = log_prob(mean, log_std, batch.actions)
+    loss = -(weights * log_probs).mean()
+    return loss, {
+        "awac_loss": loss,
+        "advantage_mean": advantages.mean(),
+        "weight_max": weights.max(),
+        "log_prob_mean": log_probs.mean(),
+    }
+
+
+def q_loss(agent: SMAC, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
+    """The actor's own actions judged by the critics: -E[min_k Q_k(s, pi(s, z), z)], reparameterised.
+
+    Critic parameters enter detached, so only the actor is trained.
+
+    Args:
+        z: `(task, batch, z_dim)`.
+    """
+    assert batch.noise is not None
+    z = z.detach()
+    mean, log_std = agent.actor(batch.observations, z)
+    actions = sample_action(mean, log_std, batch.noise.action)
+    frozen = {name: parameter.detach() for name, parameter in agent.critics.named_parameters()}
+    values = functional_call(agent.critics, frozen, (batch.observations, actions, z)).amin(0)
+    loss = -values.mean()
+    return loss, {"q_loss": loss}

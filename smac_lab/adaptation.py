@@ -1,0 +1,97 @@
+"""The meta-test protocol: explore with z from the prior, infer the task, act."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smac_lab.agent import SMAC
+from smac_lab.data.collect import Episodes, rollout
+from smac_lab.encoder import Gaussian, make_context
+from smac_lab.tasks.family import Array, TaskFamily, Tasks
+
+
+class Evaluation(NamedTuple):
+    """Outcome of the meta-test protocol."""
+
+    returns: Array  # (task, repeat, episode): the last episode is the one after adaptation
+    final_returns: Array  # (task,): mean over repeats of the last episode's return
+    contexts: Tensor  # (task, repeat, n, context_dim): everything seen during exploration
+    posterior: Gaussian  # (task, repeat, z_dim): q(z | context)
+    episodes: Episodes  # the last episode, (task * repeat, time, ...)
+
+
+@torch.inference_mode()
+def evaluate(
+    agent: SMAC,
+    family: TaskFamily,
+    tasks: Tasks,
+    *,
+    seed: int = 0,
+    repeats: int | None = None,
+    exploration_episodes: int | None = None,
+    deterministic: bool = True,
+    num_threads: int = 0,
+) -> Evaluation:
+    """Meta-test on `tasks`: every task and repeat side by side in one batch of simulations.
+
+    `exploration_episodes` episodes with z ~ p(z), then one with z ~ q(.|everything seen), all with true
+    rewards, which meta-test has. The agent is not changed, and its own generator is not used.
+
+    Args:
+        agent: trained agent.
+        family, tasks: what to act in.
+        seed: of simulations and draws.
+        repeats, exploration_episodes: defaults from the agent's config (4 and 2).
+        deterministic: act with the mean action.
+        num_threads: physics threads, 0 for all processors.
+    """
+    repeats = agent.config.repeats if repeats is None else repeats
+    n_explore = agent.config.exploration_episodes if exploration_episodes is None else exploration_episodes
+    env = family.batch_env(tasks.repeat(repeats), num_threads)
+    generator = torch.Generator(agent.device).manual_seed(seed)
+
+    returns, contexts = [], []
+    for episode in range(n_explore):
+        policy = agent.policy(agent.prior(env.num_envs), generator, deterministic)
+        explored = rollout(policy, env, seed=_episode_seed(seed, episode))
+        returns.append(explored.returns)
+        contexts.append(context_of(agent, explored))
+    context = torch.cat(contexts, dim=1) if contexts else None
+    posterior = agent.prior(env.num_envs) if context is None else agent.infer_posterior(context)
+    final = rollout(agent.policy(posterior, generator, deterministic), env, seed=_episode_seed(seed, n_explore))
+    returns.append(final.returns)
+
+    shape = (len(tasks), repeats)
+    if context is None:
+        context = torch.zeros(env.num_envs, 0, agent.spec.context_dim)
+    stacked = np.stack(returns, axis=-1).reshape(*shape, -1)
+    return Evaluation(
+        returns=stacked,
+        final_returns=stacked[..., -1].mean(1),
+        contexts=context.reshape(*shape, *context.shape[1:]),
+        posterior=Gaussian(posterior.mean.reshape(*shape, -1), posterior.std.reshape(*shape, -1)),
+        episodes=final,
+    )
+
+
+def context_of(agent: SMAC, episodes: Episodes) -> Tensor:
+    """Episodes as context of the agent's encoder, `(simulation, time, context_dim)`."""
+    like = {"dtype": torch.get_default_dtype(), "device": agent.device}
+    next_observations = None
+    if agent.spec.context_dim > agent.spec.obs_dim + agent.spec.action_dim + 1:
+        next_observations = torch.as_tensor(episodes.next_observations, **like)
+    return make_context(
+        torch.as_tensor(episodes.observations, **like),
+        torch.as_tensor(episodes.actions, **like),
+        torch.as_tensor(episodes.rewards, **like),
+        next_observations,
+    )
+
+
+def _episode_seed(seed: int, episode: int) -> int:
+    """Simulation seeds of different episodes lie far apart, as a batch uses one for each simulation."""
+    return seed * 1_000_003 + episode * 100_003

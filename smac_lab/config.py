@@ -1,0 +1,199 @@
+"""Every number of an experiment in one frozen, flat, validated dataclass, with presets."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_type_hints
+
+PresetName = Literal["smoke", "cpu", "paper"]
+ONLINE_ENCODER = Literal["frozen", "offline", "self-labelled"]
+
+
+@dataclass(frozen=True)
+class SMACConfig:
+    """An experiment. Defaults are the paper's; `preset` gives the ones for a task family and a machine.
+
+    Raises:
+        ValueError: a field is out of its range; the message says what was given and what is allowed.
+    """
+
+    # Tasks and behaviour data
+    n_train_tasks: int = 100
+    n_test_tasks: int = 20
+    behaviour_transitions: int = 1200  # per training task; a multiple of the horizon
+    behaviour_on_task: float = 0.0  # share of scripted episodes that pursue their own task; the others pursue another
+    behaviour_noise: float = 0.5  # standard deviation of Gaussian noise on scripted actions
+
+    # Networks
+    z_dim: int = 5  # size of the latent task variable z
+    encoder_hidden: tuple[int, ...] = (200, 200, 200)
+    decoder_hidden: tuple[int, ...] = (64, 64)
+    actor_hidden: tuple[int, ...] = (300, 300, 300)
+    critic_hidden: tuple[int, ...] = (300, 300, 300)
+
+    # Losses
+    discount: float = 0.99  # gamma
+    reward_scale: float = 5.0  # multiplies rewards in the Bellman target only
+    kl_weight: float = 0.1  # weight of KL(q(z|h) || N(0, I)) beside the reward error
+    awac_lambda: float = 100.0  # lambda of the AWAC weights; it divides the advantage
+    awac_weight: Literal["softmax", "exp"] = "softmax"  # authors' code: softmax over the batch; paper: exp(A / lambda)
+    next_z: Literal["shared", "resampled"] = "shared"  # authors' code draws a second z in the Bellman target
+    kl_reduction: Literal["mean", "sum"] = "mean"  # over tasks; PEARL's code sums
+    online_q_weight: float = 1.0  # weight of -Q(s, pi(s, z), z) in the self-supervised phase
+    online_awac_weight: float = 1.0  # weight of the AWAC term there
+
+    # Optimisation
+    learning_rate: float = 3e-4  # Adam, every part
+    tau: float = 0.005  # Polyak rate of the target critics
+
+    # Offline phase
+    offline_steps: int = 50_000
+    meta_batch: int = 4  # tasks in an update
+    batch_size: int = 128  # transitions a task
+    context_size: int = 64  # context transitions a task, in training
+
+    # Self-supervised phase
+    online_iterations: int = 501
+    online_updates: int = 16_000  # per iteration
+    online_meta_batch: int = 4
+    online_batch_size: int = 256
+    online_tasks: int = 5  # tasks that collect in an iteration
+    prior_episodes: int = 3  # episodes a task with z ~ p(z)
+    posterior_episodes: int = 2  # episodes a task with z ~ q(.|own data)
+    label_context_size: int = 256  # context transitions behind z_label and behind collecting posteriors
+    online_encoder: Literal["frozen", "offline", "self-labelled"] = "frozen"  # what trains the encoder meanwhile
+    online_context: Literal["mixed", "separate", "episodes"] = "mixed"  # see training.sample_self_supervised
+
+    # Meta-test
+    z_resampling: Literal["episode", "step"] = "episode"  # draw z once an episode (PEARL) or every step (authors' code)
+    exploration_episodes: int = 2  # with z ~ p(z), before the episode that counts
+    repeats: int = 4  # repetitions a task
+
+    # Machine
+    device: str = "auto"  # "auto": cuda where there is one, else cpu
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value, hint = getattr(self, field.name), hints[field.name]
+            if choices := get_args(hint) if hint.__class__.__name__ == "_LiteralGenericAlias" else ():
+                _check(value in choices, field.name, value, f"one of {', '.join(map(repr, choices))}")
+            elif hint is int:
+                least = 0 if field.name in _MAY_BE_ZERO else 1
+                ok = isinstance(value, int) and not isinstance(value, bool) and value >= least
+                _check(ok, field.name, value, f"an integer of at least {least}")
+            elif hint is float:
+                low, high = _RANGES.get(field.name, (0.0, float("inf")))
+                ok = isinstance(value, (int, float)) and low <= value <= high and value != float("inf")
+                _check(ok, field.name, value, f"a number in [{low}, {high}]")
+            elif field.name.endswith("_hidden"):
+                object.__setattr__(self, field.name, tuple(value))
+                ok = all(isinstance(size, int) and size > 0 for size in value) and len(value) > 0
+                _check(ok, field.name, value, "a tuple of positive layer sizes")
+        _check(self.awac_lambda > 0, "awac_lambda", self.awac_lambda, "a number above 0")
+        episodes = self.prior_episodes + self.posterior_episodes
+        _check(episodes > 0, "prior_episodes + posterior_episodes", episodes, "at least 1")
+
+    @classmethod
+    def preset(cls, family: str, preset: str = "cpu") -> SMACConfig:
+        """The configuration for a named task family.
+
+        Args:
+            family: a name known to `make_family`.
+            preset: "smoke" (seconds, shows that everything runs), "cpu" (two cores) or "paper".
+
+        Raises:
+            ValueError: unknown family or preset.
+        """
+        if family not in PRESETS:
+            raise ValueError(f"no presets for task family {family!r}; known: {', '.join(PRESETS)}")
+        if preset not in get_args(PresetName):
+            raise ValueError(f"unknown preset {preset!r}; known presets: {', '.join(get_args(PresetName))}")
+        return cls(**PRESETS[family][preset])
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, as JSON can hold them."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> SMACConfig:
+        """Inverse of `to_dict`.
+
+        Raises:
+            ValueError: a field that this version does not know.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(fields) - known):
+            raise ValueError(f"unknown configuration fields {unknown}; known fields: {sorted(known)}")
+        return cls(**fields)
+
+
+def _check(ok: bool, name: str, value: Any, allowed: str) -> None:
+    if not ok:
+        raise ValueError(f"{name}={value!r} is not allowed: it must be {allowed}")
+
+
+_MAY_BE_ZERO = {"offline_steps", "online_iterations", "online_updates", "prior_episodes", "posterior_episodes"}
+_RANGES: dict[str, tuple[float, float]] = {
+    "behaviour_on_task": (0.0, 1.0),
+    "discount": (0.0, 1.0),
+    "tau": (0.0, 1.0),
+}
+
+_SMALL = {"encoder_hidden": (64, 64), "decoder_hidden": (64, 64), "actor_hidden": (64, 64), "critic_hidden": (64, 64)}
+_POINT_CPU: dict[str, Any] = {
+    **_SMALL,
+    "behaviour_on_task": 0.5,
+    "kl_weight": 0.01,
+    "awac_lambda": 100.0,
+    "offline_steps": 6_000,
+    "meta_batch": 16,
+    "batch_size": 32,
+    "context_size": 64,
+    "online_iterations": 20,
+    "online_updates": 300,
+    "online_meta_batch": 16,
+    "online_batch_size": 32,
+    "online_tasks": 100,
+    "prior_episodes": 2,
+    "posterior_episodes": 2,
+    "label_context_size": 256,
+}
+_SMOKE: dict[str, Any] = {
+    **_SMALL,
+    "n_train_tasks": 6,
+    "n_test_tasks": 3,
+    "behaviour_transitions": 400,
+    "offline_steps": 40,
+    "meta_batch": 4,
+    "batch_size": 16,
+    "context_size": 16,
+    "online_iterations": 2,
+    "online_updates": 10,
+    "online_meta_batch": 4,
+    "online_batch_size": 16,
+    "online_tasks": 3,
+    "prior_episodes": 1,
+    "posterior_episodes": 1,
+    "label_context_size": 32,
+    "repeats": 2,
+}
+_BODY_CPU: dict[str, Any] = {
+    "n_test_tasks": 30,
+    "offline_steps": 15_000,
+    "online_iterations": 30,
+    "online_updates": 600,
+    "online_batch_size": 128,
+    "online_tasks": 50,
+    "prior_episodes": 1,
+    "posterior_episodes": 1,
+}
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    **{
+        name: {"smoke": {**_SMOKE, "behaviour_on_task": 0.5}, "cpu": _POINT_CPU, "paper": {"behaviour_on_task": 0.5}}
+        for name in ("point-robot", "point-direction", "sparse-point-robot")
+    },
+    "cheetah-vel": {"smoke": _SMOKE, "cpu": _BODY_CPU, "paper": {"n_test_tasks": 30, "online_iterations": 51}},
+    "ant-dir": {"smoke": _SMOKE, "cpu": _BODY_CPU, "paper": {}},
+}

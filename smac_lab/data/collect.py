@@ -1,0 +1,137 @@
+"""Rolling policies out, and the recipes for behaviour data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smac_lab.config import SMACConfig
+from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.tasks.family import Array, TaskFamily, Tasks
+from smac_lab.tasks.simulation import BatchEnv
+
+Policy = Callable[[Array], NDArray[np.floating]]
+
+
+class Episodes(NamedTuple):
+    """One horizon of interaction of every simulation, `(simulation, time, dim)` or `(simulation, time)`.
+
+    An episode that ends early is followed by another in the same row, so that context has the same length
+    everywhere; `returns` counts the first one only.
+    """
+
+    observations: Array
+    actions: Array
+    rewards: Array
+    next_observations: Array
+    terminations: NDArray[np.bool_]
+    truncations: NDArray[np.bool_]
+    features: Array
+    valid: NDArray[np.bool_]  # False where physics broke down: such a step is never stored
+
+    @property
+    def first(self) -> NDArray[np.bool_]:
+        """Which steps belong to each row's first episode, `(simulation, time)`."""
+        ended = np.cumsum(self.terminations | self.truncations, axis=1)
+        return (ended - (self.terminations | self.truncations)) == 0
+
+    @property
+    def returns(self) -> Array:
+        """Undiscounted return of each row's first episode, `(simulation,)`."""
+        return np.where(self.first, self.rewards, 0.0).sum(1)
+
+    def columns(self, simulation: int) -> dict[str, Array]:
+        """Valid transitions of one simulation, as `TransitionBuffer.append` takes them."""
+        keep = self.valid[simulation]
+        return {name: getattr(self, name)[simulation][keep] for name in self._fields if name != "valid"}
+
+
+def rollout(policy: Policy, env: BatchEnv, seed: int | None = None) -> Episodes:
+    """Run `policy` for one horizon in every simulation of `env`, all at once.
+
+    Args:
+        policy: observations `(n, obs_dim)` to actions `(n, action_dim)`; called once a step.
+        env: simulations; they are reset first.
+        seed: of the resets.
+
+    Returns:
+        Episodes with `n` rows of `horizon` steps.
+    """
+    n, horizon = env.num_envs, env.family.horizon
+    obs_dim, action_dim = env.family.obs_dim, env.family.action_dim
+    observations, next_observations = np.empty((2, n, horizon, obs_dim))
+    actions = np.empty((n, horizon, action_dim))
+    rewards = np.empty((n, horizon))
+    terminations, truncations, valid = np.empty((3, n, horizon), dtype=bool)
+    features = np.empty((n, horizon, env.family.spec.feature_dim))
+
+    observation, _ = env.reset(seed=seed)
+    for t in range(horizon):
+        action = policy(observation)
+        observations[:, t], actions[:, t] = observation, action
+        observation, rewards[:, t], terminations[:, t], truncations[:, t], info = env.step(action)
+        next_observations[:, t] = info["final_obs"] if "final_obs" in info else observation
+        features[:, t], valid[:, t] = info["features"], ~info["diverged"]
+    return Episodes(
+        observations, actions, rewards, next_observations, terminations, truncations, features, valid
+    )
+
+
+def scripted_policy(family: TaskFamily, pursued: Tasks, noise: float, rng: np.random.Generator) -> Policy:
+    """The family's controller towards the `pursued` tasks, with Gaussian noise on every action."""
+
+    def policy(observations: Array) -> Array:
+        actions = family.controller(observations, pursued.values)
+        assert actions is not None
+        return np.clip(actions + noise * rng.standard_normal(actions.shape), -1.0, 1.0)
+
+    return policy
+
+
+def near_random_policy(action_dim: int, rng: np.random.Generator) -> Policy:
+    """a = tanh(N(0, I)): what an untrained tanh-Gaussian actor does, the start of the paper's PEARL runs."""
+    return lambda observations: np.tanh(rng.standard_normal((len(observations), action_dim)))
+
+
+def collect_behaviour(family: TaskFamily, tasks: Tasks, config: SMACConfig, seed: int = 0) -> TransitionBuffer:
+    """Make the offline data set: `config.behaviour_transitions` truly labelled transitions of each task.
+
+    A family with a `controller` gets a scripted mixture: an episode pursues its own task with probability
+    `behaviour_on_task`, and otherwise another task drawn from the family. Other families get near-random
+    data, as the paper's cheetah has.
+
+    Args:
+        family: task family.
+        tasks: training tasks.
+        config: recipe.
+        seed: of everything drawn.
+
+    Returns:
+        A buffer of offline transitions on the CPU.
+
+    Raises:
+        ValueError: `behaviour_transitions` is not a multiple of the horizon.
+    """
+    if config.behaviour_transitions % family.horizon:
+        raise ValueError(
+            f"behaviour_transitions={config.behaviour_transitions} is not allowed: it must be a multiple of the "
+            f"horizon of {family.name}, {family.horizon}"
+        )
+    rng = np.random.default_rng(seed)
+    repeats = config.behaviour_transitions // family.horizon
+    own = tasks.repeat(repeats)
+    if family.controller(np.zeros((1, family.obs_dim)), tasks.values[:1]) is None:
+        policy = near_random_policy(family.action_dim, rng)
+    else:
+        on_task = rng.random(len(own)) < config.behaviour_on_task
+        other = family.sample_tasks(rng, len(own))
+        pursued = Tasks(np.where(on_task[:, None], own.values, other))
+        policy = scripted_policy(family, pursued, config.behaviour_noise, rng)
+    episodes = rollout(policy, family.batch_env(own), seed=int(rng.integers(2**31)))
+    buffer = TransitionBuffer(family.spec, len(tasks))
+    for simulation in range(len(own)):
+        buffer.append(simulation // repeats, episodes.columns(simulation), "offline")
+    return buffer

@@ -1,0 +1,80 @@
+"""The context encoder q(z|h): what a set of transitions says about the task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import Module, functional
+
+from smac_lab.nets import MLP
+
+MIN_VARIANCE = 1e-7
+
+
+class Gaussian(NamedTuple):
+    """A diagonal Gaussian; both fields `(..., z_dim)`."""
+
+    mean: Tensor
+    std: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Reparameterised draw: mean + std * noise, with noise ~ N(0, I) drawn by the caller."""
+        return self.mean + self.std * noise
+
+
+class ContextEncoder(Module):
+    """A Gaussian factor from every transition, multiplied together: q(z|h) ~ prod_n N(z; mu(h_n), sigma^2(h_n)).
+
+    The product does not depend on the order of the transitions (Rakelly et al., PEARL, ICML 2019, eq. 2).
+
+    Args:
+        context_dim: size of a context transition (s, a, r).
+        z_dim: size of the latent task variable.
+        hidden: hidden layers of the network that reads one transition.
+    """
+
+    def __init__(self, context_dim: int, z_dim: int, hidden: Sequence[int] = (200, 200, 200)):
+        super().__init__()
+        self.net = MLP(context_dim, hidden, 2 * z_dim)
+
+    def forward(self, context: Tensor) -> Gaussian:
+        """Posterior of each task: `(task, n, context_dim)` to mean and std, `(task, z_dim)` each."""
+        means, raw = self.net(context).chunk(2, dim=-1)  # (task, n, z_dim) each
+        return product_of_gaussians(means, functional.softplus(raw))
+
+
+def product_of_gaussians(means: Tensor, variances: Tensor) -> Gaussian:
+    """Product of `n` Gaussian densities, renormalised.
+
+    1 / sigma^2 = sum_n 1 / sigma_n^2 and mu = sigma^2 sum_n mu_n / sigma_n^2; variances are clamped at 1e-7.
+
+    Args:
+        means, variances: factors, `(..., n, z_dim)`.
+
+    Returns:
+        The product, `(..., z_dim)`.
+    """
+    precisions = variances.clamp(min=MIN_VARIANCE).reciprocal()
+    variance = precisions.sum(dim=-2).reciprocal()
+    return Gaussian(variance * (means * precisions).sum(dim=-2), variance.sqrt())
+
+
+def kl_to_prior(q: Gaussian) -> Tensor:
+    """KL(q || N(0, I)) summed over latent dimensions, `(...)`, in nats."""
+    variance = q.std.square()
+    return 0.5 * (variance + q.mean.square() - 1.0 - variance.log()).sum(-1)
+
+
+def kl_divergence(q: Gaussian, p: Gaussian) -> Tensor:
+    """KL(q || p) between diagonal Gaussians, summed over latent dimensions, `(...)`, in nats."""
+    ratio = (q.std / p.std).square()
+    return 0.5 * (ratio + ((q.mean - p.mean) / p.std).square() - 1.0 - ratio.log()).sum(-1)
+
+
+def make_context(observations: Tensor, actions: Tensor, rewards: Tensor, next_observations: Tensor | None) -> Tensor:
+    """Context transitions (s, a, r), or (s, a, r, s') where dynamics differ between tasks, `(..., context_dim)`."""
+    parts = [observations, actions, rewards.unsqueeze(-1)]
+    return torch.cat(parts if next_observations is None else [*parts, next_observations], dim=-1)

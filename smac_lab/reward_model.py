@@ -1,0 +1,73 @@
+"""The reward decoder r(s, a, z): the reward a task would pay, used to label what the policy collects by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from smac_lab.encoder import Gaussian, kl_to_prior
+from smac_lab.nets import MLP
+
+if TYPE_CHECKING:
+    from smac_lab.actor_critic import Info
+    from smac_lab.agent import SMAC, Batch
+
+
+class RewardDecoder(Module):
+    """Predicts the unscaled reward of a transition of the task that z stands for.
+
+    Args:
+        obs_dim, action_dim, z_dim: sizes.
+        hidden: hidden layers.
+    """
+
+    def __init__(self, obs_dim: int, action_dim: int, z_dim: int, hidden: Sequence[int] = (64, 64)):
+        super().__init__()
+        self.net = MLP(obs_dim + action_dim + z_dim, hidden, 1)
+
+    def forward(self, observations: Tensor, actions: Tensor, z: Tensor) -> Tensor:
+        """Rewards `(...)` for inputs `(..., dim)`."""
+        return self.net(torch.cat([observations, actions, z], dim=-1)).squeeze(-1)
+
+
+def reward_loss(agent: SMAC, batch: Batch, z: Tensor, posterior: Gaussian) -> tuple[Tensor, Info]:
+    """E[(r - r_hat(s, a, z))^2] + kl_weight KL(q(z|h) || N(0, I)): trains encoder and decoder (SMAC, eq. 5).
+
+    Gradients reach the encoder through z and the posterior. KL is summed over latent dimensions and averaged
+    over tasks.
+
+    Args:
+        z: reparameterised draw from the posterior, `(task, batch, z_dim)`.
+        posterior: q(z|h) of each task, `(task, z_dim)`.
+    """
+    error = (agent.reward_decoder(batch.observations, batch.actions, z) - batch.rewards).square().mean()
+    kl = kl_to_prior(posterior).mean()
+    return error + agent.kl_weight * kl, {"reward_error": error, "kl": kl}
+
+
+@torch.inference_mode()
+def relabel(
+    encoder: Callable[[Tensor], Gaussian],
+    reward_decoder: Module,
+    context: Tensor,
+    observations: Tensor,
+    actions: Tensor,
+    noise: Tensor,
+) -> Tensor:
+    """Labels for reward-free transitions: r_hat(s, a, z_label), z_label ~ q(.|offline context) (SMAC, section 4.2).
+
+    Args:
+        context: offline, truly labelled context of each task, `(task, n, context_dim)`.
+        observations, actions: transitions to label, `(task, batch, dim)`.
+        noise: N(0, I), `(task, z_dim)`: one z_label a task.
+
+    Returns:
+        Decoded rewards, `(task, batch)`.
+    """
+    z = Gaussian(*encoder(context)).sample(noise)
+    z = z.unsqueeze(-2).expand(*observations.shape[:-1], z.shape[-1])
+    return reward_decoder(observations, actions, z)

@@ -1,0 +1,106 @@
+"""The distribution shift: how far q(z) from self-collected context lies from q(z) from offline context."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from smac_lab.adaptation import evaluate
+from smac_lab.agent import SMAC
+from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.data.collect import rollout
+from smac_lab.encoder import Gaussian, kl_divergence, kl_to_prior
+from smac_lab.tasks.family import Array, TaskFamily, Tasks
+
+
+class Shift(NamedTuple):
+    """What `measure_shift` finds. Posteriors are `(task, repeat, z_dim)`."""
+
+    normalised: float  # 0: no shift, 1: as far away as another task. Mean over tasks
+    normalised_median: float  # the same with the median over tasks
+    kl_online_offline: Array  # (task,): KL(q_online || q_offline), nats
+    kl_online_prior: float  # mean over tasks, nats
+    kl_offline_prior: float
+    offline_context_return: float
+    online_context_return: float
+    offline_returns: Array  # (task,)
+    online_returns: Array  # (task,)
+    offline: Gaussian
+    online: Gaussian
+
+
+@torch.inference_mode()
+def measure_shift(
+    agent: SMAC,
+    family: TaskFamily,
+    tasks: Tasks,
+    buffer: TransitionBuffer,
+    *,
+    seed: int = 0,
+    repeats: int | None = None,
+    num_threads: int = 0,
+) -> Shift:
+    """Compare what the encoder infers from offline and from self-collected context, and what that costs.
+
+    Both contexts have the same number of transitions (two episodes' worth), z is drawn by the same rule, the
+    actor is deterministic. Offline context is drawn from the task's offline data; self-collected context
+    comes from exploration with z ~ p(z), as at meta-test.
+
+    normalised = (within(on, off) - within(off, off')) / (between(off, off') - within(off, off')), where within
+    averages KL(a_i || b_i) over tasks and between averages KL(a_i || b_j) over i != j (authors' code).
+
+    Args:
+        agent: trained agent; not changed.
+        family, tasks: training tasks; `tasks[i]` is the buffer's task `i`.
+        buffer: its offline transitions are used.
+        seed: of simulations and draws.
+        repeats: independent contexts a task; default `config.repeats`.
+        num_threads: physics threads, 0 for all processors.
+    """
+    repeats = agent.config.repeats if repeats is None else repeats
+    n = agent.config.exploration_episodes * family.horizon
+    generator = torch.Generator(agent.device).manual_seed(seed)
+    ids = torch.arange(len(tasks)).repeat_interleave(repeats)
+
+    def offline_posterior() -> Gaussian:
+        return agent.infer_posterior(buffer.sample_context(ids, n, generator, "offline"))
+
+    offline, offline_again = offline_posterior(), offline_posterior()
+    env = family.batch_env(tasks.repeat(repeats), num_threads)
+    acted = rollout(agent.policy(offline, generator), env, seed=seed * 1_000_003 + 50_021)
+    offline_returns = acted.returns.reshape(len(tasks), repeats).mean(1)
+    tested = evaluate(agent, family, tasks, seed=seed, repeats=repeats, num_threads=num_threads)
+
+    shape = (len(tasks), repeats, -1)
+    off, off2 = (Gaussian(q.mean.reshape(shape), q.std.reshape(shape)) for q in (offline, offline_again))
+    on = tested.posterior
+    within_on, within_off = kl_divergence(on, off).mean(1), kl_divergence(off, off2).mean(1)  # (task,)
+    between = _between(off, off2)  # (task,)
+    return Shift(
+        normalised=_ratio(within_on.mean(), within_off.mean(), between.mean()),
+        normalised_median=_ratio(within_on.median(), within_off.median(), between.median()),
+        kl_online_offline=within_on.cpu().numpy(),
+        kl_online_prior=float(kl_to_prior(on).mean()),
+        kl_offline_prior=float(kl_to_prior(off).mean()),
+        offline_context_return=float(offline_returns.mean()),
+        online_context_return=float(tested.final_returns.mean()),
+        offline_returns=offline_returns,
+        online_returns=tested.final_returns,
+        offline=off,
+        online=on,
+    )
+
+
+def _between(a: Gaussian, b: Gaussian) -> torch.Tensor:
+    """Mean over j != i of KL(a_i || b_j), averaged over repeats, `(task,)`; NaN for a single task."""
+    tasks = len(a.mean)
+    rows = Gaussian(a.mean.unsqueeze(1), a.std.unsqueeze(1))
+    columns = Gaussian(b.mean.unsqueeze(0), b.std.unsqueeze(0))
+    kl = kl_divergence(rows, columns).mean(-1)  # (task, task)
+    return (kl.sum(1) - kl.diagonal()) / (tasks - 1) if tasks > 1 else torch.full((1,), np.nan)
+
+
+def _ratio(online: torch.Tensor, floor: torch.Tensor, between: torch.Tensor) -> float:
+    return float((online - floor) / (between - floor))

@@ -1,0 +1,64 @@
+"""Task families: what the agent is asked to do, and how it is simulated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+
+from smac_lab.tasks.ant import AntDir
+from smac_lab.tasks.family import DynamicsFamily, FamilySpec, MujocoFamily, TaskFamily, Tasks
+from smac_lab.tasks.half_cheetah import CheetahVel, HalfCheetah
+from smac_lab.tasks.point_robot import PointDirection, PointFamily, PointRobot, SparsePointRobot
+from smac_lab.tasks.simulation import BatchEnv, TaskEnv
+
+FAMILIES: dict[str, type[TaskFamily]] = {
+    family.name: family for family in (PointRobot, PointDirection, SparsePointRobot, CheetahVel, AntDir)
+}
+
+
+def make_family(name: str, **options: Any) -> TaskFamily:
+    """Make the task family called `name`.
+
+    Args:
+        name: one of `FAMILIES`.
+        **options: the family's own options, such as `obs="v5"` for cheetah-vel.
+
+    Raises:
+        ValueError: for an unknown name; the message lists the known ones.
+    """
+    if name not in FAMILIES:
+        raise ValueError(f"unknown task family {name!r}; known families: {', '.join(FAMILIES)}")
+    return FAMILIES[name](**options)
+
+
+def register_envs() -> None:
+    """Register every family with gymnasium as `smac_lab/<Name>-v0`, with its horizon as the time limit."""
+    for name, family in FAMILIES.items():
+        gym.register(
+            id=f"smac_lab/{family.__name__}-v0",
+            entry_point="smac_lab.tasks.simulation:TaskEnv",
+            max_episode_steps=family.horizon,
+            kwargs={"family": name},
+        )
+
+
+__all__ = [
+    "FAMILIES",
+    "AntDir",
+    "BatchEnv",
+    "CheetahVel",
+    "DynamicsFamily",
+    "FamilySpec",
+    "HalfCheetah",
+    "MujocoFamily",
+    "PointDirection",
+    "PointFamily",
+    "PointRobot",
+    "SparsePointRobot",
+    "TaskEnv",
+    "TaskFamily",
+    "Tasks",
+    "make_family",
+    "register_envs",
+]

@@ -1,0 +1,210 @@
+"""What an agent is asked to do: task families, and sets of their tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from smac_lab.tasks.simulation import BatchEnv, TaskEnv
+
+Array = NDArray[np.float64]
+
+
+class FamilySpec(NamedTuple):
+    """The sizes that networks and buffers need to know of a task family."""
+
+    name: str
+    obs_dim: int
+    action_dim: int
+    task_dim: int
+    feature_dim: int
+    context_dim: int  # one context transition: (s, a, r), and s' where the dynamics differ between tasks
+    horizon: int
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """A set of tasks of one family.
+
+    Args:
+        values: task parameters, `(n, task_dim)`. A scalar or a vector of `n` scalars is reshaped.
+
+    Raises:
+        ValueError: when a value is not finite or the array has more than two axes.
+    """
+
+    values: Array
+
+    def __post_init__(self) -> None:
+        values = np.array(self.values, dtype=np.float64)
+        if values.ndim < 2:
+            values = values.reshape(-1, 1)
+        if values.ndim != 2 or not np.isfinite(values).all():
+            raise ValueError(f"task values must be finite and of shape (n, task_dim), got {values.shape}: {values}")
+        values.flags.writeable = False
+        object.__setattr__(self, "values", values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: Any) -> Tasks:
+        return Tasks(self.values[np.atleast_1d(np.asarray(index))])
+
+    def repeat(self, times: int) -> Tasks:
+        """Each task `times` times in a row: `(n * times, task_dim)`."""
+        return Tasks(self.values.repeat(times, axis=0))
+
+
+class TaskFamily:
+    """A simulated body, its spaces, horizon, reward, and distribution of tasks.
+
+    A family is data plus pure functions on arrays whose leading axis counts simulations. `BatchEnv` and
+    `TaskEnv` both call these very functions, so the two cannot disagree. To make a family of your own,
+    subclass one that exists and override what differs; an instance works wherever a named family does.
+
+    The reward sees only `features`, `actions` and the task. Because buffers keep the features, data can be
+    truly relabelled for another task by calling `reward` again.
+    """
+
+    name: ClassVar[str]
+    task_dim: ClassVar[int] = 1
+    obs_dim: int
+    action_dim: int
+    horizon: int = 200  # control steps
+    control_dt: float = 1.0  # seconds per control step
+    state_fields: ClassVar[tuple[str, ...]]  # what `observe`, `measure` and `terminated` may read
+    context_includes_next: ClassVar[bool] = False  # s' belongs to the context where dynamics differ
+    task_label: ClassVar[str] = "task"  # axis label, with unit
+
+    # -- the definition: override these ------------------------------------------------------------------
+    def sample_tasks(self, rng: np.random.Generator, n: int) -> Array:
+        """Draw `n` task parameters, `(n, task_dim)`."""
+        raise NotImplementedError
+
+    def reset_state(self, rng: np.random.Generator, n: int) -> Mapping[str, Array]:
+        """Draw `n` initial states: state-field name to `(n, ...)`."""
+        raise NotImplementedError
+
+    def observe(self, state: SimpleNamespace) -> Array:
+        """Observation of each state, `(n, obs_dim)`."""
+        raise NotImplementedError
+
+    def measure(self, before: SimpleNamespace, action: Array, after: SimpleNamespace) -> Array:
+        """Features: what the reward needs to know of a transition beyond the action, `(n, feature_dim)`."""
+        raise NotImplementedError
+
+    def reward(self, features: Array, actions: Array, tasks: Array) -> Array:
+        """Reward of each transition, `(n,)`."""
+        raise NotImplementedError
+
+    def terminated(self, state: SimpleNamespace) -> NDArray[np.bool_]:
+        """Whether each episode ends at this state, `(n,)`. The default never ends one."""
+        first = getattr(state, self.state_fields[0])
+        return np.zeros(len(first), dtype=bool)
+
+    # -- what behaviour data and reports use, where a family has it --------------------------------------
+    def controller(self, observations: Array, tasks: Array) -> Array | None:
+        """Actions of the best known hand-written controller, `(n, action_dim)`, or None where there is none."""
+        return None
+
+    # -- what follows from the definition ----------------------------------------------------------------
+    def split(self, n_train: int, n_test: int, seed: int) -> tuple[Tasks, Tasks]:
+        """Draw disjoint training and held-out tasks from the family's distribution."""
+        if n_train < 1 or n_test < 1:
+            raise ValueError(f"a split needs at least one task on each side, got n_train={n_train}, n_test={n_test}")
+        values = self.sample_tasks(np.random.default_rng(seed), n_train + n_test)
+        return Tasks(values[:n_train]), Tasks(values[n_train:])
+
+    def batch_env(self, tasks: Tasks, num_threads: int = 0, rewards: bool = True) -> BatchEnv:
+        """One simulation a task, stepped together. See `BatchEnv`."""
+        from smac_lab.tasks.simulation import BatchEnv
+
+        return BatchEnv(self, tasks, num_threads=num_threads, rewards=rewards)
+
+    def task_env(self, task: ArrayLike | None = None, render_mode: str | None = None) -> TaskEnv:
+        """A single simulation as a `gymnasium.Env`, without a time limit. See `TaskEnv`."""
+        from smac_lab.tasks.simulation import TaskEnv
+
+        return TaskEnv(self, task=task, render_mode=render_mode)
+
+    @property
+    def spec(self) -> FamilySpec:
+        """Sizes of this family; the feature size is read off a first measurement."""
+        if "_spec" not in self.__dict__:
+            from smac_lab.tasks.simulation import Simulation
+
+            rng = np.random.default_rng(0)
+            simulation = Simulation(self, self.sample_tasks(rng, 1), num_threads=1)
+            simulation.reset(np.arange(1), [rng])
+            obs_dim = simulation.observe().shape[1]
+            if obs_dim != self.obs_dim:
+                raise ValueError(f"{self.name}: observe() gives {obs_dim} numbers, but obs_dim is {self.obs_dim}")
+            feature_dim = simulation.step(np.zeros((1, self.action_dim))).features.shape[1]
+            context_dim = obs_dim + self.action_dim + 1 + (obs_dim if self.context_includes_next else 0)
+            self.__dict__["_spec"] = FamilySpec(
+                self.name, obs_dim, self.action_dim, self.task_dim, feature_dim, context_dim, self.horizon
+            )
+        return self.__dict__["_spec"]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+
+class DynamicsFamily(TaskFamily):
+    """A family whose state moves by a formula instead of a physics engine."""
+
+    def dynamics(self, state: SimpleNamespace, action: Array) -> Mapping[str, Array]:
+        """Next state of each simulation: state-field name to `(n, ...)`."""
+        raise NotImplementedError
+
+    def draw(self, state: SimpleNamespace, task: Array, width: int, height: int) -> NDArray[np.uint8]:
+        """Picture of the first simulation, `(height, width, 3)`."""
+        raise NotImplementedError
+
+
+class MujocoFamily(TaskFamily):
+    """A family simulated by MuJoCo.
+
+    `state_fields` names MjData fields. `qpos` and `qvel` are always there; a derived field (`xpos`,
+    `cfrc_ext`, ...) costs one more forward pass a control step and describes the state *after* the step.
+    """
+
+    xml: ClassVar[str]  # file among the models that gymnasium installs
+    frame_skip: ClassVar[int] = 5
+    state_fields: ClassVar[tuple[str, ...]] = ("qpos", "qvel")
+
+    def edit_model(self, spec: Any) -> None:
+        """Change the `mujoco.MjSpec` before it is compiled; the default leaves it as it is."""
+
+    @property
+    def model(self) -> Any:
+        """The compiled `mujoco.MjModel`, made once an instance."""
+        if "_model" not in self.__dict__:
+            import mujoco
+
+            spec = mujoco.MjSpec.from_file(str(self.xml_path))
+            self.edit_model(spec)
+            self.__dict__["_model"] = spec.compile()
+        return self.__dict__["_model"]
+
+    @property
+    def xml_path(self) -> Any:
+        """Path of the MJCF file that gymnasium installs."""
+        from pathlib import Path
+
+        import gymnasium
+
+        return Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / self.xml
+
+    @property
+    def xml_hash(self) -> str:
+        """SHA-256 of the MJCF file, recorded with data so that a changed body is noticed."""
+        import hashlib
+
+        return hashlib.sha256(self.xml_path.read_bytes()).hexdigest()

@@ -1,0 +1,123 @@
+"""Point robots: a dot on a plane that moves by 0.1 m times its action. The embedded default: seconds to train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smac_lab.tasks.family import Array, DynamicsFamily
+
+STEP = 0.1  # metres moved by an action of 1 along an axis
+
+
+class PointFamily(DynamicsFamily):
+    """Body and spaces that the point families share: position (m) observed, displacement / 0.1 m commanded."""
+
+    obs_dim = 2
+    action_dim = 2
+    horizon = 20
+    state_fields: ClassVar[tuple[str, ...]] = ("position",)
+
+    def reset_state(self, rng: np.random.Generator, n: int) -> Mapping[str, Array]:
+        return {"position": np.zeros((n, 2))}
+
+    def dynamics(self, state: SimpleNamespace, action: Array) -> Mapping[str, Array]:
+        return {"position": state.position + STEP * action}
+
+    def observe(self, state: SimpleNamespace) -> Array:
+        return state.position.copy()
+
+    def measure(self, before: SimpleNamespace, action: Array, after: SimpleNamespace) -> Array:
+        return after.position.copy()
+
+    def draw(self, state: SimpleNamespace, task: Array, width: int, height: int) -> NDArray[np.uint8]:
+        """White plane of 4 x 3 m: the robot in blue, the goal (or the direction's end) in orange."""
+        x = np.linspace(-2.0, 2.0, width)[None, :]
+        y = np.linspace(1.5, -1.5, height)[:, None]
+        image = np.full((height, width, 3), 255, np.uint8)
+        for (cx, cy), radius, colour in (
+            (self.landmark(task), 0.12, (230, 159, 0)),
+            (state.position[0], 0.07, (0, 114, 178)),
+        ):
+            image[(x - cx) ** 2 + (y - cy) ** 2 < radius**2] = colour
+        return image
+
+    def landmark(self, task: Array) -> Array:
+        """The point of the plane that stands for a task in pictures, `(2,)`."""
+        return task
+
+
+class PointRobot(PointFamily):
+    """Reach a goal: reward -|s - g| (m) after the move, goals on the upper unit half circle.
+
+    Args:
+        layout: "half-circle" starts at the origin. "square" is the layout of the authors' `point-robot`: start
+            and goal uniform in [-1, 1]^2.
+    """
+
+    name: ClassVar[str] = "point-robot"
+    task_dim: ClassVar[int] = 2
+    task_label: ClassVar[str] = "goal angle (rad)"
+
+    def __init__(self, layout: Literal["half-circle", "square"] = "half-circle"):
+        if layout not in ("half-circle", "square"):
+            raise ValueError(f"layout must be 'half-circle' or 'square', got {layout!r}")
+        self.layout = layout
+
+    def sample_tasks(self, rng: np.random.Generator, n: int) -> Array:
+        if self.layout == "square":
+            return rng.uniform(-1.0, 1.0, (n, 2))
+        angle = rng.uniform(0.0, np.pi, n)
+        return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+    def reset_state(self, rng: np.random.Generator, n: int) -> Mapping[str, Array]:
+        return {"position": rng.uniform(-1.0, 1.0, (n, 2)) if self.layout == "square" else np.zeros((n, 2))}
+
+    def reward(self, features: Array, actions: Array, tasks: Array) -> Array:
+        return -np.linalg.norm(features - tasks, axis=1)
+
+    def controller(self, observations: Array, tasks: Array) -> Array:
+        """Straight along each axis at full speed until that axis is reached: optimal, as the axes do not interact."""
+        return np.clip((tasks - observations) / STEP, -1.0, 1.0)
+
+
+class SparsePointRobot(PointRobot):
+    """As point-robot, but rewarded only within 0.2 m of the goal: 1 - |s - g| there, 0 elsewhere."""
+
+    name: ClassVar[str] = "sparse-point-robot"
+    radius: ClassVar[float] = 0.2  # m
+
+    def __init__(self) -> None:
+        super().__init__("half-circle")
+
+    def reward(self, features: Array, actions: Array, tasks: Array) -> Array:
+        distance = np.linalg.norm(features - tasks, axis=1)
+        return np.where(distance <= self.radius, 1.0 - distance, 0.0)
+
+
+class PointDirection(PointFamily):
+    """Move along a direction: reward is the displacement along it, in units of 0.1 m; angle ~ U(0, 2 pi)."""
+
+    name: ClassVar[str] = "point-direction"
+    task_dim: ClassVar[int] = 1
+    task_label: ClassVar[str] = "direction (rad)"
+
+    def sample_tasks(self, rng: np.random.Generator, n: int) -> Array:
+        return rng.uniform(0.0, 2 * np.pi, (n, 1))
+
+    def measure(self, before: SimpleNamespace, action: Array, after: SimpleNamespace) -> Array:
+        return (after.position - before.position) / STEP
+
+    def reward(self, features: Array, actions: Array, tasks: Array) -> Array:
+        return features[:, 0] * np.cos(tasks[:, 0]) + features[:, 1] * np.sin(tasks[:, 0])
+
+    def controller(self, observations: Array, tasks: Array) -> Array:
+        """The corner of the action square that lies furthest along the direction."""
+        return np.sign(np.concatenate([np.cos(tasks), np.sin(tasks)], axis=1))
+
+    def landmark(self, task: Array) -> Array:
+        return 1.3 * np.array([np.cos(task[0]), np.sin(task[0])])
