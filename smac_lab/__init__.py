@@ -3,6 +3,7 @@
 from smac_lab import tasks
 from smac_lab.adaptation import Evaluation, evaluate
 from smac_lab.agent import SMAC, Batch, Noise
+from smac_lab.checkpoint import CheckpointError, Run, load, save
 from smac_lab.config import SMACConfig
 from smac_lab.data import TransitionBuffer, collect_behaviour, rollout
 from smac_lab.encoder import Gaussian

@@ -10,7 +10,7 @@ import torch
 from smac_lab.adaptation import evaluate
 from smac_lab.agent import SMAC
 from smac_lab.data.buffer import TransitionBuffer
-from smac_lab.data.collect import rollout
+from smac_lab.data.collect import Episodes, rollout
 from smac_lab.encoder import Gaussian, kl_divergence, kl_to_prior
 from smac_lab.tasks.family import Array, TaskFamily, Tasks
 
@@ -29,6 +29,8 @@ class Shift(NamedTuple):
     online_returns: Array  # (task,)
     offline: Gaussian
     online: Gaussian
+    offline_episodes: Episodes  # acted on z from offline context, (task * repeat, time, ...)
+    online_episodes: Episodes  # acted on z from self-collected context
 
 
 @torch.inference_mode()
@@ -90,6 +92,8 @@ def measure_shift(
         online_returns=tested.final_returns,
         offline=off,
         online=on,
+        offline_episodes=acted,
+        online_episodes=tested.episodes,
     )
 
 

@@ -99,9 +99,10 @@ def sample_self_supervised(agent: SMAC, buffer: TransitionBuffer) -> Batch:
         context = buffer.sample_context(tasks, c.context_size, generator, "all")
     else:
         whole = c.online_context == "episodes"
+        size = c.exploration_episodes * buffer.spec.horizon if whole else c.context_size
         halves = [
-            buffer.sample_context(tasks[0::2], c.context_size, generator, "offline"),
-            buffer.sample_context(tasks[1::2], c.context_size, generator, "self-collected", consecutive=whole),
+            buffer.sample_context(tasks[0::2], size, generator, "offline"),
+            buffer.sample_context(tasks[1::2], size, generator, "self-collected", consecutive=whole),
         ]
         tasks = torch.cat([tasks[0::2], tasks[1::2]])
         context = torch.cat(halves)

@@ -127,6 +127,11 @@ class TransitionBuffer:
         return column.squeeze(1) if name in ("rewards", "terminations", "truncations") else column
 
     @property
+    def rows(self) -> Tensor:
+        """All columns of all stored transitions side by side, `(transition, width)`."""
+        return self._rows[: self._used]
+
+    @property
     def task(self) -> Tensor:
         """Task of each stored transition, `(transition,)`."""
         return self._task[: self._used]

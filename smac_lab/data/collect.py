@@ -100,7 +100,7 @@ def collect_behaviour(family: TaskFamily, tasks: Tasks, config: SMACConfig, seed
     """Make the offline data set: `config.behaviour_transitions` truly labelled transitions of each task.
 
     A family with a `controller` gets a scripted mixture: an episode pursues its own task with probability
-    `behaviour_on_task`, and otherwise another task drawn from the family. Other families get near-random
+    `behaviour_on_task`, and otherwise takes a detour (`family.sample_detours`). Other families get near-random
     data, as the paper's cheetah has.
 
     Args:
@@ -127,7 +127,7 @@ def collect_behaviour(family: TaskFamily, tasks: Tasks, config: SMACConfig, seed
         policy = near_random_policy(family.action_dim, rng)
     else:
         on_task = rng.random(len(own)) < config.behaviour_on_task
-        other = family.sample_tasks(rng, len(own))
+        other = family.sample_detours(rng, len(own))
         pursued = Tasks(np.where(on_task[:, None], own.values, other))
         policy = scripted_policy(family, pursued, config.behaviour_noise, rng)
     episodes = rollout(policy, family.batch_env(own), seed=int(rng.integers(2**31)))

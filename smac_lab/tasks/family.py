@@ -28,7 +28,7 @@ class FamilySpec(NamedTuple):
     horizon: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tasks:
     """A set of tasks of one family.
 
@@ -54,7 +54,7 @@ class Tasks:
         return len(self.values)
 
     def __getitem__(self, index: Any) -> Tasks:
-        return Tasks(self.values[np.atleast_1d(np.asarray(index))])
+        return Tasks(self.values[index if isinstance(index, slice) else np.atleast_1d(np.asarray(index))])
 
     def repeat(self, times: int) -> Tasks:
         """Each task `times` times in a row: `(n * times, task_dim)`."""
@@ -113,6 +113,14 @@ class TaskFamily:
         """Actions of the best known hand-written controller, `(n, action_dim)`, or None where there is none."""
         return None
 
+    def velocity_error(self, features: Array, tasks: Array) -> Array | None:
+        """|v - v*| (m/s) of each transition, `(n,)`, or None where the task is not a velocity."""
+        return None
+
+    def sample_detours(self, rng: np.random.Generator, n: int) -> Array:
+        """What scripted behaviour pursues when it does not pursue its own task, `(n, task_dim)`."""
+        return self.sample_tasks(rng, n)
+
     # -- what follows from the definition ----------------------------------------------------------------
     def split(self, n_train: int, n_test: int, seed: int) -> tuple[Tasks, Tasks]:
         """Draw disjoint training and held-out tasks from the family's distribution."""
@@ -145,7 +153,13 @@ class TaskFamily:
             obs_dim = simulation.observe().shape[1]
             if obs_dim != self.obs_dim:
                 raise ValueError(f"{self.name}: observe() gives {obs_dim} numbers, but obs_dim is {self.obs_dim}")
-            feature_dim = simulation.step(np.zeros((1, self.action_dim))).features.shape[1]
+            result = simulation.step(np.zeros((1, self.action_dim)))
+            if result.features.ndim != 2 or result.rewards.shape != (1,):
+                raise ValueError(
+                    f"{self.name}: measure() must give (n, feature_dim) and reward() (n,), got shapes "
+                    f"{result.features.shape} and {np.shape(result.rewards)} for n=1"
+                )
+            feature_dim = result.features.shape[1]
             context_dim = obs_dim + self.action_dim + 1 + (obs_dim if self.context_includes_next else 0)
             self.__dict__["_spec"] = FamilySpec(
                 self.name, obs_dim, self.action_dim, self.task_dim, feature_dim, context_dim, self.horizon
@@ -186,11 +200,18 @@ class MujocoFamily(TaskFamily):
     def model(self) -> Any:
         """The compiled `mujoco.MjModel`, made once an instance."""
         if "_model" not in self.__dict__:
-            import mujoco
-
+            mujoco = _load_mujoco()
             spec = mujoco.MjSpec.from_file(str(self.xml_path))
             self.edit_model(spec)
-            self.__dict__["_model"] = spec.compile()
+            # Scaling the mass in the compiler is deprecated and warns; scaled afterwards, with the solver's scales
+            # brought along, the model is the same to the bit.
+            total_mass, spec.compiler.settotalmass = spec.compiler.settotalmass, -1.0
+            model = spec.compile()
+            if total_mass > 0:
+                mujoco.mj_setTotalmass(model, total_mass)
+                mujoco.mj_setConst(model, mujoco.MjData(model))
+                model.stat.meanmass, model.stat.meaninertia = model.body_mass[1:].mean(), model.dof_M0.mean()
+            self.__dict__["_model"] = model
         return self.__dict__["_model"]
 
     @property
@@ -208,3 +229,14 @@ class MujocoFamily(TaskFamily):
         import hashlib
 
         return hashlib.sha256(self.xml_path.read_bytes()).hexdigest()
+
+
+def _load_mujoco() -> Any:
+    """The mujoco module, without its habit of leaving MUJOCO_LOG.TXT in the working directory; stderr still warns."""
+    import mujoco
+
+    log = mujoco.MjLogConfig.get()
+    if log.logto_file and log.logfile == "MUJOCO_LOG.TXT":  # the default: a file that someone chose stays
+        log.logto_file = False
+        log.set()
+    return mujoco

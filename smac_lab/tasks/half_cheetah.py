@@ -61,3 +61,6 @@ class CheetahVel(HalfCheetah):
 
     def reward(self, features: Array, actions: Array, tasks: Array) -> Array:
         return -np.abs(features[:, 0] - tasks[:, 0]) - 0.05 * np.square(actions).sum(1)
+
+    def velocity_error(self, features: Array, tasks: Array) -> Array:
+        return np.abs(features[:, 0] - tasks[:, 0])

@@ -84,6 +84,10 @@ class PointRobot(PointFamily):
         """Straight along each axis at full speed until that axis is reached: optimal, as the axes do not interact."""
         return np.clip((tasks - observations) / STEP, -1.0, 1.0)
 
+    def sample_detours(self, rng: np.random.Generator, n: int) -> Array:
+        """Anywhere within reach of a whole episode, so that rewards are known wherever the robot may go."""
+        return rng.uniform(-2.0, 2.0, (n, 2))
+
 
 class SparsePointRobot(PointRobot):
     """As point-robot, but rewarded only within 0.2 m of the goal: 1 - |s - g| there, 0 elsewhere."""

@@ -29,8 +29,8 @@ class StepResult(NamedTuple):
 class Simulation:
     """`n` simulations of one family, one task each, without automatic resets.
 
-    `state` holds the family's `state_fields`, each `(n, ...)`. A simulation that diverges is put back to the
-    last finite state, its episode is ended, and the others do not notice.
+    `state` holds the family's `state_fields`, each `(n, ...)`. A simulation that diverges is put back to where
+    the step found it, its episode is ended, and the others do not notice.
 
     Args:
         family: what to simulate.
@@ -46,8 +46,8 @@ class Simulation:
         self.family = family
         self.tasks = tasks
         self.rewards = rewards
-        engine = _MujocoEngine if isinstance(family, MujocoFamily) else _DynamicsEngine
-        self.engine: Any = engine(family, len(tasks), num_threads)
+        engine: Any = _MujocoEngine if isinstance(family, MujocoFamily) else _DynamicsEngine
+        self.engine = engine(family, len(tasks), num_threads)
         self.state: SimpleNamespace = self.engine.state
         self._before = SimpleNamespace(**{name: value.copy() for name, value in vars(self.state).items()})
 
@@ -58,8 +58,8 @@ class Simulation:
         self.engine.set_state(ids, values)
 
     def observe(self) -> Array:
-        """Observation of every simulation, `(n, obs_dim)`."""
-        return self.family.observe(self.state)
+        """Observation of every simulation, `(n, obs_dim)`, a new array."""
+        return np.array(self.family.observe(self.state), np.float64)
 
     def step(self, actions: Array) -> StepResult:
         """Apply `actions`, `(n, action_dim)` clipped to [-1, 1], for one control step."""
@@ -69,20 +69,34 @@ class Simulation:
 
         diverged = self.engine.step(actions)
         if diverged.any():
-            ids = np.flatnonzero(diverged)
-            warnings.warn(
-                f"{family.name}: {len(ids)} of {len(diverged)} simulations diverged (first: simulation {ids[0]}, "
-                f"task {self.tasks[ids[0]]}); their episodes end here and the step is not kept",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-            self.engine.set_state(ids, {name: getattr(before, name)[ids] for name in self.engine.settable})
+            self._recover(np.flatnonzero(diverged))
 
-        features = family.measure(before, actions, state)
-        rewards = (
-            family.reward(features, actions, self.tasks) if self.rewards else np.full(len(self.tasks), np.nan)
+        # Copies, as a family may return views of the live state.
+        features = np.array(family.measure(before, actions, state), np.float64)
+        rewards = family.reward(features, actions, self.tasks) if self.rewards else np.full(len(self.tasks), np.nan)
+        return StepResult(self.observe(), features, rewards, family.terminated(state) | diverged, diverged)
+
+    def _recover(self, ids: NDArray[np.intp]) -> None:
+        """Put diverged simulations back to the state before the step, or to a first one where that was broken too."""
+        warnings.warn(
+            f"{self.family.name}: {len(ids)} of {len(self.tasks)} simulations diverged (first: simulation {ids[0]}, "
+            f"task {self.tasks[ids[0]]}); their episodes end here and the step is not kept",
+            RuntimeWarning,
+            stacklevel=4,
         )
-        return StepResult(family.observe(state), features, rewards, family.terminated(state) | diverged, diverged)
+        kept = {name: getattr(self._before, name)[ids] for name in self.engine.settable}
+        sound = np.all([_sound(value) for value in kept.values()], axis=0)
+        first = self.family.reset_state(np.random.default_rng(0), len(ids))
+        for values, which in ((kept, sound), (first, ~sound)):
+            if which.any():
+                self.engine.set_state(ids[which], {name: value[which] for name, value in values.items()})
+        for name, value in vars(self.state).items():
+            getattr(self._before, name)[ids] = value[ids]
+
+
+def _sound(values: Array) -> NDArray[np.bool_]:
+    """Which simulations' numbers MuJoCo would accept: finite, and none as large as its mjMAXVAL."""
+    return np.all(np.abs(values).reshape(len(values), -1) < 1e10, axis=1)
 
 
 class _DynamicsEngine:
@@ -97,11 +111,11 @@ class _DynamicsEngine:
             getattr(self.state, name)[ids] = value
 
     def step(self, actions: Array) -> NDArray[np.bool_]:
-        finite = np.ones(len(actions), dtype=bool)
+        diverged = np.zeros(len(actions), dtype=bool)
         for name, value in self.family.dynamics(self.state, actions).items():
             np.copyto(getattr(self.state, name), value)
-            finite &= np.isfinite(value).reshape(len(value), -1).all(-1)
-        return ~finite
+            diverged |= ~_sound(value)
+        return diverged
 
 
 class _MujocoEngine:
@@ -116,16 +130,16 @@ class _MujocoEngine:
         names = dict.fromkeys((*self.settable, *family.state_fields))
         self.state = SimpleNamespace(**{name: self.batch.bind(name) for name in names})
         self._control = self.batch.bind("ctrl")
-        self._time = self.batch.bind("time")
         # A derived field lags one substep behind after a bare step; where the family reads one, compute it
         # at the new state. Sensors that need accelerations (contact forces) come with the last stage.
         derived = set(names) - {"qpos", "qvel"}
         self._stage = int(mujoco.mjtStage.mjSTAGE_ACC) if derived else int(mujoco.mjtStage.mjSTAGE_NONE)
-        self._duration = family.frame_skip * family.model.opt.timestep
         self._none = int(mujoco.mjtStage.mjSTAGE_NONE)
+        bad = mujoco.mjtWarning
+        self._breakdowns = [int(bad.mjWARN_BADQPOS), int(bad.mjWARN_BADQVEL), int(bad.mjWARN_BADQACC)]
 
     def set_state(self, ids: NDArray[np.intp], values: dict[str, Array]) -> None:
-        self.batch.reset(ids, stage=self._none)  # clears time, warm start and controls
+        self.batch.reset(ids, stage=self._none)  # clears time, warm start, controls and warnings
         for name, value in values.items():
             getattr(self.state, name)[ids] = value
         if self._stage != self._none:
@@ -133,11 +147,10 @@ class _MujocoEngine:
 
     def step(self, actions: Array) -> NDArray[np.bool_]:
         self._control[:] = actions
-        expected = self._time + 0.5 * self._duration
         self.batch.step(nstep=self.family.frame_skip, stage=self._stage)
-        # MuJoCo resets a simulation whose state is no longer finite, which turns its clock back.
-        diverged = self._time < expected
-        return diverged | ~np.isfinite(self.state.qpos).all(1) | ~np.isfinite(self.state.qvel).all(1)
+        # MuJoCo resets a simulation that breaks down, and counts a warning; the last substep is still unchecked.
+        broken = self.batch.warning[:, self._breakdowns, 1].any(1)
+        return broken | ~_sound(self.state.qpos) | ~_sound(self.state.qvel)
 
 
 def _check_actions(actions: ArrayLike, shape: tuple[int, ...], name: str) -> Array:
@@ -149,12 +162,12 @@ def _check_actions(actions: ArrayLike, shape: tuple[int, ...], name: str) -> Arr
     return np.clip(actions, -1.0, 1.0)
 
 
-def _spaces(family: TaskFamily) -> tuple[gym.spaces.Box, gym.spaces.Box]:
+def _spaces(family: TaskFamily) -> tuple[Any, Any]:
     observation = gym.spaces.Box(-np.inf, np.inf, (family.obs_dim,), np.float64)
     return observation, gym.spaces.Box(-1.0, 1.0, (family.action_dim,), np.float32)
 
 
-class BatchEnv(VectorEnv[Array, Array, Array]):
+class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
     """All tasks of a set side by side: a `gymnasium.vector.VectorEnv` with one simulation a task.
 
     Episodes restart in the step that ends them (`AutoresetMode.SAME_STEP`): the returned observation is the
@@ -181,32 +194,45 @@ class BatchEnv(VectorEnv[Array, Array, Array]):
         self.single_observation_space, self.single_action_space = _spaces(family)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._rngs: list[np.random.Generator] = []
+        self._rngs: list[np.random.Generator | None] = [None] * self.num_envs
         self._elapsed = np.zeros(self.num_envs, dtype=np.int64)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
-        """Start new episodes; an integer seed gives simulation `i` the generator that `TaskEnv` has for `seed + i`.
+        """Start new episodes.
 
-        `options={"reset_mask": mask}` restarts only the simulations where `mask`, `(n,)`, is True.
+        Args:
+            seed: an integer gives simulation `i` the generator that `TaskEnv` has for `seed + i`; a list holds one
+                seed a simulation. A simulation without a seed goes on with the generator it has.
+            options: `{"reset_mask": mask}` restarts only the simulations where `mask`, `(n,)`, is True.
+
+        Returns:
+            Observation of every simulation, and its task in `info["task"]`.
+
+        Raises:
+            ValueError: a list of seeds, or a mask, of the wrong length.
         """
-        if seed is not None or not self._rngs:
-            seeds = [None] * self.num_envs if seed is None else seed
-            if isinstance(seeds, (int, np.integer)):
-                seeds = [int(seeds) + i for i in range(self.num_envs)]
-            if len(seeds) != self.num_envs:
-                raise ValueError(f"a list of seeds needs one for each of {self.num_envs} simulations, got {len(seeds)}")
-            self._rngs = [seeding.np_random(s)[0] for s in seeds]
-        mask = np.ones(self.num_envs, bool) if not options else np.asarray(options.get("reset_mask", True))
-        mask = np.broadcast_to(mask.astype(bool), (self.num_envs,))
-        self._restart(np.flatnonzero(mask))
-        return self.simulation.observe(), {}
+        n = self.num_envs
+        if isinstance(seed, (int, np.integer)):
+            seed = [int(seed) + i for i in range(n)]
+        seeds = [None] * n if seed is None else seed
+        if len(seeds) != n:
+            raise ValueError(f"a list of seeds needs one for each of {n} simulations, got {len(seeds)}")
+        mask = np.asarray((options or {}).get("reset_mask", np.ones(n, bool)))
+        if mask.shape != (n,) or mask.dtype != np.bool_:
+            raise ValueError(f"reset_mask must hold {n} booleans, got {mask.dtype} of shape {mask.shape}")
+        ids = np.flatnonzero(mask)
+        for i in ids:
+            if seeds[i] is not None or self._rngs[i] is None:
+                self._rngs[i] = seeding.np_random(seeds[i])[0]
+        self._restart(ids)
+        return self.simulation.observe(), {"task": self.tasks.values.copy(), "_task": mask.copy()}
 
-    def step(self, actions: ArrayLike) -> tuple[Array, Array, Array, Array, dict[str, Any]]:  # type: ignore[override]
+    def step(self, actions: ArrayLike) -> tuple[Array, Array, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """One control step of every simulation; `actions` is `(n, action_dim)`, clipped to [-1, 1]."""
-        if not self._rngs:
-            raise gym.error.ResetNeeded("call reset() before step()")
+        if None in self._rngs:
+            raise gym.error.ResetNeeded("call reset() before step(): some simulations have never been reset")
         checked = _check_actions(actions, self.action_space.shape, self.family.name)  # type: ignore[arg-type]
         result = self.simulation.step(checked)
         self._elapsed += 1
@@ -224,7 +250,7 @@ class BatchEnv(VectorEnv[Array, Array, Array]):
 
     def _restart(self, ids: NDArray[np.intp]) -> None:
         if len(ids):
-            self.simulation.reset(ids, [self._rngs[i] for i in ids])
+            self.simulation.reset(ids, [rng for i in ids if (rng := self._rngs[i]) is not None])
             self._elapsed[ids] = 0
 
 
@@ -260,6 +286,7 @@ class TaskEnv(gym.Env[Array, Array]):
         self.render_mode = render_mode
         self.observation_space, self.action_space = _spaces(family)
         self._task = None if task is None else _task_row(family, task)
+        self._started = False
         self._size = (width, height)
         self._renderer: Any = None
         start = family.sample_tasks(np.random.default_rng(0), 1) if self._task is None else self._task
@@ -272,16 +299,19 @@ class TaskEnv(gym.Env[Array, Array]):
             self._task = _task_row(self.family, options["task"])
         self.simulation.tasks = self.family.sample_tasks(self.np_random, 1) if self._task is None else self._task
         self.simulation.reset(np.arange(1), [self.np_random])
+        self._started = True
         return self.simulation.observe()[0], {"task": self.simulation.tasks[0].copy()}
 
-    def step(self, action: ArrayLike) -> tuple[Array, float, bool, bool, dict[str, Any]]:  # type: ignore[override]
+    def step(self, action: ArrayLike) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """One control step; `info["features"]` holds what the reward read."""
+        if not self._started:
+            raise gym.error.ResetNeeded("call reset() before step()")
         checked = _check_actions(action, self.action_space.shape, self.family.name)  # type: ignore[arg-type]
         result = self.simulation.step(checked[None])
         info = {"features": result.features[0], "diverged": bool(result.diverged[0])}
         return result.observations[0], float(result.rewards[0]), bool(result.terminations[0]), False, info
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """The current state as an image `(height, width, 3)`, or None without a render mode."""
         if self.render_mode is None:
             gym.logger.warn("render() needs render_mode='rgb_array'")

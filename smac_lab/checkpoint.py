@@ -1,0 +1,238 @@
+"""Saving and resuming, exact to the bit: immutable step folders, append-only buffer shards, nothing pickled.
+
+    path/latest.json                 names the newest step; swapped by one `os.replace`
+    path/step_000000120/             agent.safetensors, state.json (config, progress, hashes); never changed
+    path/buffer/<hash>.safetensors   runs of buffer rows; never rewritten
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from smac_lab.actor_critic import Actor, Critics, awac_loss, critic_loss
+from smac_lab.agent import SMAC
+from smac_lab.config import SMACConfig
+from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.data.storage import (
+    StorageError,
+    check_hash,
+    file_sha256,
+    load_shards,
+    read_json,
+    replace_text,
+    save_shards,
+)
+from smac_lab.encoder import ContextEncoder
+from smac_lab.reward_model import RewardDecoder, reward_loss
+from smac_lab.tasks.family import FamilySpec, TaskFamily
+
+FORMAT = 1
+DEFAULT_PARTS = {"encoder": ContextEncoder, "actor": Actor, "critics": Critics, "reward_decoder": RewardDecoder}
+DEFAULT_LOSSES = {"actor_loss": awac_loss, "critic_loss": critic_loss, "reward_loss": reward_loss}
+
+
+class CheckpointError(StorageError):
+    """A checkpoint is missing, damaged, foreign, or lacks a part."""
+
+
+class Run(NamedTuple):
+    """What `load` gives back."""
+
+    agent: SMAC
+    buffer: TransitionBuffer | None
+    progress: dict[str, Any]
+
+
+def save(
+    path: str | Path,
+    agent: SMAC,
+    *,
+    buffer: TransitionBuffer | None = None,
+    progress: dict[str, Any] | None = None,
+) -> Path:
+    """Write a new checkpoint under `path` and make it the latest, atomically.
+
+    Args:
+        path: folder of a run's checkpoints; made where it does not exist.
+        agent: everything the next update depends on is stored.
+        buffer: its rows not yet stored under `path` are added as one shard.
+        progress: anything JSON can hold; returned by `load`.
+
+    Returns:
+        The new step's folder.
+    """
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    name = _free_name(path, f"step_{agent.updates:09d}")
+    partial = path / f".partial_{name}_{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+
+    latest = _read_state(path)[1]["buffer"] if exists(path) else None
+    known = latest["shards"] if latest else []
+    save_file(_flatten(agent.state_dict()), partial / "agent.safetensors")
+    state = {
+        "format": FORMAT,
+        "config": agent.config.to_dict(),
+        "spec": agent.spec._asdict(),
+        "seed": agent.seed,
+        "updates": agent.updates,
+        "parts": {part: _qualified(type(getattr(agent, part))) for part in DEFAULT_PARTS},
+        "losses": {loss: _qualified(getattr(agent, loss)) for loss in DEFAULT_LOSSES},
+        "has_labeller": agent.labeller is not None,
+        "agent_sha256": file_sha256(partial / "agent.safetensors"),
+        "buffer": None if buffer is None else save_shards(path, buffer, known),
+        "progress": progress or {},
+        "versions": {"torch": torch.__version__},
+    }
+    (partial / "state.json").write_text(json.dumps(state, indent=1))
+    final = path / name
+    os.replace(partial, final)
+    replace_text(path / "latest.json", json.dumps({"step": name, "state_sha256": file_sha256(final / "state.json")}))
+    return final
+
+
+def load(
+    path: str | Path,
+    *,
+    family: TaskFamily | FamilySpec | None = None,
+    device: str | None = None,
+    **parts: Any,
+) -> Run:
+    """Read the latest checkpoint under `path` (or one step's folder).
+
+    Args:
+        path: what `save` was given, or a folder it returned.
+        family: what the checkpoint must be of, where that matters.
+        device: where to put it; default the saved config's.
+        **parts: parts and losses defined outside the library that the agent was made with, by the names that
+            `SMAC` takes; a part's parameters are loaded into the module given.
+
+    Raises:
+        CheckpointError: no checkpoint there, a pickle, a damaged file, another family, or a missing part.
+    """
+    folder, state = _read_state(Path(path))
+    spec = FamilySpec(**state["spec"])
+    if family is not None:
+        wanted = family if isinstance(family, FamilySpec) else family.spec
+        if wanted != spec:
+            raise CheckpointError(f"{path} is a checkpoint of {spec}, which does not fit {wanted}")
+    for part, default in DEFAULT_PARTS.items():
+        if state["parts"][part] != _qualified(default) and part not in parts:
+            raise CheckpointError(
+                f"{path} was made with {part}={state['parts'][part]}, which is not part of smac_lab; pass it: "
+                f"lab.load(path, {part}={state['parts'][part].rsplit('.', 1)[-1]}(...))"
+            )
+    for loss, function in DEFAULT_LOSSES.items():
+        if state["losses"][loss] != _qualified(function) and loss not in parts:
+            warnings.warn(
+                f"{path} was trained with {loss}={state['losses'][loss]}; pass {loss}=... to go on training with it",
+                stacklevel=2,
+            )
+    config = SMACConfig.from_dict(state["config"])
+    if device is not None:
+        config = dataclasses.replace(config, device=device)
+    agent = SMAC(config, spec, seed=state["seed"], **parts)
+
+    file = folder / "agent.safetensors"
+    check_hash(file, state["agent_sha256"])
+    try:
+        agent.load_state_dict(_unflatten(load_file(file), state["updates"], agent))
+    except (RuntimeError, KeyError) as error:
+        raise CheckpointError(f"{path}: the stored parameters do not fit the parts given: {error}") from error
+    buffer = None
+    if state["buffer"] is not None:
+        buffer = load_shards(folder.parent, state["buffer"], spec, str(agent.device))
+    return Run(agent, buffer, state["progress"])
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is a checkpoint under `path`."""
+    return (Path(path) / "latest.json").is_file()
+
+
+def read_progress(path: str | Path) -> dict[str, Any]:
+    """The progress saved with the latest checkpoint, without reading the rest of it."""
+    return _read_state(Path(path))[1]["progress"]
+
+
+# -- agent state as named tensors ------------------------------------------------------------------------
+def _flatten(state: dict[str, Any]) -> dict[str, Tensor]:
+    tensors = {"generator": state["generator"]}
+    for part, values in state["parts"].items():
+        tensors.update({f"parts/{part}/{name}": value for name, value in values.items()})
+    for name, value in (state["labeller"] or {}).items():
+        tensors[f"labeller/{name}"] = value
+    for optimizer, moments in state["optimizers"].items():
+        for index, values in moments.items():
+            tensors.update({f"optimizers/{optimizer}/{index}/{name}": value for name, value in values.items()})
+    # safetensors wants each tensor on its own memory
+    return {name: value.detach().clone().contiguous() for name, value in tensors.items()}
+
+
+def _unflatten(tensors: dict[str, Tensor], updates: int, agent: SMAC) -> dict[str, Any]:
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in agent.parts}
+    labeller: dict[str, Tensor] = {}
+    optimizers: dict[str, dict[int, dict[str, Tensor]]] = {}
+    for key, value in tensors.items():
+        kind, _, rest = key.partition("/")
+        if kind == "parts":
+            part, _, name = rest.partition("/")
+            parts[part][name] = value
+        elif kind == "labeller":
+            labeller[rest] = value
+        elif kind == "optimizers":
+            optimizer, index, name = rest.split("/")
+            optimizers.setdefault(optimizer, {}).setdefault(int(index), {})[name] = value
+    return {
+        "parts": parts,
+        "labeller": labeller or None,
+        "optimizers": optimizers,
+        "generator": tensors["generator"],
+        "updates": updates,
+    }
+
+
+# -- files -----------------------------------------------------------------------------------------------
+def _read_state(path: Path) -> tuple[Path, dict[str, Any]]:
+    if path.is_file():
+        raise CheckpointError(
+            f"{path} is a file, and a checkpoint is a folder that smac_lab.save made. Pickled checkpoints "
+            "(.pt, .pth, .pkl) are never loaded: unpickling runs whatever code the file holds."
+        )
+    expected = None
+    if not (path / "state.json").is_file():
+        latest = path / "latest.json"
+        if not latest.is_file():
+            raise CheckpointError(f"no checkpoint in {path}: there is neither latest.json nor state.json")
+        pointer = read_json(latest)
+        path, expected = path / pointer["step"], pointer["state_sha256"]
+    file = path / "state.json"
+    if expected is not None:
+        check_hash(file, expected)
+    state = read_json(file)
+    if state.get("format") != FORMAT:
+        raise CheckpointError(f"{path} has checkpoint format {state.get('format')!r}; this version reads {FORMAT}")
+    return path, state
+
+
+def _free_name(path: Path, name: str) -> str:
+    if not (path / name).exists():
+        return name
+    return next(f"{name}_{i}" for i in range(1, 10_000) if not (path / f"{name}_{i}").exists())
+
+
+def _qualified(thing: Any) -> str:
+    name = getattr(thing, "__qualname__", type(thing).__qualname__)
+    return f"{getattr(thing, '__module__', type(thing).__module__)}.{name}"
+

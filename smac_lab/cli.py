@@ -1,0 +1,199 @@
+"""The command line: smac-lab demo | collect | train | evaluate."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+Preset = Literal["smoke", "cpu", "paper"]
+Overrides = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="FIELD=VALUE ...")]
+DEMO_FAMILY = "point-robot"
+
+
+def demo(
+    out: Path = Path("runs/demo"),
+    preset: Preset = "cpu",
+    seed: tuple[int, ...] = (0, 1, 2),
+    workers: int | None = None,
+) -> None:
+    """The whole paper on the point robot: three seeds side by side, every arm, and a report.
+
+    Args:
+        out: folder of the run; an interrupted run there is continued.
+        preset: smoke (seconds), cpu (minutes on two cores) or paper.
+        seed: seeds, each a run of its own.
+        workers: processes; default one a seed.
+    """
+    train(DEMO_FAMILY, preset=preset, seed=seed, out=out, workers=workers)
+
+
+def collect(
+    family: Annotated[str, tyro.conf.Positional],
+    preset: Preset = "cpu",
+    seed: int = 0,
+    out: Path | None = None,
+    overrides: Overrides = (),
+) -> None:
+    """Make the offline data set of a task family.
+
+    Args:
+        family: point-robot, point-direction, sparse-point-robot, cheetah-vel or ant-dir.
+        preset: smoke, cpu or paper.
+        seed: of tasks and data.
+        out: folder; default data/<family>-<preset>-<seed>.
+        overrides: fields of SMACConfig to change, such as behaviour_on_task=0.1.
+    """
+    import numpy as np
+
+    from smac_lab.data import collect_behaviour
+    from smac_lab.data.storage import save_dataset
+    from smac_lab.experiment import versions
+    from smac_lab.tasks import make_family
+
+    made, config = make_family(family), configure(family, preset, overrides)
+    out = out or Path("data") / f"{family}-{preset}-{seed}"
+    if (out / "dataset.json").exists():
+        raise ValueError(f"{out} already holds a data set; choose another --out")
+    tasks, _ = made.split(config.n_train_tasks, config.n_test_tasks, seed)
+    began = time.monotonic()
+    buffer = collect_behaviour(made, tasks, config, seed)
+    returns = np.array([float(buffer.rewards[buffer.rows_of(i)].mean()) * made.horizon for i in range(len(tasks))])
+    about = {
+        "preset": preset,
+        "seed": seed,
+        "config": config.to_dict(),
+        "returns": returns.tolist(),
+        "command": shlex.join(["smac-lab", *sys.argv[1:]]),
+        "versions": versions(),
+    }
+    save_dataset(out, buffer, made, tasks, about)
+    print(f"{len(buffer):,} transitions of {len(tasks)} tasks in {time.monotonic() - began:.1f} s")
+    print(f"mean return of an episode: {returns.mean():.2f} (tasks from {returns.min():.2f} to {returns.max():.2f})")
+    wrote(out / "dataset.json", f"smac-lab train {family} --preset {preset} --seed {seed} --data {out}")
+
+
+def train(
+    family: Annotated[str, tyro.conf.Positional],
+    preset: Preset = "cpu",
+    seed: tuple[int, ...] = (0,),
+    arms: tuple[Literal["frozen", "self-labelled", "oracle"], ...] = ("frozen", "self-labelled", "oracle"),
+    data: Path | None = None,
+    out: Path | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    overrides: Overrides = (),
+) -> None:
+    """Both phases of meta-training, every arm, with measurements and a report. Run it again to go on after a stop.
+
+    Args:
+        family: point-robot, point-direction, sparse-point-robot, cheetah-vel or ant-dir.
+        preset: smoke, cpu or paper.
+        seed: seeds, each a run of its own.
+        arms: ways of running the self-supervised phase.
+        data: data set made by `smac-lab collect` with the same seed; default: make it.
+        out: folder of the run; default runs/<family>-<preset>.
+        workers: processes for several seeds; default one a seed.
+        threads: torch threads of a run in this process; default all processors.
+        overrides: fields of SMACConfig to change, such as awac_lambda=10.
+    """
+    import torch
+
+    from smac_lab import report
+    from smac_lab.experiment import Experiment, run_experiment
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    out = out or Path("runs") / f"{family}-{preset}"
+    if data is not None and len(seed) != 1:
+        raise ValueError(f"--data holds the tasks of one seed, but --seed gives {len(seed)}")
+    experiment = Experiment(
+        family, preset, configure(family, preset, overrides), tuple(seed), tuple(arms), data=data and str(data)
+    )
+    summary = run_experiment(out, experiment, workers)
+    print(report.print_summary(summary))
+    wrote(
+        out / "summary.json",
+        f"smac-lab evaluate {out}/seed_{seed[0]}/{arms[-1] if arms else 'offline'}",
+        report.write_report(out),
+    )
+
+
+def evaluate(run: Annotated[Path, tyro.conf.Positional], seed: int = 0, out: Path | None = None) -> None:
+    """Meta-test a trained agent on the held-out tasks of its run.
+
+    Args:
+        run: folder of one phase of a run, such as runs/demo/seed_0/frozen.
+        seed: of simulations and draws.
+        out: where to write the returns; default <run>/evaluation.json.
+    """
+    from smac_lab import adaptation, checkpoint
+    from smac_lab.data.storage import replace_text
+    from smac_lab.tasks import make_family
+
+    agent, _, _ = checkpoint.load(run / "checkpoint" if (run / "checkpoint").is_dir() else run)
+    family, config = make_family(agent.spec.name), agent.config
+    _, test = family.split(config.n_train_tasks, config.n_test_tasks, agent.seed)
+    result = adaptation.evaluate(agent, family, test, seed=seed)
+    print(f"{family.name}: {len(test)} held-out tasks x {result.returns.shape[1]} repeats")
+    for episode, value in enumerate(result.returns.mean((0, 1))):
+        last = episode == result.returns.shape[2] - 1
+        print(f"  episode {episode + 1} ({'z from what it saw' if last else 'z from the prior'}): return {value:.2f}")
+    file = out or run / "evaluation.json"
+    record: dict[str, Any] = {
+        "family": family.name,
+        "seed": seed,
+        "tasks": test.values.tolist(),
+        "returns": result.returns.tolist(),
+        "final_returns": result.final_returns.tolist(),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(file, json.dumps(record, indent=1))
+    wrote(file, "open report.html of the run to see it beside the other arms")
+
+
+def configure(family: str, preset: str, overrides: tuple[str, ...]) -> Any:
+    """The preset with `FIELD=VALUE` overrides applied.
+
+    Raises:
+        ValueError: an override that is not FIELD=VALUE, or names no field, or has a value out of range.
+    """
+    from smac_lab.config import SMACConfig
+
+    changes: dict[str, Any] = {}
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or name not in {field.name for field in dataclasses.fields(SMACConfig)}:
+            known = ", ".join(field.name for field in dataclasses.fields(SMACConfig))
+            raise ValueError(f"--set {override!r} is not FIELD=VALUE with a known field; known fields: {known}")
+        try:
+            changes[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            changes[name] = text
+    return dataclasses.replace(SMACConfig.preset(family, preset), **changes)
+
+
+def wrote(file: Path, next_step: str, *more: Path) -> None:
+    """Say what a command wrote and what to do next."""
+    print(f"\nwrote {', '.join(str(f) for f in (file, *more))}\nnext: {next_step}")
+
+
+def main() -> None:
+    """Entry point of `smac-lab`: bad input ends in one line, and an interrupted run can be continued."""
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            {"demo": demo, "collect": collect, "train": train, "evaluate": evaluate}, prog="smac-lab"
+        )
+    except (ValueError, FloatingPointError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,165 @@
+"""Transitions on disk: append-only shards named by their content, and data sets made of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.tasks.family import FamilySpec, MujocoFamily, TaskFamily, Tasks
+
+DATASET_FORMAT = 1
+
+
+class StorageError(ValueError):
+    """Something on disk is missing, damaged, or not what was asked for."""
+
+
+def save_dataset(
+    path: str | Path, buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks, about: dict[str, Any]
+) -> Path:
+    """Write offline data as a folder: `dataset.json` and one shard.
+
+    Args:
+        path: folder, made where it does not exist.
+        buffer: transitions; `tasks[i]` is its task `i`.
+        family: what they are of; the hash of its MJCF file is recorded.
+        about: anything else worth recording (seed, config, command), as JSON can hold it.
+    """
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    record = {
+        "format": DATASET_FORMAT,
+        "spec": family.spec._asdict(),
+        "xml_sha256": family.xml_hash if isinstance(family, MujocoFamily) else None,
+        "tasks": tasks.values.tolist(),
+        "counts": buffer.counts.tolist(),
+        "buffer": save_shards(path, buffer, []),
+        **about,
+    }
+    replace_text(path / "dataset.json", json.dumps(record, indent=1))
+    return path
+
+
+def load_dataset(path: str | Path, family: TaskFamily) -> tuple[TransitionBuffer, Tasks, dict[str, Any]]:
+    """Read and check what `save_dataset` wrote.
+
+    Returns:
+        The buffer, its tasks, and the whole record.
+
+    Raises:
+        StorageError: missing or damaged files, or data of another family, body or size.
+    """
+    path = Path(path)
+    record = read_json(path / "dataset.json")
+    if record.get("format") != DATASET_FORMAT:
+        raise StorageError(f"{path} has data format {record.get('format')!r}; this version reads {DATASET_FORMAT}")
+    spec = FamilySpec(**record["spec"])
+    if spec != family.spec:
+        raise StorageError(f"{path} holds data of {spec}, which does not fit {family.spec}")
+    if isinstance(family, MujocoFamily) and record["xml_sha256"] != family.xml_hash:
+        raise StorageError(f"{path} was made with another version of {family.xml}; collect it anew")
+    buffer = load_shards(path, record["buffer"], spec, "cpu")
+    if buffer.counts.tolist() != record["counts"] or int(buffer.counts.min()) == 0:
+        raise StorageError(f"{path}: some task has no or too few transitions; counts are {buffer.counts.tolist()}")
+    if not bool(torch.isfinite(buffer.rows).all()):
+        raise StorageError(f"{path} holds numbers that are not finite")
+    return buffer, Tasks(record["tasks"]), record
+
+
+def save_shards(path: Path, buffer: TransitionBuffer, known: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write the rows that no `known` shard holds as one more shard under `path/buffer`; return the record."""
+    folder = path / "buffer"
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = {"rows": buffer.rows, "task": buffer.task, "source": buffer.source}
+    shards, start = [], 0
+    for shard in known:
+        end = start + shard["rows"]
+        if end > len(buffer) or _digest(v[start:end] for v in columns.values()) != shard["rows_sha256"]:
+            break
+        shards.append(shard)
+        start = end
+    if start < len(buffer):
+        new = {name: value[start:].cpu().clone() for name, value in columns.items()}
+        digest = _digest(new.values())
+        file, partial = folder / f"{digest[:32]}.safetensors", folder / f".partial_{digest[:16]}_{os.getpid()}"
+        save_file(new, partial)
+        os.replace(partial, file)
+        shards.append(
+            {"file": file.name, "rows": len(buffer) - start, "rows_sha256": digest, "sha256": file_sha256(file)}
+        )
+    return {"n_tasks": buffer.n_tasks, "shards": shards}
+
+
+def load_shards(path: Path, record: dict[str, Any], spec: FamilySpec, device: str) -> TransitionBuffer:
+    """The buffer that `save_shards` recorded.
+
+    Raises:
+        StorageError: a shard is missing or damaged.
+    """
+    pieces = []
+    for shard in record["shards"]:
+        file = path / "buffer" / shard["file"]
+        check_hash(file, shard["sha256"])
+        pieces.append(load_file(file, device=device))
+    if not pieces:
+        return TransitionBuffer(spec, record["n_tasks"], device)
+    rows, task, source = (torch.cat([piece[name] for piece in pieces]) for name in ("rows", "task", "source"))
+    return TransitionBuffer.from_rows(spec, record["n_tasks"], rows, task, source)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        StorageError: the file is missing or does not hold one.
+    """
+    try:
+        value = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{file} is missing or damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise StorageError(f"{file} does not hold a JSON object")
+    return value
+
+
+def check_hash(file: Path, expected: str) -> None:
+    """Compare a file with the hash recorded when it was written.
+
+    Raises:
+        StorageError: it is missing or differs.
+    """
+    if not file.is_file():
+        raise StorageError(f"{file} is missing")
+    if file_sha256(file) != expected:
+        raise StorageError(
+            f"{file} is damaged: its {file.stat().st_size} bytes do not have the SHA-256 recorded when it was written"
+        )
+
+
+def file_sha256(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old or the new one, never half of it."""
+    partial = file.with_name(f".partial_{file.name}_{os.getpid()}")
+    partial.write_text(text)
+    os.replace(partial, file)
+
+
+def _digest(columns: Any) -> str:
+    digest = hashlib.sha256()
+    for column in columns:
+        assert isinstance(column, Tensor)
+        digest.update(column.cpu().contiguous().numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,484 @@
+"""A whole experiment on disk: data, offline phase, every arm of the self-supervised phase, measurements; resumable.
+
+    runs/<name>/config.json  summary.json  report.html
+    runs/<name>/seed_<k>/<offline | arm>/checkpoint/  metrics.csv  events.out.tfevents.*  measurement.npz
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from smac_lab import checkpoint
+from smac_lab.adaptation import evaluate
+from smac_lab.agent import SMAC
+from smac_lab.config import SMACConfig
+from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.data.collect import Episodes, collect_behaviour, rollout
+from smac_lab.data.storage import StorageError, load_dataset, read_json, replace_text
+from smac_lab.encoder import kl_to_prior
+from smac_lab.shift import Shift, measure_shift
+from smac_lab.tasks import make_family
+from smac_lab.tasks.family import Array, TaskFamily, Tasks
+from smac_lab.training import Metrics, train_offline, train_self_supervised
+
+ARMS = ("frozen", "self-labelled", "oracle")
+DEFAULT_ARM = "self-labelled"
+SHOWN_TASKS = 24  # tasks whose episodes are kept for pictures
+Tick = Callable[[str, int, int], None]  # (what is being done, done, total), in updates
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is to be run; stored as `config.json`.
+
+    Args:
+        family: name of the task family.
+        preset: name the config came from, for the record.
+        config: every number.
+        seeds: one independent run each: tasks, data, agent.
+        arms: ways of running the self-supervised phase.
+        data: folder of a data set from `smac-lab collect`, or None to make the data.
+        evaluations: how often each arm is measured on its way.
+
+    Raises:
+        ValueError: unknown family or arm, no seed.
+    """
+
+    family: str
+    preset: str
+    config: SMACConfig
+    seeds: tuple[int, ...] = (0,)
+    arms: tuple[str, ...] = ARMS
+    data: str | None = None
+    evaluations: int = 10
+
+    def __post_init__(self) -> None:
+        make_family(self.family)
+        if unknown := [arm for arm in self.arms if arm not in ARMS]:
+            raise ValueError(f"unknown arms {unknown}; known arms: {', '.join(ARMS)}")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds={self.seeds} is not allowed: at least one seed, each once")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {**vars(self), "config": self.config.to_dict(), "seeds": list(self.seeds), "arms": list(self.arms)}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Experiment:
+        """Inverse of `to_dict`."""
+        config = SMACConfig.from_dict(fields["config"])
+        return cls(**{**fields, "config": config, "seeds": tuple(fields["seeds"]), "arms": tuple(fields["arms"])})
+
+    def updates_per_seed(self) -> int:
+        """Updates of the offline phase and all arms."""
+        c = self.config
+        return c.offline_steps + len(self.arms) * c.online_iterations * c.online_updates
+
+
+def open_run(folder: Path, experiment: Experiment) -> None:
+    """Start a run's folder, or make sure that the one there holds the same experiment, to go on with it.
+
+    Raises:
+        StorageError: the folder holds another experiment.
+    """
+    file = folder / "config.json"
+    record = json.loads(json.dumps(experiment.to_dict()))
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_text(file, json.dumps(record, indent=1))
+        return
+    stored = read_json(file)
+    changed = sorted(key for key in record if stored.get(key) != record[key])
+    if "config" in changed:
+        fields = set(record["config"]) | set(stored["config"])
+        changed += [k for k in sorted(fields) if record["config"].get(k) != stored["config"].get(k)]
+    if changed:
+        raise StorageError(f"{folder} holds another experiment (it differs in {', '.join(changed)}); choose another --out")
+
+
+def run_seed(folder: Path, experiment: Experiment, seed: int, tick: Tick = lambda *_: None) -> None:
+    """Data, offline phase and every arm of one seed; goes on from the last checkpoint of each phase."""
+    family, config = make_family(experiment.family), experiment.config
+    train, test = family.split(config.n_train_tasks, config.n_test_tasks, seed)
+    here = folder / f"seed_{seed}"
+
+    def data() -> TransitionBuffer:
+        if experiment.data is None:
+            return collect_behaviour(family, train, config, seed)
+        buffer, tasks, _ = load_dataset(experiment.data, family)
+        if not np.array_equal(tasks.values, train.values):
+            raise StorageError(f"{experiment.data} was collected for other tasks than those of seed {seed}")
+        return buffer
+
+    phase = _Phase(here / "offline", family, train, test, seed, experiment)
+    phase.run(lambda: (SMAC(config, family.spec, seed=seed), data()), False, lambda d, t: tick("offline", d, t))
+    for arm in experiment.arms:
+        encoder = "self-labelled" if arm == "self-labelled" else config.online_encoder
+        arm_config = dataclasses.replace(config, online_encoder=encoder if arm != "frozen" else "frozen")
+
+        def start(arm_config: SMACConfig = arm_config) -> tuple[SMAC, TransitionBuffer]:
+            run = checkpoint.load(here / "offline" / "checkpoint", family=family)
+            assert run.buffer is not None
+            run.agent.config = arm_config
+            return run.agent, run.buffer
+
+        phase = _Phase(here / arm, family, train, test, seed, experiment)
+        phase.run(start, arm, lambda d, t, arm=arm: tick(arm, d, t))
+
+
+class _Phase:
+    """One phase of one seed in its folder: train, measure, save, log; resumable at every save."""
+
+    def __init__(
+        self, folder: Path, family: TaskFamily, train: Tasks, test: Tasks, seed: int, experiment: Experiment
+    ):
+        self.folder, self.family, self.train, self.test, self.seed = folder, family, train, test, seed
+        self.experiment = experiment
+
+    def run(
+        self,
+        start: Callable[[], tuple[SMAC, TransitionBuffer]],
+        arm: str | bool,
+        tick: Callable[[int, int], None],
+    ) -> None:
+        """Train from the last checkpoint, or from `start()`; `arm` is False for the offline phase."""
+        path, began = self.folder / "checkpoint", time.monotonic()
+        if checkpoint.exists(path):
+            agent, stored, progress = checkpoint.load(path, family=self.family)
+            assert stored is not None
+            buffer = stored
+        else:
+            agent, buffer = start()
+            progress = {"done": 0, "seconds": 0.0}
+        c = agent.config
+        unit, total = (1, c.offline_steps) if not arm else (c.online_updates, c.online_iterations)
+        save_every = max(1, total // self.experiment.evaluations)
+        done, spent = int(progress["done"]), float(progress["seconds"])
+        tick(done * unit, total * unit)
+        if done >= total and (self.folder / "measurement.npz").exists():
+            return
+        with MetricLog(self.folder, done) as log:
+            if arm and done == 0:
+                log.write(0, summarise(measure(agent, self.family, self.train, self.test, buffer, self.seed)))
+            for step, metrics in self._train(agent, buffer, arm, total - done, save_every):
+                now = done + step
+                tick(now * unit, total * unit)
+                row: Metrics = dict(metrics)
+                if now % save_every == 0 or now == total:
+                    if arm or now == total:
+                        found = measure(agent, self.family, self.train, self.test, buffer, self.seed)
+                        row.update(summarise(found))
+                        if now == total:
+                            save_measurement(self.folder / "measurement.npz", found)
+                    log.write(now, row)
+                    spent_now = spent + time.monotonic() - began
+                    checkpoint.save(path, agent, buffer=buffer, progress={"done": now, "seconds": spent_now})
+                else:
+                    log.write(now, row)
+
+    def _train(
+        self, agent: SMAC, buffer: TransitionBuffer, arm: str | bool, remaining: int, save_every: int
+    ) -> Iterator[tuple[int, Metrics]]:
+        if arm:
+            return train_self_supervised(
+                agent, buffer, self.family, self.train, iterations=remaining, oracle=arm == "oracle"
+            )
+        return train_offline(agent, buffer, steps=remaining, log_every=max(1, save_every // 2))
+
+
+# -- measuring -------------------------------------------------------------------------------------------
+def measure(
+    agent: SMAC, family: TaskFamily, train: Tasks, test: Tasks, buffer: TransitionBuffer, seed: int
+) -> dict[str, Array]:
+    """Everything that a report says of an agent, as arrays; see the README for the names."""
+    shift = measure_shift(agent, family, train, buffer, seed=seed)
+    held_out = evaluate(agent, family, test, seed=seed + 500_009)
+    shown, repeats = np.arange(min(SHOWN_TASKS, len(train))), agent.config.repeats
+    return {
+        "tasks": train.values,
+        "test_tasks": test.values,
+        **_posteriors(shift),
+        "kl_online_offline": shift.kl_online_offline,
+        "kl_online_prior": kl_to_prior(shift.online).mean(1).cpu().numpy(),
+        "kl_offline_prior": kl_to_prior(shift.offline).mean(1).cpu().numpy(),
+        "offline_returns": shift.offline_returns,
+        "online_returns": shift.online_returns,
+        "test_returns": held_out.final_returns,
+        "shift": np.float64(shift.normalised),
+        "shift_median": np.float64(shift.normalised_median),
+        "shown_tasks": train.values[shown],
+        "observations": shift.online_episodes.observations[shown * repeats],
+        "features": shift.online_episodes.features[shown * repeats],
+        "offline_observations": shift.offline_episodes.observations[shown * repeats],
+        "offline_features": shift.offline_episodes.features[shown * repeats],
+        **_task_errors(family, train.repeat(repeats), shift),
+    }
+
+
+def summarise(found: dict[str, Array]) -> Metrics:
+    """The scalars of `measure` that are followed over a phase."""
+    metrics = {
+        "offline_context_return": float(found["offline_returns"].mean()),
+        "online_context_return": float(found["online_returns"].mean()),
+        "test_return": float(found["test_returns"].mean()),
+        "shift": float(found["shift"]),
+        "kl_online_offline": float(found["kl_online_offline"].mean()),
+    }
+    return metrics | {k: float(found[k]) for k in found if k.startswith("velocity_error")}
+
+
+def _posteriors(shift: Shift) -> dict[str, Array]:
+    named = {"offline": shift.offline, "online": shift.online}
+    return {f"{k}_{field}": getattr(q, field).cpu().numpy() for k, q in named.items() for field in ("mean", "std")}
+
+
+def _task_errors(family: TaskFamily, tasks: Tasks, shift: Shift) -> dict[str, Array]:
+    def error(episodes: Episodes) -> Array | None:
+        steps = [family.velocity_error(episodes.features[:, t], tasks.values) for t in range(family.horizon)]
+        return None if steps[0] is None else np.float64(np.mean(steps))  # type: ignore[return-value]
+
+    errors = {"velocity_error_offline": error(shift.offline_episodes), "velocity_error_online": error(shift.online_episodes)}
+    return {name: value for name, value in errors.items() if value is not None}
+
+
+def save_measurement(file: Path, found: dict[str, Array]) -> None:
+    """Write `measure`'s arrays atomically as an uncompressed npz."""
+    partial = file.with_name(f".partial_{os.getpid()}.npz")
+    np.savez(partial, **found)
+    os.replace(partial, file)
+
+
+def references(family: TaskFamily, tasks: Tasks, buffer: TransitionBuffer | None, seed: int = 0) -> dict[str, float | None]:
+    """Mean returns to compare with: a uniformly random policy, the family's controller, the behaviour data."""
+    env = family.batch_env(tasks.repeat(4))
+    rng = np.random.default_rng(seed)
+    random = rollout(lambda o: rng.uniform(-1.0, 1.0, (len(o), family.action_dim)), env, seed=seed)
+    best = None
+    if family.controller(np.zeros((1, family.obs_dim)), tasks.values[:1]) is not None:
+        best = float(rollout(lambda o: family.controller(o, env.tasks.values), env, seed=seed).returns.mean())  # type: ignore[arg-type, return-value]
+    behaviour = None
+    if buffer is not None:
+        offline = buffer.rewards[buffer.source == 0]
+        behaviour = float(offline.mean()) * family.horizon
+    return {"random": float(random.returns.mean()), "best": best, "behaviour": behaviour}
+
+
+# -- summary ---------------------------------------------------------------------------------------------
+def write_summary(folder: Path, experiment: Experiment, seconds: dict[str, float] | None = None) -> dict[str, Any]:
+    """Gather all seeds' measurements into `summary.json`."""
+    family = make_family(experiment.family)
+    found: dict[str, list[dict[str, Array]]] = {
+        phase: [
+            dict(np.load(folder / f"seed_{seed}" / phase / "measurement.npz")) for seed in experiment.seeds
+        ]
+        for phase in ("offline", *experiment.arms)
+    }
+
+    def four(phase: str) -> dict[str, list[float]]:
+        scalars = [summarise(f) for f in found[phase]]
+        return {
+            "online_context": [s["online_context_return"] for s in scalars],
+            "offline_context": [s["offline_context_return"] for s in scalars],
+            "shift": [s["shift"] for s in scalars],
+            "test": [s["test_return"] for s in scalars],
+        }
+
+    known = []
+    for seed in experiment.seeds:
+        train, _ = family.split(experiment.config.n_train_tasks, experiment.config.n_test_tasks, seed)
+        stored = checkpoint.load(folder / f"seed_{seed}" / "offline" / "checkpoint").buffer
+        known.append(references(family, train, stored, seed))
+    mean = {k: None if known[0][k] is None else float(np.mean([r[k] for r in known])) for k in known[0]}  # type: ignore[misc]
+    summary = {
+        "family": experiment.family,
+        "preset": experiment.preset,
+        "seeds": list(experiment.seeds),
+        "default_arm": DEFAULT_ARM,
+        "before": four("offline"),
+        "arms": {arm: four(arm) for arm in experiment.arms},
+        **mean,
+        "seconds": {**_phase_seconds(folder, experiment), **(seconds or {})},
+        "config": experiment.config.to_dict(),
+        "versions": versions(),
+        "commit": commit(),
+        "device": _device_name(experiment.config),
+        "threads": torch.get_num_threads(),
+    }
+    replace_text(folder / "summary.json", json.dumps(summary, indent=1))
+    return summary
+
+
+def _phase_seconds(folder: Path, experiment: Experiment) -> dict[str, float]:
+    """Seconds of each phase, averaged over seeds, from the checkpoints' progress."""
+
+    def seconds(seed: int, phase: str) -> float:
+        return float(checkpoint.read_progress(folder / f"seed_{seed}" / phase / "checkpoint")["seconds"])
+
+    phases = ("offline", *experiment.arms)
+    return {p: float(np.mean([seconds(seed, p) for seed in experiment.seeds])) for p in phases}
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    from importlib.metadata import version
+
+    names = ("smac-lab", "torch", "mujoco", "gymnasium", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def commit() -> str | None:
+    """The commit of the source tree, or None outside a git checkout."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _device_name(config: SMACConfig) -> str:
+    on_gpu = config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available())
+    return torch.cuda.get_device_name() if on_gpu else "cpu"
+
+
+# -- logging ---------------------------------------------------------------------------------------------
+class MetricLog:
+    """Metrics of one phase as `metrics.csv` (rewritten atomically) and TensorBoard events.
+
+    Args:
+        folder: where to write.
+        done: rows after this step are dropped; they will be made again.
+    """
+
+    def __init__(self, folder: Path, done: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = folder / "metrics.csv"
+        self.rows: list[dict[str, Any]] = []
+        if self.file.exists() and done:
+            with self.file.open(newline="") as stream:
+                self.rows = [row for row in csv.DictReader(stream) if int(row["step"]) <= done]
+        self.writer = SummaryWriter(str(folder), purge_step=done + 1 if done else None)
+
+    def write(self, step: int, metrics: Metrics) -> None:
+        """Add one row."""
+        self.rows.append({"step": step, **metrics})
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, step)
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        partial = self.file.with_name(f".partial_{self.file.name}_{os.getpid()}")
+        with partial.open("w", newline="") as stream:
+            table = csv.DictWriter(stream, names, restval="")
+            table.writeheader()
+            table.writerows(self.rows)
+        os.replace(partial, self.file)
+
+    def __enter__(self) -> MetricLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.writer.close()
+
+
+# -- many seeds ------------------------------------------------------------------------------------------
+def run_experiment(folder: Path, experiment: Experiment, workers: int | None = None, quiet: bool = False) -> dict[str, Any]:
+    """Run all seeds, several in processes of their own, with one progress bar each; then write the summary.
+
+    Args:
+        folder: the run's folder; an interrupted run there is continued.
+        experiment: what to run.
+        workers: processes; default one a seed. One worker runs the seeds in this process, one after another.
+        quiet: no progress bars.
+
+    Returns:
+        The summary, as in `summary.json`.
+    """
+    began = time.monotonic()
+    open_run(folder, experiment)
+    workers = min(workers or len(experiment.seeds), len(experiment.seeds))
+    with _progress_bars(experiment, quiet) as tick:
+        if workers == 1:
+            for seed in experiment.seeds:
+                run_seed(folder, experiment, seed, lambda *what, seed=seed: tick(seed, *what))
+        else:
+            _run_in_processes(folder, experiment, workers, tick)
+    previous = read_json(folder / "summary.json")["seconds"] if (folder / "summary.json").exists() else {}
+    total = previous.get("total", 0.0) + time.monotonic() - began
+    return write_summary(folder, experiment, {"total": total})
+
+
+def _run_in_processes(folder: Path, experiment: Experiment, workers: int, tick: Callable[..., None]) -> None:
+    import multiprocessing
+    import queue
+    from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    with context.Manager() as manager:
+        ticks = manager.Queue()
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            futures = [pool.submit(_worker, folder, experiment, s, threads, ticks) for s in experiment.seeds]
+            pending = set(futures)
+            try:
+                while pending:
+                    finished, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
+                    while True:
+                        try:
+                            tick(*ticks.get_nowait())
+                        except queue.Empty:
+                            break
+                    for future in finished:
+                        future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in (pool._processes or {}).values():
+                    process.terminate()
+                raise
+
+
+def _worker(folder: Path, experiment: Experiment, seed: int, threads: int, ticks: Any) -> None:
+    torch.set_num_threads(threads)
+    run_seed(folder, experiment, seed, lambda *what: ticks.put((seed, *what)))
+
+
+@contextmanager
+def _progress_bars(experiment: Experiment, quiet: bool) -> Iterator[Callable[[int, str, int, int], None]]:
+    from tqdm import tqdm
+
+    c = experiment.config
+    starts = {"offline": 0}
+    for i, arm in enumerate(experiment.arms):
+        starts[arm] = c.offline_steps + i * c.online_iterations * c.online_updates
+    bars = {
+        seed: tqdm(
+            total=experiment.updates_per_seed(), position=i, disable=quiet, unit=" updates", desc=f"seed {seed}",
+            mininterval=0.5, smoothing=0.05,
+        )
+        for i, seed in enumerate(experiment.seeds)
+    }  # fmt: skip
+
+    def tick(seed: int, what: str, done: int, total: int) -> None:
+        bar = bars[seed]
+        bar.set_description(f"seed {seed}, {what}", refresh=False)
+        bar.update(starts[what] + done - bar.n)
+
+    try:
+        yield tick
+    finally:
+        for bar in bars.values():
+            bar.close()
