@@ -133,13 +133,8 @@ class SMAC:
 
         The encoder reads, but does not learn.
         """
-        posterior, z = self._infer(batch)
-        z = z.detach()
-        critic, critic_info = self.critic_loss(self, batch, z)
-        awac, awac_info = self.actor_loss(self, batch, z)
-        q, q_info = q_loss(self, batch, z)
-        loss = critic + self.config.online_awac_weight * awac + self.config.online_q_weight * q
-        return loss, {**critic_info, **awac_info, **q_info}
+        _, z = self._infer(batch)
+        return self._improve(batch, z.detach())
 
     def self_labelled_loss(self, batch: Batch) -> tuple[Tensor, Info]:
         """As `self_supervised_loss`, and the encoder learns from decoded rewards (an extension of ours).
@@ -149,8 +144,16 @@ class SMAC:
         """
         posterior, z = self._infer(batch)
         reward, reward_info = self.reward_loss(self, batch, z, posterior)
-        loss, info = self.self_supervised_loss(batch)
-        return loss + reward, {**info, **reward_info}
+        improve, info = self._improve(batch, z.detach())
+        return reward + improve, {**reward_info, **info}
+
+    def _improve(self, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
+        """What actor and critics minimise on self-collected and offline data together."""
+        critic, critic_info = self.critic_loss(self, batch, z)
+        awac, awac_info = self.actor_loss(self, batch, z)
+        q, q_info = q_loss(self, batch, z)
+        loss = critic + self.config.online_awac_weight * awac + self.config.online_q_weight * q
+        return loss, {**critic_info, **awac_info, **q_info}
 
     def inference_loss(self, batch: Batch) -> tuple[Tensor, Info]:
         """Reward error + KL alone: what keeps encoder and decoder learning from offline data."""

@@ -92,6 +92,10 @@ class SMACConfig:
                 ok = all(isinstance(size, int) and size > 0 for size in value) and len(value) > 0
                 _check(ok, field.name, value, "a tuple of positive layer sizes")
         _check(self.awac_lambda > 0, "awac_lambda", self.awac_lambda, "a number above 0")
+        if self.online_context == "episodes":
+            _check(self.prior_episodes > 0, "prior_episodes", 0, "at least 1 where online_context='episodes'")
+        if self.online_context != "mixed":
+            _check(self.online_meta_batch > 1, "online_meta_batch", 1, "at least 2 unless online_context='mixed'")
         episodes = self.prior_episodes + self.posterior_episodes
         _check(episodes > 0, "prior_episodes + posterior_episodes", episodes, "at least 1")
 
@@ -145,20 +149,22 @@ _SMALL = {"encoder_hidden": (64, 64), "decoder_hidden": (64, 64), "actor_hidden"
 _POINT_CPU: dict[str, Any] = {
     **_SMALL,
     "behaviour_on_task": 0.5,
+    "discount": 0.9,  # episodes of 20 steps
+    "awac_lambda": 2.0,  # of the order of the advantages there; at 100 the offline phase would be cloning
     "kl_weight": 0.01,
-    "awac_lambda": 100.0,
-    "offline_steps": 6_000,
+    "offline_steps": 4_000,
     "meta_batch": 16,
     "batch_size": 32,
     "context_size": 64,
     "online_iterations": 20,
-    "online_updates": 300,
+    "online_updates": 250,
     "online_meta_batch": 16,
     "online_batch_size": 32,
     "online_tasks": 100,
-    "prior_episodes": 2,
-    "posterior_episodes": 2,
-    "label_context_size": 256,
+    "prior_episodes": 4,
+    "posterior_episodes": 0,  # self-collected context is then exploration alone, as at meta-test
+    "online_context": "episodes",
+    "z_resampling": "step",
 }
 _SMOKE: dict[str, Any] = {
     **_SMALL,

@@ -334,7 +334,7 @@ def learning_curves(
                         x=steps, y=values, opacity=0.4, line_width=1, name=f"{label}, seed {i}", showlegend=False,
                         row=row, col=col, **shared,
                     )  # fmt: skip
-            steps, mean = _mean_curve(points)
+            steps, mean = mean_curve(points)
             if len(steps):
                 fig.add_scatter(
                     x=steps, y=mean, line_width=2.5, name=label, showlegend=arm not in named, row=row, col=col,
@@ -656,8 +656,16 @@ def _finite(steps: ArrayLike, values: ArrayLike) -> tuple[Array, Array]:
     return steps[keep], values[keep]
 
 
-def _mean_curve(points: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """Mean over seeds at the steps that all of them have."""
+def mean_curve(curves: Sequence[tuple[ArrayLike, ArrayLike]]) -> tuple[Array, Array]:
+    """Mean over seeds at the steps where all of them have a finite value.
+
+    Args:
+        curves: `(steps (point,), values (point,))` for each seed.
+
+    Returns:
+        Steps and means, both `(shared_point,)`.
+    """
+    points = [_finite(steps, values) for steps, values in curves]
     steps = points[0][0] if points else np.empty(0)
     for other, _ in points[1:]:
         steps = np.intersect1d(steps, other)

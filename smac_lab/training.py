@@ -90,22 +90,28 @@ def sample_self_supervised(agent: SMAC, buffer: TransitionBuffer) -> Batch:
 
     `config.online_context` says what the encoder reads. "mixed": transitions drawn from everything a task has
     (the authors' default). "separate": every other task of the meta-batch has context from offline data
-    alone, the rest from self-collected data alone, which is what the two are compared on. "episodes": as
-    separate, and self-collected context is a run of whole successive episodes, as at meta-test.
+    alone, the rest from self-collected data alone. "episodes": as separate, and self-collected context is
+    what meta-test will show: successive whole episodes explored with z from the prior.
     """
     c, generator = agent.config, agent.generator
-    tasks = _draw_tasks(buffer.n_tasks, c.online_meta_batch, generator)
     if c.online_context == "mixed":
+        tasks = _draw_tasks(buffer.n_tasks, c.online_meta_batch, generator)
         context = buffer.sample_context(tasks, c.context_size, generator, "all")
     else:
         whole = c.online_context == "episodes"
         size = c.exploration_episodes * buffer.spec.horizon if whole else c.context_size
-        halves = [
-            buffer.sample_context(tasks[0::2], size, generator, "offline"),
-            buffer.sample_context(tasks[1::2], size, generator, "self-collected", consecutive=whole),
-        ]
-        tasks = torch.cat([tasks[0::2], tasks[1::2]])
-        context = torch.cat(halves)
+        source: Source = "explored" if whole else "self-collected"
+        half = c.online_meta_batch // 2
+        offline_tasks = _draw_tasks(buffer.n_tasks, c.online_meta_batch - half, generator)
+        seen = buffer.tasks_with(source)  # not every task may have collected yet
+        self_tasks = seen[torch.randint(len(seen), (half,), generator=generator, device=generator.device)]
+        tasks = torch.cat([offline_tasks, self_tasks])
+        context = torch.cat(
+            [
+                buffer.sample_context(offline_tasks, size, generator, "offline"),
+                buffer.sample_context(self_tasks, size, generator, source, consecutive=whole),
+            ]
+        )
     return _batch(context, buffer, tasks, c.online_batch_size, generator, "all")
 
 
@@ -139,7 +145,8 @@ def self_collect(agent: SMAC, buffer: TransitionBuffer, family: TaskFamily, task
         rewards = labels.cpu().numpy()
         episodes = episodes._replace(rewards=rewards)
     for row, task in enumerate(simulated.tolist()):
-        buffer.append(task, episodes.columns(row), "self-collected")
+        explored = row < len(ids) * c.prior_episodes
+        buffer.append(task, episodes.columns(row), "explored" if explored else "self-collected")
     return {"collected_reward_mean": float(rewards.mean()), "buffer_transitions": float(len(buffer))}
 
 

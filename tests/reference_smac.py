@@ -143,7 +143,8 @@ def awac_weights(advantages: Tensor, awac_lambda: float, kind: str) -> Tensor:
 def log_prob(gaussian: Normal, actions: Tensor) -> Tensor:
     """log pi(a) of a = tanh(u), u ~ gaussian: log N(u) - sum log(1 - a^2), `(task, batch)`."""
     policy = TransformedDistribution(gaussian, TanhTransform(), validate_args=False)
-    return policy.log_prob(torch.clamp(actions, -0.999999, 0.999999)).sum(dim=-1)
+    log_probs: Tensor = policy.log_prob(torch.clamp(actions, -0.999999, 0.999999))
+    return log_probs.sum(dim=-1)
 
 
 def awac_loss(policy: Normal, batch: Batch, advantages: Tensor, numbers: Numbers) -> Tensor:

@@ -45,7 +45,10 @@ def test_actor_reads_observation_and_z_and_starts_near_zero() -> None:
     mean, log_std = actor(obs, z)
     assert max(mean.abs().max(), log_std.abs().max()) < 0.1
     (mean.sum() + log_std.sum()).backward()
-    assert obs.grad is not None and obs.grad.any() and z.grad is not None and z.grad.any()
+    assert obs.grad is not None
+    assert obs.grad.any()
+    assert z.grad is not None
+    assert z.grad.any()
 
 
 def test_log_std_is_clipped() -> None:
@@ -59,7 +62,7 @@ def test_log_std_is_clipped() -> None:
 
 
 # -- tanh-Gaussian ---------------------------------------------------------------------------------------
-def tanh_gaussian(mean: Tensor, log_std: Tensor) -> Independent:
+def tanh_gaussian(mean: Tensor, log_std: Tensor) -> Any:
     return Independent(TransformedDistribution(Normal(mean, log_std.exp()), TanhTransform()), 1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ def make_agent(**options: Any) -> SMAC:
     agent = SMAC(CONFIG, SPEC, **options)
     with torch.no_grad():
         for parameter in [*agent.actor.parameters(), *agent.target_critics.parameters()]:
-            parameter += 0.2
+            parameter.add_(0.2)
     return agent
 
 
@@ -94,12 +94,12 @@ def test_each_loss_reaches_its_own_parts_and_no_others() -> None:
     assert touched(agent, reward_loss(agent, batch, z, posterior)[0]) == {"encoder", "reward_decoder"}
 
 
-def test_reward_error_alone_reaches_the_encoder_through_z() -> None:
+def test_both_terms_of_the_reward_loss_reach_the_encoder() -> None:
     agent = make_agent()
     batch = make_batch(agent)
-    posterior, z = draw(agent, batch)
-    assert touched(agent, reward_loss(agent, batch, z, posterior)[1]["reward_error"]) == {"encoder", "reward_decoder"}
-    assert touched(agent, reward_loss(agent, batch, z, posterior)[1]["kl"]) == {"encoder"}
+    for term, parts in (("reward_error", {"encoder", "reward_decoder"}), ("kl", {"encoder"})):
+        posterior, z = draw(agent, batch)
+        assert touched(agent, reward_loss(agent, batch, z, posterior)[1][term]) == parts
 
 
 def test_target_critics_never_require_gradients() -> None:
@@ -133,7 +133,8 @@ def test_phases_train_what_the_paper_says() -> None:
 
 def test_targets_follow_slowly() -> None:
     agent = make_agent()
-    before, _ = snapshot(agent), agent.update(make_batch(agent))
+    before = snapshot(agent)
+    agent.update(make_batch(agent))
     after, tau = snapshot(agent), CONFIG.tau
     for name, value in after["target_critics"].items():
         torch.testing.assert_close(value, (1 - tau) * before["target_critics"][name] + tau * after["critics"][name])
@@ -151,7 +152,8 @@ def test_loss_is_a_scalar_and_deterministic(loss: str, tasks: int) -> None:
         value, info = getattr(agent, loss)(batch)
         values.append(value)
         assert all(number.shape == () and number.isfinite() for number in info.values())
-    assert values[0].shape == () and torch.equal(values[0], values[1])
+    assert values[0].shape == ()
+    assert torch.equal(values[0], values[1])
     assert torch.equal(agent.generator.get_state(), generator)
 
 
@@ -174,7 +176,8 @@ def test_noise_shapes(tasks: int, next_z: str) -> None:
     if next_z == "shared":
         assert noise.next_z is None
     else:
-        assert noise.next_z is not None and noise.next_z.shape == (tasks, 6, 4)
+        assert noise.next_z is not None
+        assert noise.next_z.shape == (tasks, 6, 4)
         assert torch.equal(noise.next_z[:, 0], noise.next_z[:, 5])  # one draw a task
 
 
@@ -200,7 +203,8 @@ def test_seed_makes_parameters_and_draws() -> None:
 def test_targets_start_as_copies() -> None:
     agent = SMAC(CONFIG, SPEC)
     for target, source in zip(agent.target_critics.parameters(), agent.critics.parameters(), strict=True):
-        assert torch.equal(target, source) and target.data_ptr() != source.data_ptr()
+        assert torch.equal(target, source)
+        assert target.data_ptr() != source.data_ptr()
 
 
 # -- acting ----------------------------------------------------------------------------------------------
@@ -210,7 +214,8 @@ def test_acting_shapes(tasks: int) -> None:
     q = agent.infer_posterior(torch.randn(tasks, 9, 6))
     assert q.mean.shape == q.std.shape == agent.prior(tasks).mean.shape == (tasks, 4)
     actions = agent.act(torch.randn(tasks, 3), q.mean)
-    assert actions.shape == (tasks, 2) and (abs(actions) < 1).all()
+    assert actions.shape == (tasks, 2)
+    assert (abs(actions) < 1).all()
 
 
 def test_deterministic_action_is_the_tanh_of_the_mean() -> None:
@@ -261,8 +266,9 @@ class MeanEncoder(nn.Module):
 class PairEncoder(MeanEncoder):
     """Returns a plain pair."""
 
-    def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        return tuple(super().forward(context))
+    def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = super().forward(context)
+        return mean, std
 
 
 class LinearActor(nn.Module):
@@ -293,7 +299,8 @@ class BilinearDecoder(nn.Module):
         self.net = nn.Bilinear(5, 4, 1)
 
     def forward(self, observations: Tensor, actions: Tensor, z: Tensor) -> Tensor:
-        return self.net(torch.cat([observations, actions], -1), z.contiguous()).squeeze(-1)
+        rewards: Tensor = self.net(torch.cat([observations, actions], -1), z.contiguous())
+        return rewards.squeeze(-1)
 
 
 PARTS = {
@@ -417,7 +424,7 @@ WRONG = {
 def test_wrong_shape_is_told_at_once(case: str) -> None:
     name, part = WRONG[case]
     with pytest.raises(ValueError, match=rf"^{name} returned shapes .* must return") as error:
-        SMAC(CONFIG, SPEC, **{name: part})
+        make_agent(**{name: part})
     assert "\n" not in str(error.value)
 
 
@@ -425,7 +432,8 @@ def test_wrong_shape_is_told_at_once(case: str) -> None:
 def random_buffer(tasks: int = 3, n: int = 10) -> TransitionBuffer:
     """Offline and self-collected random transitions of every task."""
     buffer, generator = TransitionBuffer(SPEC, tasks), torch.Generator().manual_seed(5)
-    for source in ("offline", "self-collected"):
+    sources: tuple[Literal["offline"], Literal["self-collected"]] = ("offline", "self-collected")
+    for source in sources:
         for task in range(tasks):
             columns = {
                 "observations": torch.randn(n, 3, generator=generator),
@@ -436,7 +444,7 @@ def random_buffer(tasks: int = 3, n: int = 10) -> TransitionBuffer:
                 "truncations": torch.zeros(n),
                 "features": torch.randn(n, 1, generator=generator),
             }
-            buffer.append(task, {k: v.numpy() for k, v in columns.items()}, source)  # type: ignore[arg-type]
+            buffer.append(task, {name: column.numpy() for name, column in columns.items()}, source)
     return buffer
 
 
@@ -457,7 +465,8 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
-    return torch.load(file)
+    loaded: dict[str, Any] = torch.load(file)
+    return loaded
 
 
 @pytest.mark.parametrize("loss", PHASES)

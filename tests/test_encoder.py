@@ -115,7 +115,8 @@ def test_sample_is_reparameterised() -> None:
     sample = Gaussian(mean, std).sample(noise)
     torch.testing.assert_close(sample, mean + std * noise)
     sample.sum().backward()
-    assert mean.grad is not None and std.grad is not None
+    assert mean.grad is not None
+    assert std.grad is not None
     torch.testing.assert_close(mean.grad, torch.ones(3, 2))
     torch.testing.assert_close(std.grad, noise)
 
@@ -150,14 +151,17 @@ def test_kl_of_the_narrowest_posterior_is_finite() -> None:
     std = torch.full((1, 2), math.sqrt(MIN_VARIANCE / 1000), requires_grad=True)
     kl = kl_to_prior(Gaussian(torch.zeros(1, 2), std))
     kl.sum().backward()
-    assert kl.isfinite().all() and std.grad is not None and std.grad.isfinite().all()
+    assert kl.isfinite().all()
+    assert std.grad is not None
+    assert std.grad.isfinite().all()
 
 
 # -- context ---------------------------------------------------------------------------------------------
 def test_context_columns() -> None:
     obs, act, rewards, next_obs = torch.randn(2, 5, 3), torch.randn(2, 5, 2), torch.randn(2, 5), torch.randn(2, 5, 3)
     short, full = make_context(obs, act, rewards, None), make_context(obs, act, rewards, next_obs)
-    assert short.shape == (2, 5, 6) and full.shape == (2, 5, 9)
+    assert short.shape == (2, 5, 6)
+    assert full.shape == (2, 5, 9)
     assert torch.equal(full[..., :6], short)
     for got, expected in ((short[..., :3], obs), (short[..., 3:5], act), (short[..., 5], rewards)):
         assert torch.equal(got, expected)

@@ -21,7 +21,8 @@ def fixed_seed() -> None:
 def test_mlp_by_hand() -> None:
     net = MLP(2, [2], 1)
     first, last = net[0], net[2]
-    assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
+    assert isinstance(first, nn.Linear)
+    assert isinstance(last, nn.Linear)
     with torch.no_grad():
         first.weight.copy_(torch.tensor([[1.0, -1.0], [2.0, 0.0]]))
         first.bias.copy_(torch.tensor([0.5, -5.0]))

@@ -61,7 +61,7 @@ def make_agent(sizes: Sizes, seed: int, **options: Any) -> SMAC:
     with torch.no_grad():
         for part in agent.parts.values():
             for parameter in part.parameters():
-                parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3)
     return agent
 
 
@@ -89,12 +89,14 @@ def reference_gradients(reference: ReferenceSMAC, phase: str, batch: Batch) -> t
     return self_supervised_gradients(reference, batch, train_encoder=phase == "self_labelled")
 
 
+def assert_close(name: str, got: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-10, msg=lambda message: f"{name}: {message}")
+
+
 def assert_same(got: dict[str, Net], expected: dict[str, Net]) -> None:
     for name, net in expected.items():
         for key, tensor in net.items():
-            torch.testing.assert_close(
-                got[name][key], tensor.detach(), rtol=1e-5, atol=1e-10, msg=lambda m, n=name, k=key: f"{n}, {k}: {m}"
-            )
+            assert_close(f"{name}, {key}", got[name][key], tensor.detach())
 
 
 CASES = pytest.mark.parametrize("sizes", SIZES, ids=lambda s: f"{s.tasks}tasks")
@@ -110,13 +112,13 @@ PHASE = pytest.mark.parametrize("phase", PHASES)
 def test_losses_and_gradients(sizes: Sizes, awac_weight: str, next_z: str, phase: str) -> None:
     agent = make_agent(sizes, seed=1, awac_weight=awac_weight, next_z=next_z)
     batch = make_batch(agent, sizes, torch.Generator().manual_seed(2))
-    assert batch.noise is not None and (batch.noise.next_z is not None) == (next_z == "resampled")
+    assert batch.noise is not None
+    assert (batch.noise.next_z is not None) == (next_z == "resampled")
     losses, gradients = reference_gradients(copy_of(agent), phase, batch)
 
     value, info = getattr(agent, f"{phase}_loss")(batch)
-    torch.testing.assert_close(value, losses["loss"], rtol=1e-5, atol=0)
-    for name in losses.keys() - {"loss"}:
-        torch.testing.assert_close(info[name], losses[name], rtol=1e-5, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+    for name, expected in losses.items():
+        assert_close(name, value if name == "loss" else info[name], expected)
 
     trained = [p for part in TRAINED[f"{phase}_loss"] for p in agent.parts[part].parameters()]
     for parameter, gradient in zip(trained, torch.autograd.grad(value, trained), strict=True):

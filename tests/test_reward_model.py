@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def test_reward_loss_by_hand(kl_weight: float) -> None:
     rewards = torch.tensor([[3.0, 4.0], [7.0, 8.0]]) - torch.tensor([[1.0, -2.0], [0.0, 3.0]])
     posterior = Gaussian(torch.tensor([[2.0, 0.0], [0.0, 4.0]]), torch.ones(2, 2))
     config = SimpleNamespace(kl_reduction="mean")
-    agent = SimpleNamespace(
+    agent: Any = SimpleNamespace(
         reward_decoder=Sum(), kl_weight=kl_weight, kl_reduction="mean", reward_scale=5.0, config=config
     )
     loss, info = reward_loss(agent, make_batch(observations, torch.zeros(2, 2, 1), rewards), z, posterior)
@@ -77,7 +78,7 @@ def test_label_is_the_decoded_reward_under_one_z_a_task() -> None:
 def test_labels_by_hand() -> None:
     """Any callable that returns a plain pair can stand for the encoder."""
 
-    def encoder(context: Tensor) -> tuple[Tensor, Tensor]:
+    def encoder(context: Tensor) -> Any:
         return context.mean(1), torch.full((len(context), 2), 0.5)
 
     context = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[0.0, 0.0], [0.0, 2.0]]])  # means (2, 3) and (0, 1)

@@ -11,8 +11,15 @@ from torch import Tensor
 from smac_lab.encoder import make_context
 from smac_lab.tasks.family import FamilySpec
 
-Source = Literal["offline", "self-collected", "all"]
-OFFLINE, SELF_COLLECTED = 0, 1
+# Where transitions come from. "explored" ones are self-collected with z from the prior, as at meta-test.
+Source = Literal["offline", "self-collected", "explored", "all"]
+CODES = {"offline": 0, "explored": 1, "self-collected": 2}
+MEMBERS: dict[str, tuple[int, ...]] = {
+    "offline": (0,),
+    "explored": (1,),
+    "self-collected": (1, 2),
+    "all": (0, 1, 2),
+}
 COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminations", "truncations", "features")
 
 
@@ -29,9 +36,8 @@ class Transitions(NamedTuple):
 class TransitionBuffer:
     """Per-task transitions on one device.
 
-    Rows of all tasks lie one after another in the order in which they came, and are never rewritten; a table
-    leads from (task, k) to the row of that task's k-th transition. A task's offline transitions come before
-    its self-collected ones.
+    Rows of all tasks lie one after another in the order in which they came, and are never rewritten; for each
+    source, a table leads from (task, k) to the row of that task's k-th transition.
 
     Args:
         spec: sizes of the family.
@@ -50,33 +56,38 @@ class TransitionBuffer:
         self._rows = torch.empty(0, ends[-1], device=self.device, dtype=torch.float32)
         self._used = 0
         self._task = torch.empty(0, dtype=torch.int64, device=self.device)
-        self._source = torch.empty(0, dtype=torch.int8, device=self.device)
-        self._index = torch.zeros(n_tasks, 0, dtype=torch.int64, device=self.device)
-        self.counts = torch.zeros(n_tasks, dtype=torch.int64, device=self.device)  # transitions of each task
-        self.offline_counts = torch.zeros(n_tasks, dtype=torch.int64, device=self.device)
+        self._codes = torch.empty(0, dtype=torch.int8, device=self.device)
+        self._tables = {source: _Table(n_tasks, self.device) for source in MEMBERS}
+
+    @property
+    def counts(self) -> Tensor:
+        """Number of transitions of each task, `(task,)`."""
+        return self._tables["all"].counts
+
+    @property
+    def offline_counts(self) -> Tensor:
+        """Number of offline transitions of each task, `(task,)`."""
+        return self._tables["offline"].counts
 
     # -- writing -----------------------------------------------------------------------------------------
-    def append(self, task: int, columns: dict[str, Any], source: Literal["offline", "self-collected"]) -> None:
+    def append(self, task: int, columns: dict[str, Any], source: Source) -> None:
         """Add transitions of one task, in the order in which they happened.
 
         Args:
             task: index of the task.
             columns: an array for each of `COLUMNS`, `(n, dim)` or `(n,)`.
-            source: where they come from. Offline ones must all come before the task's self-collected ones.
+            source: "offline", "explored" (self-collected with z from the prior) or "self-collected".
 
         Raises:
-            ValueError: unknown task, missing column, wrong shape, number that is not finite, or offline
-                transitions after self-collected ones. Nothing is stored then.
+            ValueError: unknown task or source, missing column, wrong shape, or a number that is not finite.
+                Nothing is stored then.
         """
         if not 0 <= task < self.n_tasks:
             raise ValueError(f"task {task} is not among the buffer's {self.n_tasks} tasks")
         if missing := [name for name in COLUMNS if name not in columns]:
             raise ValueError(f"transitions lack {missing}; needed are {list(COLUMNS)}")
-        if source not in ("offline", "self-collected"):
-            raise ValueError(f"source must be 'offline' or 'self-collected', got {source!r}")
-        code = OFFLINE if source == "offline" else SELF_COLLECTED
-        if code == OFFLINE and self.counts[task] > self.offline_counts[task]:
-            raise ValueError(f"task {task} already has self-collected transitions; offline data must come first")
+        if source not in CODES:
+            raise ValueError(f"source must be one of {', '.join(map(repr, CODES))}, got {source!r}")
 
         n = len(columns["rewards"])
         rows = torch.empty(n, self._rows.shape[1], device=self.device)
@@ -91,28 +102,24 @@ class TransitionBuffer:
                     f"{value[row].tolist()}); only finite transitions can be stored"
                 )
             rows[:, where] = value.to(self.device)
-        self._append_rows(rows, torch.full((n,), task, dtype=torch.int64), torch.full((n,), code, dtype=torch.int8))
+        like = {"device": self.device}
+        code = torch.full((n,), CODES[source], dtype=torch.int8, **like)
+        self._append_rows(rows, torch.full((n,), task, dtype=torch.int64, **like), code)
 
-    def _append_rows(self, rows: Tensor, task: Tensor, source: Tensor) -> None:
+    def _append_rows(self, rows: Tensor, task: Tensor, codes: Tensor) -> None:
         start, end = self._used, self._used + len(rows)
         if end > len(self._rows):
             capacity = max(end, int(1.5 * len(self._rows)))
             self._rows = _grown(self._rows, capacity)
             self._task = _grown(self._task, capacity)
-            self._source = _grown(self._source, capacity)
-        self._rows[start:end], self._task[start:end], self._source[start:end] = rows, task, source
+            self._codes = _grown(self._codes, capacity)
+        self._rows[start:end], self._task[start:end], self._codes[start:end] = rows, task, codes
         self._used = end
         for i in task.unique().tolist():
-            new = torch.nonzero(task == i).squeeze(1).to(self.device) + start
-            count = int(self.counts[i])
-            if count + len(new) > self._index.shape[1]:
-                width = max(count + len(new), int(1.5 * self._index.shape[1]))
-                index = torch.zeros(self.n_tasks, width, dtype=torch.int64, device=self.device)
-                index[:, : self._index.shape[1]] = self._index
-                self._index = index
-            self._index[i, count : count + len(new)] = new
-            self.counts[i] += len(new)
-            self.offline_counts[i] += int((source[task == i] == OFFLINE).sum())
+            mine = torch.nonzero(task == i).squeeze(1)
+            for source, members in MEMBERS.items():
+                belongs = sum(codes[mine] == code for code in members) > 0
+                self._tables[source].append(i, mine[belongs] + start)
 
     # -- reading -----------------------------------------------------------------------------------------
     def __len__(self) -> int:
@@ -137,15 +144,23 @@ class TransitionBuffer:
         return self._task[: self._used]
 
     @property
+    def codes(self) -> Tensor:
+        """Source of each stored transition as one of `CODES`, `(transition,)`."""
+        return self._codes[: self._used]
+
+    @property
     def source(self) -> Tensor:
         """0 for offline, 1 for self-collected transitions, `(transition,)`."""
-        return self._source[: self._used]
+        return (self.codes > 0).to(torch.int8)
 
     def rows_of(self, task: int, source: Source = "all") -> Tensor:
         """Storage rows of one task's transitions, in time order."""
-        low = int(self.offline_counts[task]) if source == "self-collected" else 0
-        high = int(self.offline_counts[task] if source == "offline" else self.counts[task])
-        return self._index[task, low:high]
+        table = self._tables[source]
+        return table.index[task, : int(table.counts[task])]
+
+    def tasks_with(self, source: Source) -> Tensor:
+        """Tasks that have transitions of this source, `(k,)`."""
+        return torch.nonzero(self._tables[source].counts).squeeze(1)
 
     def sample(self, tasks: Tensor, batch: int, generator: torch.Generator, source: Source = "all") -> Transitions:
         """`batch` transitions of each task, uniformly with replacement."""
@@ -166,12 +181,10 @@ class TransitionBuffer:
         return self._context(self._draw(tasks, n, generator, source, consecutive))
 
     def _draw(self, tasks: Tensor, n: int, generator: torch.Generator, source: Source, consecutive: bool = False) -> Tensor:
-        tasks = tasks.to(self.device)
-        low = self.offline_counts[tasks] if source == "self-collected" else torch.zeros_like(tasks)
-        high = self.offline_counts[tasks] if source == "offline" else self.counts[tasks]
-        size = (high - low).unsqueeze(1)
-        if bool((size <= 0).any()):
-            empty = tasks[(size <= 0).squeeze(1)].tolist()
+        tasks, table = tasks.to(self.device), self._tables[source]
+        size = table.counts[tasks].unsqueeze(1)
+        if bool((size == 0).any()):
+            empty = tasks[(size == 0).squeeze(1)].tolist()
             raise ValueError(f"tasks {empty} have no {source} transitions to sample from")
         if consecutive:
             horizon = self.spec.horizon
@@ -180,7 +193,7 @@ class TransitionBuffer:
             offset = (first + torch.arange(n, device=self.device)) % size
         else:
             offset = (torch.rand(len(tasks), n, generator=generator, device=self.device) * size).long()
-        return self._index[tasks.unsqueeze(1), low.unsqueeze(1) + offset.clamp(max=size - 1)]
+        return table.index[tasks.unsqueeze(1), offset.minimum(size - 1)]
 
     def _transitions(self, rows: Tensor) -> Transitions:
         values = self._rows[rows].to(torch.get_default_dtype())
@@ -200,17 +213,17 @@ class TransitionBuffer:
     def clone(self) -> TransitionBuffer:
         """An independent copy, so that each arm appends to its own."""
         return self.from_rows(
-            self.spec, self.n_tasks, self._rows[: self._used].clone(), self.task.clone(), self.source.clone()
+            self.spec, self.n_tasks, self.rows.clone(), self.task.clone(), self.codes.clone()
         )
 
     @classmethod
     def from_rows(
-        cls, spec: FamilySpec, n_tasks: int, rows: Tensor, task: Tensor, source: Tensor
+        cls, spec: FamilySpec, n_tasks: int, rows: Tensor, task: Tensor, codes: Tensor
     ) -> TransitionBuffer:
-        """A buffer from stored rows, their tasks and sources, in their order."""
+        """A buffer from stored rows, their tasks and source codes, in their order."""
         buffer = cls(spec, n_tasks, rows.device)
         if len(rows):
-            buffer._append_rows(rows, task, source)
+            buffer._append_rows(rows, task, codes)
         return buffer
 
     def __repr__(self) -> str:
@@ -221,7 +234,23 @@ class TransitionBuffer:
         )
 
 
+class _Table:
+    """Rows of each task, `(task, k)`, growing as they come."""
+
+    def __init__(self, n_tasks: int, device: torch.device):
+        self.index = torch.zeros(n_tasks, 0, dtype=torch.int64, device=device)
+        self.counts = torch.zeros(n_tasks, dtype=torch.int64, device=device)
+
+    def append(self, task: int, rows: Tensor) -> None:
+        count = int(self.counts[task])
+        if count + len(rows) > self.index.shape[1]:
+            width = max(count + len(rows), int(1.5 * self.index.shape[1]))
+            self.index = _grown(self.index.T, width).T.contiguous()
+        self.index[task, count : count + len(rows)] = rows
+        self.counts[task] += len(rows)
+
+
 def _grown(values: Tensor, capacity: int) -> Tensor:
-    grown = torch.empty(capacity, *values.shape[1:], dtype=values.dtype, device=values.device)
+    grown = torch.zeros(capacity, *values.shape[1:], dtype=values.dtype, device=values.device)
     grown[: len(values)] = values
     return grown

@@ -78,7 +78,7 @@ def save_shards(path: Path, buffer: TransitionBuffer, known: list[dict[str, Any]
     """Write the rows that no `known` shard holds as one more shard under `path/buffer`; return the record."""
     folder = path / "buffer"
     folder.mkdir(parents=True, exist_ok=True)
-    columns = {"rows": buffer.rows, "task": buffer.task, "source": buffer.source}
+    columns = {"rows": buffer.rows, "task": buffer.task, "codes": buffer.codes}
     shards, start = [], 0
     for shard in known:
         end = start + shard["rows"]
@@ -111,8 +111,8 @@ def load_shards(path: Path, record: dict[str, Any], spec: FamilySpec, device: st
         pieces.append(load_file(file, device=device))
     if not pieces:
         return TransitionBuffer(spec, record["n_tasks"], device)
-    rows, task, source = (torch.cat([piece[name] for piece in pieces]) for name in ("rows", "task", "source"))
-    return TransitionBuffer.from_rows(spec, record["n_tasks"], rows, task, source)
+    rows, task, codes = (torch.cat([piece[name] for piece in pieces]) for name in ("rows", "task", "codes"))
+    return TransitionBuffer.from_rows(spec, record["n_tasks"], rows, task, codes)
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from smac_lab.tasks.family import Array, MujocoFamily
 
@@ -63,6 +63,57 @@ class AntDir(MujocoFamily):
         forward = features[:, 0] * np.cos(tasks[:, 0]) + features[:, 1] * np.sin(tasks[:, 0])
         return forward - 0.5 * np.square(actions).sum(1) - 5e-4 * features[:, 2] + 1.0
 
+    def behave(self, step: int, observations: Array, tasks: Array) -> Array:
+        """The scripted `gait` towards each task's direction: a stand-in for a trained behaviour policy."""
+        return gait(step, observations, tasks[:, 0])
+
     def terminated(self, state: SimpleNamespace) -> NDArray[np.bool_]:
         height = state.qpos[:, 2]
         return ~((height >= 0.2) & (height <= 1.0))
+
+
+# A walk in any direction, found by tests/find_ant_gait.py: the cross-entropy method on the reward without noise.
+# Joint (hip, ankle), by [1, cos, sin] of the phase, by [1, cos, sin] of the direction as its leg sees it.
+GAIT: Array = np.array(np.zeros((2, 3, 3)))
+GAIT_HZ = 2.0  # strides a second
+STIFFNESS, DAMPING = 1.0, 0.1  # of the joints' position control: torque (of full) per rad, per rad/s
+LEG_ANGLES = np.pi / 4 + np.pi / 2 * np.arange(4)  # rad, where each leg points from the torso
+ANKLE_SIGNS = np.array([1.0, -1.0, -1.0, 1.0])  # the model's ankle axes are not turned with the legs
+
+
+def gait(
+    step: int, observations: Array, directions: Array, coefficients: Array = GAIT, hertz: ArrayLike = GAIT_HZ
+) -> Array:
+    """Actions of a walk along `directions`: joints follow sines whose size depends on where their leg points.
+
+    The ant looks the same after a quarter turn, so one formula in the angle between leg and direction serves all
+    four legs and every direction. Its heading is read off the observation; the only clock is `step`.
+
+    Args:
+        step: control steps since the start.
+        observations: `(n, 27)`.
+        directions: where to walk, rad, `(n,)`.
+        coefficients: `(2, 3, 3)`, or one set a simulation, `(n, 2, 3, 3)`.
+        hertz: strides a second, a number or `(n,)`.
+
+    Returns:
+        Actions, `(n, 8)`.
+    """
+    n = len(observations)
+    w, x, y, z = observations[:, 1:5].T
+    heading = np.arctan2(2 * (w * z + x * y), w * w + x * x - y * y - z * z)
+    angle = (directions - heading)[:, None] - LEG_ANGLES  # (n, leg)
+    phase = np.broadcast_to(2 * np.pi * 0.05 * step * np.asarray(hertz), n)
+    swing = np.einsum(
+        "nlb,njpb,np->nlj", _harmonics(angle), np.broadcast_to(coefficients, (n, 2, 3, 3)), _harmonics(phase)
+    )
+    target = np.empty((n, 4, 2))  # joint angles, rad, within the joints' ranges
+    target[..., 0] = np.deg2rad(30) * np.tanh(swing[..., 0])
+    target[..., 1] = np.deg2rad(50 + 20 * np.tanh(swing[..., 1])) * ANKLE_SIGNS
+    position, velocity = observations[:, 5:13].reshape(n, 4, 2), observations[:, 19:27].reshape(n, 4, 2)
+    torque = STIFFNESS * (target - position) - DAMPING * velocity
+    return np.clip(np.roll(torque, 1, axis=1).reshape(n, 8), -1.0, 1.0)  # the model's actuators begin with leg 4
+
+
+def _harmonics(angle: Array) -> Array:
+    return np.stack([np.ones_like(angle), np.cos(angle), np.sin(angle)], axis=-1)

@@ -117,6 +117,13 @@ class TaskFamily:
         """|v - v*| (m/s) of each transition, `(n,)`, or None where the task is not a velocity."""
         return None
 
+    def behave(self, step: int, observations: Array, tasks: Array) -> Array | None:
+        """Scripted actions at control step `step` of a behaviour episode that pursues `tasks`, `(n, action_dim)`.
+
+        The default is the `controller`; a gait that needs a clock goes here. None: there is no scripted behaviour.
+        """
+        return self.controller(observations, tasks)
+
     def sample_detours(self, rng: np.random.Generator, n: int) -> Array:
         """What scripted behaviour pursues when it does not pursue its own task, `(n, task_dim)`."""
         return self.sample_tasks(rng, n)
@@ -148,7 +155,7 @@ class TaskFamily:
             from smac_lab.tasks.simulation import Simulation
 
             rng = np.random.default_rng(0)
-            simulation = Simulation(self, self.sample_tasks(rng, 1), num_threads=1)
+            simulation = Simulation(self, self.sample_tasks(rng, 1), num_threads=1, rewards=False)
             simulation.reset(np.arange(1), [rng])
             obs_dim = simulation.observe().shape[1]
             if obs_dim != self.obs_dim:

@@ -1,0 +1,52 @@
+# Set-up and daily work. `make` alone lists the targets.
+#
+# PYTHON=...  the interpreter that .venv is made with (3.11 or newer).
+# pip reads its own settings: on Linux, where PyPI's torch is a CUDA build of several gigabytes, set
+# PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds to get a small one.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo lab test learning cheetah lint clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: $(READY)  ## make .venv with everything that the other targets need
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { \
+	    echo "smac_lab needs Python 3.11 or newer, and there is no '$(PYTHON)'. Name one: make setup PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "smac_lab needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." \
+	         "Name another: make setup PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --editable '.[dev]' --constraint constraints.txt
+	@touch $@
+
+demo: $(READY)  ## all of SMAC on the point robot, with a report
+	$(BIN)/smac-lab demo
+
+lab: $(READY)  ## JupyterLab in notebooks/, for this machine only
+	@mkdir -p notebooks
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=notebooks
+
+test: $(READY)  ## the tests
+	$(BIN)/pytest
+
+learning: $(READY)  ## the longer checks that training learns
+	$(BIN)/pytest -m learning
+
+cheetah: $(READY)  ## the cheetah experiment with three seeds
+	$(BIN)/smac-lab reproduce
+
+lint: $(READY)  ## style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## remove caches and build products; .venv and runs/ stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache MUJOCO_LOG.TXT
+	find smac_lab tests notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
