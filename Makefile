@@ -40,7 +40,7 @@ learning: $(READY)  ## the longer checks that training learns
 	$(BIN)/pytest -m learning
 
 cheetah: $(READY)  ## the cheetah experiment with three seeds
-	$(BIN)/smac-lab reproduce
+	$(BIN)/smac-lab train cheetah-vel --seed 0 1 2 --out runs/cheetah
 
 lint: $(READY)  ## style, format and types
 	$(BIN)/ruff check .

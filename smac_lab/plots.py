@@ -267,13 +267,17 @@ def shift_bars(shift: Mapping[str, ArrayLike]) -> go.Figure:
 
 
 def kl_histograms(panels: Mapping[str, Divergences], *, bins: int = 30) -> go.Figure:
-    """How posteriors lie, a row a phase: KL(online || offline) on the left, both against the prior on the right.
+    """How posteriors lie, a row a phase: self-collected against offline left, both against the prior right.
 
     Args:
         panels: phase to divergences (of all seeds, one after the other).
         bins: of the logarithmic axis that all rows share.
     """
-    titles = [t for phase in panels for t in (f"{phase_label(phase)}: between the two", "each against the prior")]
+    titles = [
+        t
+        for phase in panels
+        for t in (f"{phase_label(phase)}: self-collected against offline", "each against the prior")
+    ]
     fig = make_subplots(
         rows=len(panels),
         cols=2,
@@ -285,9 +289,16 @@ def kl_histograms(panels: Mapping[str, Divergences], *, bins: int = 30) -> go.Fi
     right = _log_edges([kl for d in panels.values() for kl in (d.online_prior, d.offline_prior)], bins)
     for row, (phase, kl) in enumerate(panels.items(), start=1):
         drawn = (
-            (1, left, kl.online_offline, phase_colour(phase), f"KL(online || offline), {phase_label(phase)}", False),
+            (
+                1,
+                left,
+                kl.online_offline,
+                phase_colour(phase),
+                f"KL(self-collected || offline), {phase_label(phase)}",
+                False,
+            ),
             (2, right, kl.offline_prior, OFFLINE, "KL(offline || prior)", row == 1),
-            (2, right, kl.online_prior, SELF_COLLECTED, "KL(online || prior)", row == 1),
+            (2, right, kl.online_prior, SELF_COLLECTED, "KL(self-collected || prior)", row == 1),
         )
         for col, edges, values, colour, name, legend in drawn:
             logs = np.log10(np.maximum(np.asarray(values, np.float64), 1e-6))
@@ -323,6 +334,7 @@ def learning_curves(
     """
     fig, places = _grid(len(curves), [METRIC_LABELS.get(m, m) for m in curves], height=300, columns=2)
     named: set[str] = set()
+    returns: list[Place] = []
     for (row, col), (metric, arms) in zip(places, curves.items(), strict=True):
         for arm, seeds in arms.items():
             points = [_finite(steps, values) for steps, values in seeds]
@@ -342,8 +354,11 @@ def learning_curves(
                 )  # fmt: skip
                 named.add(arm)
         if metric.endswith("_return"):
-            _level(fig, (row, col), best, "best known", "dash")
-            _level(fig, (row, col), random, "random", "dot")
+            returns.append((row, col))
+            _level(fig, (row, col), best, _named("best known", best), "dash")
+            _level(fig, (row, col), random, _named("random", random), "dot")
+    for row, col in returns[1:]:  # returns can be compared between panels
+        fig.update_yaxes(matches=_axis(fig, returns[0], "y"), row=row, col=col)
     for col in {col for _, col in places}:
         fig.update_xaxes(title=x_label, row=max(r for r, c in places if c == col), col=col)
     return fig
@@ -372,15 +387,19 @@ def trajectories(
         labels: of the two axes, with units. Over time, the second one.
         dt: time a step takes; over time only.
     """
-    plane = all(np.shape(p)[-1] == 2 for rollouts in panels.values() for p in rollouts)
+    cells = [np.asarray(rollout, np.float64) for rollouts in panels.values() for rollout in rollouts]
+    plane = all(cell.shape[-1] == 2 for cell in cells)
+    height = 290.0
+    if plane:
+        points = (*cells, np.zeros((0, 2)) if goals is None else np.asarray(goals, np.float64))
+        corners = np.concatenate([p.reshape(-1, 2) for p in points])
+        # As high as equal lengths along both axes make it, in a panel about 400 pixels wide.
+        height = 90 + float(np.clip(400 * np.ptp(corners[:, 1]) / max(np.ptp(corners[:, 0]), 1e-6), 120, 400))
     titles = [f"{phase_label(p)}: {kind} context" for p in panels for kind in ("offline", "self-collected")]
-    fig, places = _grid(2 * len(panels), titles, height=400 if plane else 290, columns=2)
-    cells = [rollout for rollouts in panels.values() for rollout in rollouts]
+    fig, places = _grid(2 * len(panels), titles, height=int(height), columns=2)
     colours = _colours_of(tasks)
     for index, ((row, col), paths) in enumerate(zip(places, cells, strict=True)):
-        for path, colour, value, task in zip(
-            np.asarray(paths), colours, tasks.values, range(len(colours)), strict=True
-        ):
+        for task, (path, colour, value) in enumerate(zip(paths, colours, tasks.values, strict=True)):
             x = path[:, 0] if plane else dt * np.arange(len(path))
             y = path[:, 1] if plane else path[:, 0]
             fig.add_scatter(
@@ -405,8 +424,7 @@ def trajectories(
     fig.update_xaxes(title=x_label, row=len(panels))
     fig.update_yaxes(title=y_label, col=1)
     if plane:
-        corners = [np.asarray(c, np.float64).reshape(-1, 2) for c in (*cells, () if goals is None else goals)]
-        _same_scale(fig, places, np.concatenate(corners))
+        _same_scale(fig, places, corners)
     else:
         fig.update_yaxes(matches="y")
     return fig
@@ -461,7 +479,8 @@ def _draw_planes(
                 customdata=tasks.values,
                 hovertemplate=f"{tasks.label} %{{customdata:.2f}}<extra>{name}, {phase_label(phase)}</extra>", **where,
             )  # fmt: skip
-        fig.update_xaxes(title=f"principal axis 1 of z ({axes.share[0]:.0%} of variance)", **where)
+        if (row + 1, col) not in places:
+            fig.update_xaxes(title=f"principal axis 1 of z ({axes.share[0]:.0%} of variance)", **where)
         fig.update_yaxes(title=f"axis 2 ({axes.share[1]:.0%})" if col == places[0][1] else None, **where)
     _same_scale(fig, places, np.concatenate(extent))
     _colour_bar(fig, tasks)
@@ -479,9 +498,9 @@ def _draw_returns(
     for offset, (kind, (colour, label)) in zip((-1, 0, 1), KINDS.items(), strict=True):
         values = [measured[kind] for measured in returns.values()]
         _bars(fig, place, phases, values, [colour] * len(phases), label, base=random or 0.0, offset=offset)
-    _level(fig, place, best, "best known", "dash")
-    _level(fig, place, behaviour, "behaviour data", "dashdot")
-    _level(fig, place, random, "random actions", "dot")
+    _level(fig, place, best, _named("best known", best), "dash")
+    _level(fig, place, behaviour, _named("behaviour data", behaviour), "dashdot")
+    _level(fig, place, random, _named("random actions", random), "dot", "bottom right")
     row, col = place
     fig.update_yaxes(title="return per episode", row=row, col=col)
 
@@ -498,7 +517,7 @@ def _bars(
 ) -> None:
     """Bars (one a phase) with intervals and a dot a seed; `offset` -1, 0, 1 puts three sets side by side."""
     row, col = place
-    width = 0.7 if offset is None else 0.26
+    width = 0.45 if offset is None else 0.26
     centres = np.arange(len(phases)) + (0.0 if offset is None else 0.28 * offset)
     intervals = [_interval(v) for v in values]
     points = np.array([i.point for i in intervals])
@@ -545,14 +564,20 @@ def _draw_goals(
     )  # fmt: skip
 
 
-def _level(fig: go.Figure, place: Place, value: float | None, label: str, dash: str) -> None:
+def _named(label: str, value: float | None) -> str:
+    return label if value is None else f"{label} {value:.3g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _level(
+    fig: go.Figure, place: Place, value: float | None, label: str, dash: str, position: str = "top right"
+) -> None:
     """A labelled horizontal line that the axis makes room for; nothing where the value is unknown."""
     if value is None or not np.isfinite(value):
         return
     row, col = place
     fig.add_hline(
-        y=value, line={"color": GREY, "width": 1.5, "dash": dash}, annotation_text=f"{label} {value:.3g}",
-        annotation_position="top right", annotation_font_size=11, row=row, col=col,
+        y=value, line={"color": GREY, "width": 1.5, "dash": dash}, annotation_text=label,
+        annotation_position=position, annotation_font_size=11, row=row, col=col,
     )  # fmt: skip
 
 
@@ -568,7 +593,7 @@ def _grid(n: int, titles: Sequence[str], height: int, columns: int = 2) -> tuple
         cols=columns,
         subplot_titles=list(titles),
         horizontal_spacing=0.09 if columns < 3 else 0.06,
-        vertical_spacing=min(0.16, 75 / (height * rows)) if rows > 1 else 0.0,
+        vertical_spacing=85 / (height * rows) if rows > 1 else 0.0,
     )
     return _styled(fig, height * rows), [(1 + i // columns, 1 + i % columns) for i in range(n)]
 
@@ -584,6 +609,7 @@ def _styled(fig: go.Figure, height: int) -> go.Figure:
         margin={"l": 70, "r": 25, "t": 70, "b": 55},
         legend={"orientation": "h", "x": 0, "y": 1, "yref": "container", "yanchor": "top"},
         hoverlabel={"align": "left"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": OFFLINE},
     )
     fig.update_xaxes(**axis, title_standoff=8)
     fig.update_yaxes(**axis, title_standoff=8)
@@ -616,9 +642,14 @@ def _same_scale(fig: go.Figure, places: Sequence[Place], points: Array) -> None:
     low, high = points.min(0), points.max(0)
     pad = 0.06 * max(float((high - low).max()), 1e-3)
     for row, col in places:
-        axis = fig.get_subplot(row, col).xaxis.plotly_name.replace("axis", "")
+        axis = _axis(fig, (row, col), "x")
         fig.update_xaxes(range=[low[0] - pad, high[0] + pad], constrain="domain", row=row, col=col)
         fig.update_yaxes(range=[low[1] - pad, high[1] + pad], scaleanchor=axis, constrain="domain", row=row, col=col)
+
+
+def _axis(fig: go.Figure, place: Place, which: str) -> str:
+    """Name of a panel's "x" or "y" axis, such as "y3"."""
+    return getattr(fig.get_subplot(*place), f"{which}axis").plotly_name.replace("axis", "")
 
 
 def _joined(lines: Sequence[Array]) -> tuple[list[float | None], list[float | None]]:
@@ -639,7 +670,7 @@ def _interval(values: ArrayLike) -> Interval:
 def _spread(values: ArrayLike, width: float) -> list[tuple[float, float]]:
     """Finite seeds side by side within half a bar, so that equal ones do not hide each other."""
     values = np.asarray(values, np.float64)
-    offsets = np.linspace(-width / 4, width / 4, len(values)) if len(values) > 1 else np.zeros(1)
+    offsets = np.linspace(-0.25, 0.25, len(values)) * min(width, 0.26) if len(values) > 1 else np.zeros(1)
     return [(o, v) for o, v in zip(offsets.tolist(), values.tolist(), strict=True) if np.isfinite(v)]
 
 

@@ -22,11 +22,12 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
 from smac_lab import plots
+from smac_lab.page import TEMPLATE
 from smac_lab.stats import Interval, gap_closed, interquartile_mean, interval, share_of_range
 
 Array = NDArray[np.float64]
 FOUR = ("offline_context", "online_context", "test", "shift")
-DASH = "–"
+DASH = "\N{EN DASH}"
 
 
 class Run(NamedTuple):
@@ -124,17 +125,21 @@ def print_summary(summary: Mapping[str, Any]) -> str:
     rows, phases = _estimates(summary), list(_phases(summary))
     default = summary["default_arm"]
     lines = [
-        f"{summary['family']}, preset {summary['preset']}, {_seeds_text(summary)}: mean over seeds [95 % interval]",
+        f"{summary['family']}, preset {summary['preset']}, {_seeds_text(summary)}",
+        "returns given each kind of context, and what closed of the gap: mean over seeds [95 % interval]",
         "",
     ]
-    lines.append(" " * 17 + "".join(f"{phase + (' *' if phase == default else ''):>16}" for phase in phases))
+    lines.append(" " * 14 + "".join(f"{phase + (' *' if phase == default else ''):>17}" for phase in phases))
     for name, label, percent in MEASURES:
         cells = [rows[phase][name] for phase in phases]
         if not any(np.isfinite(c.estimate.point) for c in cells):
             continue
-        lines.append(f"{label.split(' (')[0]:17}" + "".join(f"{_text(c.estimate.point, percent):>16}" for c in cells))
+        lines.append(
+            f"{label.split(' (')[0].removesuffix(' context'):14}"
+            + "".join(f"{_text(c.estimate.point, percent):>17}" for c in cells)
+        )
         if any(np.isfinite(c.estimate.low) for c in cells):
-            lines.append(" " * 17 + "".join(f"{_bounds(c.estimate, percent):>16}" for c in cells))
+            lines.append(" " * 14 + "".join(f"{_bounds(c.estimate, percent):>17}" for c in cells))
     known = [f"{label} {_text(summary.get(key))}" for key, label in REFERENCES if summary.get(key) is not None]
     lines += ["", f"for comparison: {', '.join(known)}" if known else ""]
     lines.append(
@@ -268,13 +273,12 @@ def _estimate(values: ArrayLike) -> Interval:
 
 
 def _text(value: float | None, percent: bool = False) -> str:
-    """A number with about three digits, or a dash."""
+    """A number with two decimals, fewer for large ones, or a dash."""
     if value is None or not np.isfinite(value):
         return DASH
     if percent:
         return f"{100 * value:.0f} %"
-    digits = max(0, 2 - int(np.floor(np.log10(max(abs(value), 1.0)))))
-    return f"{value:.{digits}f}"
+    return f"{value:.{2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0}f}"
 
 
 def _bounds(estimate: Interval, percent: bool = False) -> str:
@@ -284,8 +288,8 @@ def _bounds(estimate: Interval, percent: bool = False) -> str:
 
 
 def _signed(text: str) -> str:
-    """Typographic minus signs, for pages."""
-    return re.sub(r"(?<![\w])-(?=\d)", "−", text)
+    """Typographic minus signs and percentages that stay on one line, for pages."""
+    return re.sub(r"(?<!\w)-(?=\d)|(?<= )-(?= )", "\N{MINUS SIGN}", text).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _seeds_text(summary: Mapping[str, Any]) -> str:
@@ -311,7 +315,7 @@ def _sections(run: Run) -> Iterator[Section]:
 def _returns(run: Run) -> Section:
     s, phases, rows = run.summary, _phases(run.summary), _estimates(run.summary)
     figure = plots.return_bars(phases, random=s["random"], best=s["best"], behaviour=s.get("behaviour"))
-    caption = f"{_headline(run)} "
+    caption = ""
     if s["random"] is not None:
         caption += f"Bars rise from the return of random actions ({_text(s['random'])}), so that longer is better. "
     caption += "Dots are seeds; whiskers are 95 % intervals"
@@ -369,17 +373,17 @@ def _plane(run: Run, seed: int) -> Section:
     tasks = run.measurements["before"][seed]["tasks"]
     figure = plots.posterior_plane(panels, _scale(run, tasks))
     caption = (
-        f"Each marker is q(z | h) of one of {len(tasks)} training tasks (seed {seed}), coloured by task, seen in the plane "
-        "in which the offline posteriors of all panels differ most; filled: h from offline data, hollow: h "
-        "collected by the agent itself. A line joins the two markers of a task."
+        f"Each marker is the mean of q(z | h) of one of {len(tasks)} training tasks (seed {seed}), coloured by task, "
+        "seen in the plane in which the offline posteriors of all panels differ most. Filled: h from offline data; "
+        "hollow: h collected by the agent itself. A line joins the two markers of a task."
     )
     ratios = {p: r for p, q in panels.items() if (r := _distance_ratio(q)) is not None}
     if ratios:
         listed = ", ".join(f"{_text(r)} ({p})" for p, r in ratios.items())
         caption += (
             " Median length of those lines in the whole space of z, as a multiple of the median distance between the "
-            f"offline means of two different tasks: {listed}. At 1, context of one's own misleads as much as another "
-            "task's would."
+            f"offline means of two different tasks: {listed}. At 1, the posterior lies as far off as "
+            "that of another task."
         )
     return Section("What the encoder infers: how far is each hollow marker from its filled one?", caption, figure)
 
@@ -398,10 +402,10 @@ def _shift(run: Run) -> Iterator[Section]:
     if any(np.isfinite(v).any() for v in phases.values()):
         listed = ", ".join(f"{_text(_estimate(v).point)} ({phase})" for phase, v in phases.items())
         caption = (
-            "Normalised shift = (within(on, off) − within(off, off′)) / (between(off, off′) − within(off, off′)): within "
-            "averages KL divergences between two posteriors of the same task, between those of different tasks; on is "
-            "from self-collected, off and off′ are from two draws of offline context. 0: no shift; 1: as far away as "
-            f"another task. Mean over seeds: {listed}."
+            "Normalised shift = (within(on, off) - within(off, off')) / (between(off, off') - within(off, off')). "
+            "Here within averages KL divergences between two posteriors of the same task, between those of different "
+            "tasks; on is from self-collected, off and off' are from two draws of offline context. 0: no shift; 1: as "
+            f"far away as another task. Mean over seeds: {listed}."
         )
         yield Section("The distribution shift in one number: closer to 0 is better", caption, plots.shift_bars(phases))
     pooled = {}
@@ -410,12 +414,16 @@ def _shift(run: Run) -> Iterator[Section]:
             names = plots.Divergences._fields
             pooled[phase] = plots.Divergences(*(np.concatenate([f[f"kl_{n}"] for f in found.values()]) for n in names))
     if pooled:
-        medians = ", ".join(f"{_text(float(np.median(kl.online_offline)))} ({phase})" for phase, kl in pooled.items())
+        medians = ", ".join(
+            f"{_text(float(np.median(np.asarray(kl.online_offline))))} ({phase})" for phase, kl in pooled.items()
+        )
         caption = (
             "Left: KL(q(z | own context) || q(z | offline context)) of every task of all seeds; the further left, the "
             f"smaller the shift. Median in nats: {medians}. Right: how much each kind of context says at all, as KL to "
             "the prior p(z); at 0 the encoder would have learnt nothing from it. Median for self-collected context: "
-            + ", ".join(f"{_text(float(np.median(kl.online_prior)))} ({phase})" for phase, kl in pooled.items())
+            + ", ".join(
+                f"{_text(float(np.median(np.asarray(kl.online_prior))))} ({phase})" for phase, kl in pooled.items()
+            )
             + "."
         )
         yield Section("The same task by task: do the left histograms move left?", caption, plots.kl_histograms(pooled))
@@ -428,7 +436,7 @@ def _curves(run: Run) -> Iterator[Section]:
     curves = _pick(arms, wanted)
     if not curves:
         return
-    figure = plots.learning_curves(curves, random=run.summary["random"], best=run.summary["best"])
+    figure = plots.learning_curves(curves, best=run.summary["best"])
     caption = "Iteration 0 is the agent after the offline phase. Thick: mean over seeds; thin: each seed."
     if run.default in arms and run.default in curves.get("online_context_return", {}):
         steps, mean = plots.mean_curve(curves["online_context_return"][run.default])
@@ -543,7 +551,7 @@ def _page(run: Run) -> str:
     facts = [s["family"], f"preset {s['preset']}", _seeds_text(s)] + (
         [f"commit {s['commit'][:10]}"] if s.get("commit") else []
     )
-    return _TEMPLATE.format(
+    return TEMPLATE.format(
         title=escape(f"SMAC on {s['family']}"),
         facts=escape(" · ".join(facts)),
         plotly=get_plotlyjs(),
@@ -578,8 +586,6 @@ def _figure_html(figure: go.Figure, label: str) -> str:
 
 def _table(run: Run) -> str:
     rows = _estimates(run.summary)
-    head = "".join(f"<th scope=col>{escape(label).replace(' (', '<br><small>(')}</th>" for _, label, _ in MEASURES)
-    head = head.replace(")</th>", ")</small></th>")
     body = ""
     for phase, cells in rows.items():
         name = escape(plots.phase_label(phase))
@@ -605,16 +611,13 @@ def _table(run: Run) -> str:
         under += f" Returns to compare with: {known}."
     if run.summary["best"] is None:
         under += " The best possible return is not known here, so there is no share of range."
-    return _signed(
-        f"<div class=wide><table class=summary><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        f"<p class=caption>{escape(under)}</p>"
-    )
+    return _signed(f"{_grid(MEASURES, body)}<p class=caption>{escape(under)}</p>")
 
 
 def _robust(run: Run) -> str:
     """Interquartile means over tasks: what is left when the best and worst quarter of tasks are set aside."""
-    kinds = (("offline_returns", "offline context"), ("online_returns", "self-collected context"))
-    kinds += (("test_returns", "held-out tasks"),)
+    kinds = [("offline_returns", "offline context"), ("online_returns", "self-collected context")]
+    kinds.append(("test_returns", "held-out tasks"))
     body = ""
     for phase, found in run.measurements.items():
         if not found:
@@ -626,13 +629,20 @@ def _robust(run: Run) -> str:
         body += "</tr>"
     if not body:
         return ""
-    head = "".join(f"<th scope=col>{label}</th>" for _, label in kinds)
     return _signed(
         "<details><summary>The same returns without the best and worst quarter of tasks</summary>"
-        "<p>Interquartile mean over the tasks of each seed, then mean over seeds with its 95 % interval. Where it differs "
-        "much from the table above, a few tasks decide the means.</p>"
-        f"<div class=wide><table class=summary><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        "</details>"
+        "<p>Interquartile mean over the tasks of each seed, then mean over seeds with its 95 % interval. Where it "
+        f"differs much from the table above, a few tasks decide the means.</p>{_grid(kinds, body)}</details>"
+    )
+
+
+def _grid(kinds: Sequence[Sequence[Any]], body: str) -> str:
+    """A table with a column for each of `kinds`, whose second entry is its heading; units go on a line below."""
+    heads = [escape(kind[1]).replace(" (", "<br><small>(") for kind in kinds]
+    head = "".join(f"<th scope=col>{h}{'</small>' if '<small>' in h else ''}</th>" for h in heads)
+    return (
+        f"<div class=wide><table class=summary><thead><tr><td></td>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 
@@ -668,7 +678,8 @@ def _settings(run: Run) -> str:
     for name, value in s["config"].items():
         changed = name in preset and preset[name] != value
         note = f"<small>preset: {escape(str(preset[name]))}</small>" if changed else ""
-        rows += f"<tr{' class=default' if changed else ''}><th scope=row>{escape(name)}</th><td>{escape(str(value))} {note}</td></tr>"
+        rows += f"<tr{' class=default' if changed else ''}><th scope=row>{escape(name)}</th>"
+        rows += f"<td>{escape(str(value))} {note}</td></tr>"
     listed = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items())
     return (
         f"<dl class=facts>{listed}</dl><p>The command that makes it again:</p><pre>{escape(command(run))}</pre>"
@@ -709,104 +720,3 @@ def _replace(path: Path, content: bytes) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-_TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><link rel="icon" href="data:,">
-<style>
-:root {{ color-scheme: light dark; --page: #fff; --ink: #1d2229; --soft: #59616c; --line: #d9dde2; --mark: #eef4f9;
-  --grid: rgba(90,97,108,.22); }}
-@media (prefers-color-scheme: dark) {{ :root {{ --page: #14171b; --ink: #e6e8eb; --soft: #a3abb5; --line: #363c44;
-  --mark: #1d2833; --grid: rgba(163,171,181,.22); }} }}
-* {{ box-sizing: border-box; }}
-body {{ margin: 0; background: var(--page); color: var(--ink);
-  font: 17px/1.55 system-ui, "Segoe UI", "Liberation Sans", Arial, sans-serif; }}
-main {{ max-width: 1100px; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }}
-h1 {{ font-size: 2.1rem; line-height: 1.2; margin: 0; letter-spacing: -.01em; }}
-h2 {{ font-size: 1.3rem; line-height: 1.3; margin: 3.2rem 0 .6rem; }}
-h3 {{ font-size: 1.05rem; margin: 1.2rem 0 .2rem; }}
-p, dl {{ max-width: 46rem; }}
-.facts-line, .caption, .note {{ color: var(--soft); }}
-.caption {{ font-size: .92rem; margin-top: .4rem; }}
-.headline {{ border-left: 4px solid #E69F00; padding: .1rem 0 .1rem 1rem; font-size: 1.06rem; }}
-figure {{ margin: .4rem 0; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-.wide {{ overflow-x: auto; }}
-.summary {{ width: 100%; font-size: .9rem; line-height: 1.35; }}
-.summary th, .summary td {{ padding: .5rem .55rem; border-bottom: 1px solid var(--line); text-align: right;
-  vertical-align: top; }}
-.summary thead th {{ vertical-align: bottom; font-weight: 600; }}
-.summary th[scope=row] {{ text-align: left; font-weight: 600; min-width: 9.5rem; }}
-.summary td span, .summary td small {{ display: block; white-space: nowrap; color: var(--soft); font-size: .8rem; }}
-.summary td b {{ font-size: 1.02rem; white-space: nowrap; }}
-.summary small {{ font-weight: 400; color: var(--soft); }}
-.summary i {{ display: inline-block; width: .7em; height: .7em; border-radius: 2px; margin-right: .5em; }}
-tr.default > * {{ background: var(--mark); }}
-.mark {{ font-size: .72rem; font-weight: 600; color: var(--soft); border: 1px solid var(--line); border-radius: 3px;
-  padding: 0 .3em; white-space: nowrap; }}
-dl.words, dl.facts {{ display: grid; grid-template-columns: max-content 1fr; gap: .35rem 1.1rem; max-width: 58rem;
-  font-size: .95rem; }}
-dt {{ font-weight: 600; }} dd {{ margin: 0; overflow-wrap: anywhere; }}
-pre {{ background: var(--mark); padding: .8rem 1rem; border-radius: 6px; white-space: pre-wrap; overflow-wrap: anywhere;
-  font-size: .88rem; }}
-.columns {{ columns: 2 26rem; }}
-.config {{ font-size: .85rem; }} .config th {{ text-align: left; font-weight: 500; padding-right: 1.2rem; }}
-.config small {{ color: var(--soft); }}
-details {{ margin: 1.2rem 0; }} summary {{ cursor: pointer; font-weight: 600; }}
-video {{ max-width: 100%; border-radius: 6px; }}
-@media (max-width: 640px) {{ dl.words, dl.facts {{ grid-template-columns: 1fr; gap: .1rem; }}
-  dt {{ margin-top: .5rem; }} body {{ font-size: 16px; }} }}
-/* Figures follow the page into the dark: plotly writes colours into its SVG, these win over them. */
-.js-plotly-plot .main-svg g:not(.hoverlayer *) > text {{ fill: var(--ink) !important; }}
-.js-plotly-plot .gridlayer path {{ stroke: var(--grid) !important; }}
-.js-plotly-plot path.yerror {{ stroke: var(--ink) !important; }}
-</style>
-<script>{plotly}</script>
-</head><body><main>
-<h1>{title}</h1>
-<p class=facts-line>{facts}</p>
-<p>An agent that has been trained on recordings of many tasks meets a new one. It tries something for two episodes, infers
-from what it saw which task this is, and then acts. SMAC (semi-supervised meta actor-critic, Pong et al., ICML 2022) trains
-such an agent in two phases: the <em>offline phase</em> on recordings with rewards, and the <em>self-supervised phase</em>
-on new interaction whose rewards nobody provides, so that a learnt decoder supplies them. In between, one thing goes
-wrong: experience that the agent collects itself differs from the recordings, and what it infers from it is off. This page
-shows how large that distribution shift is in one run, what it costs, and how much of it the second phase wins back.</p>
-<p class=headline>{headline}</p>
-<h2>The numbers: read the row of the default arm against “before”</h2>
-{table}
-{missing}
-<dl class=words>
-<dt>return</dt><dd>sum of rewards of one episode, averaged over tasks; higher is better. The columns of offline and
-self-collected context are about training tasks, held-out tasks are new and have self-collected context only.</dd>
-<dt>context, h</dt><dd>the transitions (state, action, reward) from which a task is inferred. <em>Offline context</em> is
-drawn from the recordings of that task; <em>self-collected context</em> is as many transitions that the agent gathers
-itself, in two episodes.</dd>
-<dt>z, q(z | h), p(z)</dt><dd>z is a vector that stands for the task; q(z | h) is the encoder’s belief about it given
-context, a Gaussian (the posterior); p(z) is the standard Gaussian, the belief before any context (the prior).</dd>
-<dt>KL(a || b)</dt><dd>Kullback–Leibler divergence: how far belief a lies from belief b, in nats; 0 where they are
-the same.</dd>
-<dt>before, arms</dt><dd><em>before</em> is the agent after the offline phase. An arm is one way to go on from there:
-<em>frozen</em> leaves the encoder as it is (the paper’s method), <em>self-labelled</em> also trains it on
-self-collected context with decoded rewards, <em>oracle</em> is given the true rewards that the others lack.</dd>
-<dt>gap closed</dt><dd>1 − gap after / gap before, the gap being return given offline context minus return given
-self-collected context. It also closes when the former falls; hence the next one.</dd>
-<dt>recovered</dt><dd>rise of the return given self-collected context, as a share of the gap before.</dd>
-<dt>share of range</dt><dd>where the return given self-collected context lies between random actions (0 %) and the best
-known controller (100 %).</dd>
-<dt>95 % interval</dt><dd>percentile bootstrap over seeds: what other seeds might have given. With two or three seeds it
-is no more than their range.</dd>
-</dl>
-{robust}
-{sections}
-<section><h2>How it was made</h2>
-{settings}
-{losses}
-</section>
-</main>
-<script>
-for (const fold of document.querySelectorAll("details"))
-  fold.addEventListener("toggle", () => fold.querySelectorAll(".js-plotly-plot").forEach(p => Plotly.Plots.resize(p)));
-</script>
-</body></html>
-"""

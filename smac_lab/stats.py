@@ -143,4 +143,5 @@ def share_of_range(value: ArrayLike, random: float | None, best: float | None) -
 
 
 def _returns(measured: Mapping[str, ArrayLike]) -> tuple[Array, Array]:
-    return tuple(np.asarray(measured[name], dtype=np.float64) for name in ("offline_context", "online_context"))
+    offline, online = (np.asarray(measured[name], dtype=np.float64) for name in ("offline_context", "online_context"))
+    return offline, online

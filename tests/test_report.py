@@ -22,7 +22,6 @@ def make_run(folder, family="point-robot", seeds=(0, 1, 2), arms=ARMS, best=-4.0
     base["oracle"] = (-7.1, -9.4, 0.8)
     summary = {"family": family, "preset": "cpu", "seeds": list(seeds), "default_arm": "self-labelled", "arms": {}}
     for phase in ("before", *arms):
-        offline, online, shift = base[phase]
         four = {"offline_context": [], "online_context": [], "shift": [], "test": []}
         for seed in seeds:
             here = folder / f"seed_{seed}" / ("offline" if phase == "before" else phase)
@@ -49,13 +48,14 @@ def make_run(folder, family="point-robot", seeds=(0, 1, 2), arms=ARMS, best=-4.0
 
 def measurement(rng, family, level, n_tasks, repeats, shown, z_dim=5):
     offline, online, shift = level
+    drawn, rng = rng, np.random.default_rng(n_tasks)  # tasks do not depend on the phase
     if family == "point-robot":
         angle = rng.uniform(0, np.pi, n_tasks)
         tasks = np.stack([np.cos(angle), np.sin(angle)], 1)
     else:
         tasks = rng.uniform(0, 3.0 if family == "cheetah-vel" else 2 * np.pi, (n_tasks, 1))
         angle = tasks[:, 0]
-    shown = min(shown, n_tasks)
+    shown, rng = min(shown, n_tasks), drawn
     lift = np.random.default_rng(7).normal(size=(2, z_dim))
     means = 2 * np.stack([np.cos(angle), np.sin(angle)], 1) @ lift
     means = means[:, None] + 0.1 * rng.normal(size=(n_tasks, repeats, z_dim))
@@ -103,7 +103,7 @@ def write_metrics(path, rng, phase, before, after):
     """Losses on every row, returns on some; iteration 0 has returns only."""
     losses = ["reward_error", "kl", "critic_loss", "awac_loss", "weight_max"]
     returns = ["offline_context_return", "online_context_return", "shift", "test_return"]
-    steps = range(50, 601, 50) if phase == "before" else range(0, 11)
+    steps = range(50, 601, 50) if phase == "before" else range(11)
     with path.open("w", newline="") as file:
         table = csv.DictWriter(file, ["step", *losses, *returns], restval="")
         table.writeheader()
@@ -173,9 +173,9 @@ def test_report_shows_every_figure_and_number(run, source):
     for arm in ("before", "frozen encoder", "self-labelled encoder", "oracle (true rewards)"):
         assert arm in page.text
     mean = np.mean(summary["arms"]["self-labelled"]["online_context"])
-    assert f"−{abs(mean):.2f}" in page.text
+    assert f"\N{MINUS SIGN}{abs(mean):.2f}" in page.text
     for seed in range(3):
-        assert f"−{abs(summary['before']['online_context'][seed]):.1f}" in page.text
+        assert f"\N{MINUS SIGN}{abs(summary['before']['online_context'][seed]):.2f}" in page.text
     for word in ("0123456789abcdef", "torch 2.13.0", "preset cpu", "seeds 0 1 2", "default", "higher in 3 of 3 seeds"):
         assert word in page.text
     assert "smac-lab train point-robot --preset cpu --seed 0 1 2" in page.text
@@ -263,10 +263,10 @@ def test_text_is_escaped_and_films_embedded(tmp_path):
 def test_print_summary(run):
     summary = json.loads((run / "summary.json").read_text())
     text = report.print_summary(summary)
-    assert all(len(line) <= 88 for line in text.splitlines())
+    assert all(len(line) <= 95 for line in text.splitlines())
     assert "self-labelled *" in text
-    assert f"{np.mean(summary['before']['online_context']):.1f}" in text
-    assert "random actions -20.4" in text
+    assert f"{np.mean(summary['before']['online_context']):.2f}" in text
+    assert "random actions -20.40" in text
     alone = report.print_summary(json.loads(json.dumps(summary).replace('"seeds": [0, 1, 2]', '"seeds": [0]')))
     assert "[" not in alone.replace("[95 % interval]", "")
 

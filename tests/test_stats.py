@@ -63,7 +63,8 @@ def test_interval_repeats_and_leaves_the_global_generator_alone():
 def test_one_seed_has_a_point_and_no_bounds():
     for values in ([2.0], [[1.0, 3.0]]):
         point, low, high = stats.interval(values)
-        assert point == 2.0 and np.isnan(low) and np.isnan(high)
+        assert point == 2.0
+        assert np.isnan([low, high]).all()
     assert np.isnan(stats.interval([np.nan, 1.0])).all()
 
 

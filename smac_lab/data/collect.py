@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -81,10 +82,11 @@ def rollout(policy: Policy, env: BatchEnv, seed: int | None = None) -> Episodes:
 
 
 def scripted_policy(family: TaskFamily, pursued: Tasks, noise: float, rng: np.random.Generator) -> Policy:
-    """The family's controller towards the `pursued` tasks, with Gaussian noise on every action."""
+    """The family's scripted behaviour towards the `pursued` tasks, with Gaussian noise on every action."""
+    steps = itertools.count()
 
     def policy(observations: Array) -> Array:
-        actions = family.controller(observations, pursued.values)
+        actions = family.behave(next(steps), observations, pursued.values)
         assert actions is not None
         return np.clip(actions + noise * rng.standard_normal(actions.shape), -1.0, 1.0)
 
@@ -99,9 +101,9 @@ def near_random_policy(action_dim: int, rng: np.random.Generator) -> Policy:
 def collect_behaviour(family: TaskFamily, tasks: Tasks, config: SMACConfig, seed: int = 0) -> TransitionBuffer:
     """Make the offline data set: `config.behaviour_transitions` truly labelled transitions of each task.
 
-    A family with a `controller` gets a scripted mixture: an episode pursues its own task with probability
-    `behaviour_on_task`, and otherwise takes a detour (`family.sample_detours`). Other families get near-random
-    data, as the paper's cheetah has.
+    A family with scripted behaviour (`family.behave`) gets a mixture: an episode pursues its own task with
+    probability `behaviour_on_task`, and otherwise takes a detour (`family.sample_detours`). Other families get
+    near-random data, as the paper's cheetah has.
 
     Args:
         family: task family.
@@ -123,7 +125,7 @@ def collect_behaviour(family: TaskFamily, tasks: Tasks, config: SMACConfig, seed
     rng = np.random.default_rng(seed)
     repeats = config.behaviour_transitions // family.horizon
     own = tasks.repeat(repeats)
-    if family.controller(np.zeros((1, family.obs_dim)), tasks.values[:1]) is None:
+    if family.behave(0, np.zeros((1, family.obs_dim)), tasks.values[:1]) is None:
         policy = near_random_policy(family.action_dim, rng)
     else:
         on_task = rng.random(len(own)) < config.behaviour_on_task

@@ -74,8 +74,13 @@ class AntDir(MujocoFamily):
 
 # A walk in any direction, found by tests/find_ant_gait.py: the cross-entropy method on the reward without noise.
 # Joint (hip, ankle), by [1, cos, sin] of the phase, by [1, cos, sin] of the direction as its leg sees it.
-GAIT: Array = np.array(np.zeros((2, 3, 3)))
-GAIT_HZ = 2.0  # strides a second
+GAIT: Array = np.array(
+    [
+        [[-0.11, -0.38, 0.14], [-0.03, 0.49, 1.56], [0.33, 0.57, -0.67]],
+        [[-1.0, 0.76, -0.5], [-1.1, -0.04, -0.03], [-0.5, -0.65, -0.88]],
+    ]
+)
+GAIT_HZ = 2.14  # strides a second
 STIFFNESS, DAMPING = 1.0, 0.1  # of the joints' position control: torque (of full) per rad, per rad/s
 LEG_ANGLES = np.pi / 4 + np.pi / 2 * np.arange(4)  # rad, where each leg points from the torso
 ANKLE_SIGNS = np.array([1.0, -1.0, -1.0, 1.0])  # the model's ankle axes are not turned with the legs

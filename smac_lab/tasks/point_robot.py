@@ -20,6 +20,7 @@ class PointFamily(DynamicsFamily):
     obs_dim = 2
     action_dim = 2
     horizon = 20
+    control_dt = 0.1  # s: at full speed along an axis the robot moves at 1 m/s
     state_fields: ClassVar[tuple[str, ...]] = ("position",)
 
     def reset_state(self, rng: np.random.Generator, n: int) -> Mapping[str, Array]:
@@ -35,13 +36,13 @@ class PointFamily(DynamicsFamily):
         return after.position.copy()
 
     def draw(self, state: SimpleNamespace, task: Array, width: int, height: int) -> NDArray[np.uint8]:
-        """White plane of 4 x 3 m: the robot in blue, the goal (or the direction's end) in orange."""
-        x = np.linspace(-2.0, 2.0, width)[None, :]
-        y = np.linspace(1.5, -1.5, height)[:, None]
+        """The plane up to 2.2 m above and below the origin: robot blue, goal (or the direction's end) orange."""
+        y = np.linspace(2.2, -2.2, height)[:, None]
+        x = np.linspace(-2.2, 2.2, width)[None, :] * width / height
         image = np.full((height, width, 3), 255, np.uint8)
         for (cx, cy), radius, colour in (
-            (self.landmark(task), 0.12, (230, 159, 0)),
-            (state.position[0], 0.07, (0, 114, 178)),
+            (self.landmark(task), 0.16, (230, 159, 0)),
+            (state.position[0], 0.1, (0, 114, 178)),
         ):
             image[(x - cx) ** 2 + (y - cy) ** 2 < radius**2] = colour
         return image
