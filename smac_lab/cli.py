@@ -126,21 +126,24 @@ def train(
     )
 
 
-def evaluate(run: Annotated[Path, tyro.conf.Positional], seed: int = 0, out: Path | None = None) -> None:
+def evaluate(
+    run: Annotated[Path, tyro.conf.Positional], seed: int = 0, diagnose: bool = False, out: Path | None = None
+) -> None:
     """Meta-test a trained agent on the held-out tasks of its run.
 
     Args:
         run: folder of one phase of a run, such as runs/demo/seed_0/frozen.
         seed: of simulations and draws.
+        diagnose: also replace one link of the chain from exploration to action at a time, on training tasks.
         out: where to write the returns; default <run>/evaluation.json.
     """
-    from smac_lab import adaptation, checkpoint
+    from smac_lab import adaptation, checkpoint, diagnosis
     from smac_lab.data.storage import replace_text
     from smac_lab.tasks import make_family
 
-    agent, _, _ = checkpoint.load(run / "checkpoint" if (run / "checkpoint").is_dir() else run)
+    agent, buffer, _ = checkpoint.load(run / "checkpoint" if (run / "checkpoint").is_dir() else run)
     family, config = make_family(agent.spec.name), agent.config
-    _, test = family.split(config.n_train_tasks, config.n_test_tasks, agent.seed)
+    train, test = family.split(config.n_train_tasks, config.n_test_tasks, agent.seed)
     result = adaptation.evaluate(agent, family, test, seed=seed)
     print(f"{family.name}: {len(test)} held-out tasks x {result.returns.shape[1]} repeats")
     for episode, value in enumerate(result.returns.mean((0, 1))):
@@ -154,6 +157,12 @@ def evaluate(run: Annotated[Path, tyro.conf.Positional], seed: int = 0, out: Pat
         "returns": result.returns.tolist(),
         "final_returns": result.final_returns.tolist(),
     }
+    if diagnose and buffer is not None:
+        findings = diagnosis.diagnose(agent, family, train, buffer, seed=seed)
+        print(f"\nwhere the gap is lost ({len(train)} training tasks):")
+        for link, experiment, value, unit in findings:
+            print(f"  {link:17s} {experiment:70s} {value:9.3f} {unit}")
+        record["diagnosis"] = [finding._asdict() for finding in findings]
     file.parent.mkdir(parents=True, exist_ok=True)
     replace_text(file, json.dumps(record, indent=1))
     wrote(file, "open report.html of the run to see it beside the other arms")

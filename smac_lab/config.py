@@ -188,6 +188,99 @@ _SMOKE: dict[str, Any] = {
 }
 _BODY_CPU: dict[str, Any] = {
     "n_test_tasks": 30,
+    "encoder_hidden": (200, 200),
+    "actor_hidden": (256, 256),
+    "critic_hidden": (256, 256),
+    "learning_rate": 5e-4,
+    "kl_weight": 0.03,
+    "awac_lambda": 10.0,
+    "offline_steps": 12_000,
+    "online_iterations": 40,
+    "online_updates": 500,
+    "online_batch_size": 128,
+    "online_tasks": 40,
+    "prior_episodes": 2,
+    "posterior_episodes": 1,
+    "online_context": "episodes",
+}
+PRESETS:
+            raise ValueError(f"no presets for task family {family!r}; known: {', '.join(PRESETS)}")
+        if preset not in get_args(PresetName):
+            raise ValueError(f"unknown preset {preset!r}; known presets: {', '.join(get_args(PresetName))}")
+        return cls(**PRESETS[family][preset])
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, as JSON can hold them."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> SMACConfig:
+        """Inverse of `to_dict`.
+
+        Raises:
+            ValueError: a field that this version does not know.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(fields) - known):
+            raise ValueError(f"unknown configuration fields {unknown}; known fields: {sorted(known)}")
+        return cls(**fields)
+
+
+def _check(ok: bool, name: str, value: Any, allowed: str) -> None:
+    if not ok:
+        raise ValueError(f"{name}={value!r} is not allowed: it must be {allowed}")
+
+
+_MAY_BE_ZERO = {"offline_steps", "online_iterations", "online_updates", "prior_episodes", "posterior_episodes"}
+_RANGES: dict[str, tuple[float, float]] = {
+    "behaviour_on_task": (0.0, 1.0),
+    "discount": (0.0, 1.0),
+    "tau": (0.0, 1.0),
+}
+
+_SMALL = {"encoder_hidden": (64, 64), "decoder_hidden": (64, 64), "actor_hidden": (64, 64), "critic_hidden": (64, 64)}
+_POINT_CPU: dict[str, Any] = {
+    **_SMALL,
+    "behaviour_on_task": 0.5,
+    "discount": 0.9,  # episodes of 20 steps
+    "awac_lambda": 0.5,  # of the order of the advantages there; at 100 the offline phase would be cloning
+    "kl_weight": 0.003,  # rewards within 1 of each other: at 0.1 the posterior collapses
+    "learning_rate": 1e-3,  # small networks
+    "offline_steps": 4_000,
+    "meta_batch": 16,
+    "batch_size": 32,
+    "context_size": 64,
+    "online_iterations": 20,
+    "online_updates": 250,
+    "online_meta_batch": 16,
+    "online_batch_size": 32,
+    "online_tasks": 100,
+    "prior_episodes": 4,
+    "posterior_episodes": 0,  # self-collected context is then exploration alone, as at meta-test
+    "online_context": "episodes",
+    "z_resampling": "step",
+}
+_SMOKE: dict[str, Any] = {
+    **_SMALL,
+    "n_train_tasks": 6,
+    "n_test_tasks": 3,
+    "behaviour_transitions": 400,
+    "offline_steps": 40,
+    "meta_batch": 4,
+    "batch_size": 16,
+    "context_size": 16,
+    "online_iterations": 2,
+    "online_updates": 10,
+    "online_meta_batch": 4,
+    "online_batch_size": 16,
+    "online_tasks": 3,
+    "prior_episodes": 1,
+    "posterior_episodes": 1,
+    "label_context_size": 32,
+    "repeats": 2,
+}
+_BODY_CPU: dict[str, Any] = {
+    "n_test_tasks": 30,
     "offline_steps": 15_000,
     "online_iterations": 30,
     "online_updates": 600,

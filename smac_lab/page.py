@@ -46,7 +46,7 @@ pre {{ background: var(--mark); padding: .8rem 1rem; border-radius: 6px; white-s
 details {{ margin: 1.2rem 0; }} summary {{ cursor: pointer; font-weight: 600; }}
 video {{ max-width: 100%; border-radius: 6px; }}
 @media (max-width: 640px) {{ dl.words, dl.facts {{ grid-template-columns: 1fr; gap: .1rem; }}
-  dt {{ margin-top: .5rem; }} body {{ font-size: 16px; }} }}
+  dt {{ margin-top: .5rem; }} body {{ font-size: 16px; }} .modebar {{ display: none; }} }}
 /* Figures follow the page into the dark: plotly writes colours into its SVG, these win over them. */
 .js-plotly-plot .main-svg g:not(.hoverlayer *) > text {{ fill: var(--ink) !important; }}
 .js-plotly-plot .gridlayer path {{ stroke: var(--grid) !important; }}
@@ -83,8 +83,8 @@ self-collected context with decoded rewards, <em>oracle</em> is given the true r
 <dt>gap closed</dt><dd>1 &minus; gap after / gap before, the gap being return given offline context minus return given
 self-collected context. A gap also closes when the return given offline context falls; hence the next column.</dd>
 <dt>recovered</dt><dd>rise of the return given self-collected context, as a share of the gap before.</dd>
-<dt>share of range</dt><dd>where the return given self-collected context lies between random actions (0 %) and the best
-known controller (100 %).</dd>
+<dt>share of range</dt><dd>where the return given self-collected context lies between random actions (0&nbsp;%) and the best
+known controller (100&nbsp;%).</dd>
 <dt>shift</dt><dd>normalised distance between the posteriors from both kinds of context; 0 is none, 1 is as far as
 another task. The formula stands with its figure.</dd>
 <dt>95 % interval</dt><dd>percentile bootstrap over seeds: what other seeds might have given. With two or three seeds it

@@ -54,7 +54,7 @@ METRIC_LABELS = {
     "weight_max": "largest AWAC weight",
 }
 # Both scales avoid near-white and near-black. The cycle runs in lightness and blue-yellow only.
-TASK_SCALE = ["#461364", "#413f84", "#32668e", "#25878d", "#28a982", "#5bc763", "#afdd2f"]
+TASK_SCALE = ["#413f84", "#34608d", "#287c8e", "#20998a", "#32b37b", "#67cb5c", "#afdd2f"]
 TASK_CYCLE = ["#a8bbac", "#b9a35d", "#a87118", "#824614", "#613d40", "#315884", "#0084c5", "#5fadd8", "#a8bbac"]
 _FAINT = "rgba(127,127,127,0.25)"
 
@@ -473,12 +473,17 @@ def _draw_planes(
             ("self-collected context", online, "circle-open", 9),
         ):
             fig.add_scatter(
-                x=points[:, 0], y=points[:, 1], mode="markers", name=name, legendgroup=name, showlegend=index == 0,
+                x=points[:, 0], y=points[:, 1], mode="markers", name=name, legendgroup=name, showlegend=False,
                 marker={"color": tasks.values, "coloraxis": "coloraxis", "symbol": symbol, "size": size,
                         "line": {"width": 2 if symbol.endswith("open") else 0}},
                 customdata=tasks.values,
                 hovertemplate=f"{tasks.label} %{{customdata:.2f}}<extra>{name}, {phase_label(phase)}</extra>", **where,
             )  # fmt: skip
+            if index == 0:  # a grey stand-in: the legend would paint a colour scale black
+                fig.add_scatter(
+                    x=[None], y=[None], mode="markers", name=name, legendgroup=name, hoverinfo="skip",
+                    marker={"color": GREY, "symbol": symbol, "size": size, "line_width": 2}, **where,
+                )  # fmt: skip
         if (row + 1, col) not in places:
             fig.update_xaxes(title=f"principal axis 1 of z ({axes.share[0]:.0%} of variance)", **where)
         fig.update_yaxes(title=f"axis 2 ({axes.share[1]:.0%})" if col == places[0][1] else None, **where)
@@ -541,7 +546,7 @@ def _bars(
         hovertemplate="%{y:.3g}<extra>" + name + ", one seed</extra>", row=row, col=col,
     )  # fmt: skip
     fig.update_xaxes(
-        tickvals=list(range(len(phases))), ticktext=list(phases), range=[-0.6, len(phases) - 0.4], row=row, col=col,
+        tickvals=list(range(len(phases))), ticktext=[_two_lines(phase) for phase in phases], range=[-0.6, len(phases) - 0.4], row=row, col=col,
         showgrid=False,
     )  # fmt: skip
 
@@ -611,8 +616,8 @@ def _styled(fig: go.Figure, height: int) -> go.Figure:
         hoverlabel={"align": "left"},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": OFFLINE},
     )
-    fig.update_xaxes(**axis, title_standoff=8)
-    fig.update_yaxes(**axis, title_standoff=8)
+    for update in (fig.update_xaxes, fig.update_yaxes):
+        update(**axis, title_standoff=8, automargin=True)
     fig.update_annotations(font_size=14)
     return fig
 
@@ -645,6 +650,11 @@ def _same_scale(fig: go.Figure, places: Sequence[Place], points: Array) -> None:
         axis = _axis(fig, (row, col), "x")
         fig.update_xaxes(range=[low[0] - pad, high[0] + pad], constrain="domain", row=row, col=col)
         fig.update_yaxes(range=[low[1] - pad, high[1] + pad], scaleanchor=axis, constrain="domain", row=row, col=col)
+
+
+def _two_lines(label: str) -> str:
+    """Break a label at its first space, so that it fits under a bar."""
+    return label.replace(" ", "<br>", 1)
 
 
 def _axis(fig: go.Figure, place: Place, which: str) -> str:

@@ -90,21 +90,22 @@ class TransitionBuffer:
             raise ValueError(f"source must be one of {', '.join(map(repr, CODES))}, got {source!r}")
 
         n = len(columns["rewards"])
-        rows = torch.empty(n, self._rows.shape[1], device=self.device)
+        rows = np.empty((n, self._rows.shape[1]), np.float32)
         for name, where in self._columns.items():
-            value = torch.as_tensor(np.asarray(columns[name]), dtype=torch.float32).reshape(n, -1)
-            if value.shape[1] != where.stop - where.start:
-                raise ValueError(f"{name} needs {where.stop - where.start} numbers a transition, got {value.shape[1]}")
-            if not torch.isfinite(value).all():
-                row = int((~torch.isfinite(value)).any(1).nonzero()[0])
-                raise ValueError(
-                    f"{name} of task {task} holds numbers that are not finite (first at transition {row}: "
-                    f"{value[row].tolist()}); only finite transitions can be stored"
-                )
-            rows[:, where] = value.to(self.device)
-        like = {"device": self.device}
-        code = torch.full((n,), CODES[source], dtype=torch.int8, **like)
-        self._append_rows(rows, torch.full((n,), task, dtype=torch.int64, **like), code)
+            value, shape = np.asarray(columns[name]), (n, where.stop - where.start)
+            if value.shape != shape and (value.shape != (n,) or shape[1] > 1):
+                raise ValueError(f"{name} of {n} transitions needs shape {shape}, got {value.shape}")
+            with np.errstate(over="ignore"):  # what single precision cannot hold is found just below
+                rows[:, where] = value.reshape(shape)
+        if not np.isfinite(rows).all():
+            row, column = np.argwhere(~np.isfinite(rows))[0]
+            name = next(name for name, where in self._columns.items() if where.start <= column < where.stop)
+            raise ValueError(
+                f"{name} of task {task} holds numbers that are not finite (first at transition {row}: "
+                f"{rows[row, self._columns[name]].tolist()}); only finite transitions can be stored"
+            )
+        code = torch.full((n,), CODES[source], dtype=torch.int8, device=self.device)
+        self._append_rows(torch.from_numpy(rows).to(self.device), torch.full_like(code, task, dtype=torch.int64), code)
 
     def _append_rows(self, rows: Tensor, task: Tensor, codes: Tensor) -> None:
         start, end = self._used, self._used + len(rows)
@@ -115,11 +116,10 @@ class TransitionBuffer:
             self._codes = _grown(self._codes, capacity)
         self._rows[start:end], self._task[start:end], self._codes[start:end] = rows, task, codes
         self._used = end
-        for i in task.unique().tolist():
-            mine = torch.nonzero(task == i).squeeze(1)
-            for source, members in MEMBERS.items():
-                belongs = sum(codes[mine] == code for code in members) > 0
-                self._tables[source].append(i, mine[belongs] + start)
+        places = torch.arange(start, end, device=self.device)
+        for source, members in MEMBERS.items():
+            belongs = torch.isin(codes, torch.tensor(members, dtype=codes.dtype, device=self.device))
+            self._tables[source].append(task[belongs], places[belongs])
 
     # -- reading -----------------------------------------------------------------------------------------
     def __len__(self) -> int:
@@ -176,11 +176,14 @@ class TransitionBuffer:
             n: transitions a task.
             source: which transitions may be drawn.
             consecutive: a run of successive transitions that starts with an episode, as meta-test sees them,
-                instead of `n` independent draws.
+                instead of `n` independent draws. Every `horizon` transitions start one (a simulation that broke
+                down, whose bad step is left out, shifts that by a step).
         """
         return self._context(self._draw(tasks, n, generator, source, consecutive))
 
-    def _draw(self, tasks: Tensor, n: int, generator: torch.Generator, source: Source, consecutive: bool = False) -> Tensor:
+    def _draw(
+        self, tasks: Tensor, n: int, generator: torch.Generator, source: Source, consecutive: bool = False
+    ) -> Tensor:
         tasks, table = tasks.to(self.device), self._tables[source]
         size = table.counts[tasks].unsqueeze(1)
         if bool((size == 0).any()):
@@ -212,14 +215,10 @@ class TransitionBuffer:
 
     def clone(self) -> TransitionBuffer:
         """An independent copy, so that each arm appends to its own."""
-        return self.from_rows(
-            self.spec, self.n_tasks, self.rows.clone(), self.task.clone(), self.codes.clone()
-        )
+        return self.from_rows(self.spec, self.n_tasks, self.rows.clone(), self.task.clone(), self.codes.clone())
 
     @classmethod
-    def from_rows(
-        cls, spec: FamilySpec, n_tasks: int, rows: Tensor, task: Tensor, codes: Tensor
-    ) -> TransitionBuffer:
+    def from_rows(cls, spec: FamilySpec, n_tasks: int, rows: Tensor, task: Tensor, codes: Tensor) -> TransitionBuffer:
         """A buffer from stored rows, their tasks and source codes, in their order."""
         buffer = cls(spec, n_tasks, rows.device)
         if len(rows):
@@ -241,13 +240,18 @@ class _Table:
         self.index = torch.zeros(n_tasks, 0, dtype=torch.int64, device=device)
         self.counts = torch.zeros(n_tasks, dtype=torch.int64, device=device)
 
-    def append(self, task: int, rows: Tensor) -> None:
-        count = int(self.counts[task])
-        if count + len(rows) > self.index.shape[1]:
-            width = max(count + len(rows), int(1.5 * self.index.shape[1]))
-            self.index = _grown(self.index.T, width).T.contiguous()
-        self.index[task, count : count + len(rows)] = rows
-        self.counts[task] += len(rows)
+    def append(self, task: Tensor, rows: Tensor) -> None:
+        """Add `rows`, each to its task; both `(n,)`."""
+        if not len(rows):
+            return
+        task, order = torch.sort(task, stable=True)
+        new = torch.bincount(task, minlength=len(self.counts))
+        first = new.cumsum(0) - new  # where each task's run begins among the sorted rows
+        place = self.counts[task] + torch.arange(len(rows), device=task.device) - first[task]
+        self.counts = self.counts + new
+        if (width := int(self.counts.max())) > self.index.shape[1]:
+            self.index = _grown(self.index.T, max(width, int(1.5 * self.index.shape[1]))).T.contiguous()
+        self.index[task, place] = rows[order]
 
 
 def _grown(values: Tensor, capacity: int) -> Tensor:

