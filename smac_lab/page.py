@@ -83,8 +83,8 @@ self-collected context with decoded rewards, <em>oracle</em> is given the true r
 <dt>gap closed</dt><dd>1 &minus; gap after / gap before, the gap being return given offline context minus return given
 self-collected context. A gap also closes when the return given offline context falls; hence the next column.</dd>
 <dt>recovered</dt><dd>rise of the return given self-collected context, as a share of the gap before.</dd>
-<dt>share of range</dt><dd>where the return given self-collected context lies between random actions (0&nbsp;%) and the best
-known controller (100&nbsp;%).</dd>
+<dt>share of range</dt><dd>where the return given self-collected context lies between random actions (0&nbsp;%) and the
+best known controller (100&nbsp;%).</dd>
 <dt>shift</dt><dd>normalised distance between the posteriors from both kinds of context; 0 is none, 1 is as far as
 another task. The formula stands with its figure.</dd>
 <dt>95 % interval</dt><dd>percentile bootstrap over seeds: what other seeds might have given. With two or three seeds it

@@ -208,7 +208,9 @@ def posterior_plane(
         axes: plane to use instead.
     """
     axes = _shared_axes(panels) if axes is None else axes
-    fig, places = _grid(len(panels), [phase_label(phase) for phase in panels], height=430)
+    means = [np.asarray(m)[:, repeat] for p in panels.values() for m in (p.offline_mean, p.online_mean)]
+    height = _row_height(project(np.concatenate(means), axes))
+    fig, places = _grid(len(panels), [phase_label(phase) for phase in panels], height)
     _draw_planes(fig, places, panels, tasks, axes, repeat, ellipses)
     return fig
 
@@ -369,6 +371,7 @@ def trajectories(
     tasks: TaskScale,
     *,
     goals: ArrayLike | None = None,
+    goal_name: str = "goal",
     targets: ArrayLike | None = None,
     radius: float | None = None,
     labels: tuple[str, str] = ("x (m)", "y (m)"),
@@ -382,6 +385,7 @@ def trajectories(
         panels: phase to rollouts of the same shown tasks.
         tasks: colours of the shown tasks.
         goals: `(shown_task, 2)`, a cross each; paths only. Where tasks are directions: points far out along them.
+        goal_name: what the legend calls them.
         targets: `(shown_task,)`, a dashed level each; over time only.
         radius: of a circle around each goal, in axis units.
         labels: of the two axes, with units. Over time, the second one.
@@ -389,14 +393,13 @@ def trajectories(
     """
     cells = [np.asarray(rollout, np.float64) for rollouts in panels.values() for rollout in rollouts]
     plane = all(cell.shape[-1] == 2 for cell in cells)
-    height = 290.0
+    height = 290
     if plane:
         points = (*cells, np.zeros((0, 2)) if goals is None else np.asarray(goals, np.float64))
         corners = np.concatenate([p.reshape(-1, 2) for p in points])
-        # As high as equal lengths along both axes make it, in a panel about 400 pixels wide.
-        height = 90 + float(np.clip(400 * np.ptp(corners[:, 1]) / max(np.ptp(corners[:, 0]), 1e-6), 120, 400))
+        height = _row_height(corners)
     titles = [f"{phase_label(p)}: {kind} context" for p in panels for kind in ("offline", "self-collected")]
-    fig, places = _grid(2 * len(panels), titles, height=int(height), columns=2)
+    fig, places = _grid(2 * len(panels), titles, height, columns=2)
     colours = _colours_of(tasks)
     for index, ((row, col), paths) in enumerate(zip(places, cells, strict=True)):
         for task, (path, colour, value) in enumerate(zip(paths, colours, tasks.values, strict=True)):
@@ -418,7 +421,9 @@ def trajectories(
                     name="target", legendgroup="target", showlegend=index + task == 0, row=row, col=col,
                 )  # fmt: skip
         if plane and goals is not None:
-            _draw_goals(fig, (row, col), np.asarray(goals, np.float64), colours, radius, legend=index == 0)
+            _draw_goals(
+                fig, (row, col), np.asarray(goals, np.float64), colours, radius, goal_name if index == 0 else None
+            )
     _colour_bar(fig, tasks)
     x_label, y_label = labels if plane else ("time (s)" if dt != 1.0 else "time (steps)", labels[1])
     fig.update_xaxes(title=x_label, row=len(panels))
@@ -458,8 +463,8 @@ def _draw_planes(
         )  # fmt: skip
         if ellipses:
             for name, colour, means, stds in (
-                ("1 standard deviation, offline", OFFLINE, off_mean, off_std),
-                ("1 standard deviation, self-collected", SELF_COLLECTED, on_mean, on_std),
+                ("offline, 1 std", OFFLINE, off_mean, off_std),
+                ("self-collected, 1 std", SELF_COLLECTED, on_mean, on_std),
             ):
                 outlines = [ellipse(mean, std, axes) for mean, std in zip(means, stds, strict=True)]
                 extent += outlines
@@ -546,13 +551,13 @@ def _bars(
         hovertemplate="%{y:.3g}<extra>" + name + ", one seed</extra>", row=row, col=col,
     )  # fmt: skip
     fig.update_xaxes(
-        tickvals=list(range(len(phases))), ticktext=[_two_lines(phase) for phase in phases], range=[-0.6, len(phases) - 0.4], row=row, col=col,
-        showgrid=False,
+        tickvals=list(range(len(phases))), ticktext=[_two_lines(phase) for phase in phases], tickangle=0,
+        range=[-0.6, len(phases) - 0.4], showgrid=False, row=row, col=col,
     )  # fmt: skip
 
 
 def _draw_goals(
-    fig: go.Figure, place: Place, goals: Array, colours: Sequence[str], radius: float | None, legend: bool
+    fig: go.Figure, place: Place, goals: Array, colours: Sequence[str], radius: float | None, legend: str | None
 ) -> None:
     row, col = place
     if radius is not None:
@@ -561,10 +566,10 @@ def _draw_goals(
         x, y = _joined([goal + circle for goal in goals])
         fig.add_scatter(
             x=x, y=y, mode="lines", line={"color": GREY, "width": 1, "dash": "dot"}, hoverinfo="skip",
-            name="rewarded", showlegend=legend, row=row, col=col,
+            name="rewarded", showlegend=legend is not None, row=row, col=col,
         )  # fmt: skip
     fig.add_scatter(
-        x=goals[:, 0], y=goals[:, 1], mode="markers", hoverinfo="skip", name="goal", showlegend=legend,
+        x=goals[:, 0], y=goals[:, 1], mode="markers", hoverinfo="skip", name=legend or "goal", showlegend=legend is not None,
         marker={"symbol": "x-thin", "size": 12, "line": {"color": list(colours), "width": 3}}, row=row, col=col,
     )  # fmt: skip
 
@@ -660,6 +665,12 @@ def _two_lines(label: str) -> str:
 def _axis(fig: go.Figure, place: Place, which: str) -> str:
     """Name of a panel's "x" or "y" axis, such as "y3"."""
     return getattr(fig.get_subplot(*place), f"{which}axis").plotly_name.replace("axis", "")
+
+
+def _row_height(points: Array) -> int:
+    """Pixels that a row of two panels needs for equal lengths along both axes, about 400 pixels wide each."""
+    width, height = np.ptp(points, axis=0)
+    return int(90 + np.clip(400 * height / max(width, 1e-6), 150, 400))
 
 
 def _joined(lines: Sequence[Array]) -> tuple[list[float | None], list[float | None]]:

@@ -444,7 +444,7 @@ def _curves(run: Run) -> Iterator[Section]:
             peak = int(mean.argmax())
             caption += (
                 f" Self-collected context, {run.default}: from {_text(mean[0])} at iteration {steps[0]:.0f} to "
-                f"{_text(mean[-1])} at iteration {steps[-1]:.0f}; highest, {_text(mean[peak])}, at {steps[peak]:.0f}."
+                f"{_text(mean[-1])} at iteration {steps[-1]:.0f}; highest, {_text(mean[peak])}, at iteration {steps[peak]:.0f}."
             )
     yield Section("When it happens: follow the self-collected context over the phase", caption, figure)
 
@@ -497,7 +497,7 @@ def _episodes(run: Run, seed: int) -> Section:
     if directions:
         heading, unit = "What it does: does each path follow its own direction?", _unit(scale.values)
         reach = max(float(np.linalg.norm(np.asarray(p), axis=-1).max()) for r in rollouts.values() for p in r)
-        figure = plots.trajectories(rollouts, scale, goals=reach * unit)
+        figure = plots.trajectories(rollouts, scale, goals=reach * unit, goal_name="direction of the task")
         shares = _listed(rollouts, lambda paths: _along(paths, unit))
         intro += (
             f"Crosses lie along the directions. Share of the way travelled that goes along it (mean cosine): {shares}."
@@ -586,13 +586,15 @@ def _figure_html(figure: go.Figure, label: str) -> str:
 
 def _table(run: Run) -> str:
     rows = _estimates(run.summary)
+    known = {name for cells in rows.values() for name, cell in cells.items() if np.isfinite(cell.estimate.point)}
+    measures = [measure for measure in MEASURES if measure[0] in known]
     body = ""
     for phase, cells in rows.items():
         name = escape(plots.phase_label(phase))
         swatch = f'<i style="background:{plots.phase_colour(phase)}"></i>'
         mark = " <b class=mark>default</b>" if phase == run.summary["default_arm"] else ""
         body += f"<tr{' class=default' if mark else ''}><th scope=row>{swatch}{name}{mark}</th>"
-        for measure, _, percent in MEASURES:
+        for measure, _, percent in measures:
             estimate, seeds = cells[measure]
             each = " · ".join(_text(v, percent).removesuffix(" %") for v in seeds) if len(seeds) > 1 else ""
             if not np.isfinite(estimate.point):
@@ -600,18 +602,18 @@ def _table(run: Run) -> str:
             bounds = _bounds(estimate, percent)
             body += f"<td><b>{_text(estimate.point, percent)}</b><span>{bounds}</span><small>{each}</small></td>"
         body += "</tr>"
-    known = ", ".join(
+    levels = ", ".join(
         f"{label} {_text(run.summary.get(k))}" for k, label in REFERENCES if run.summary.get(k) is not None
     )
     under = "Bold: mean over seeds; in brackets: its 95 % interval; small: each seed"
     if len(run.summary["seeds"]) == 1:
         under = f"Of {NOTE_OF_ONE_SEED}"
     under += f" ({_seeds_text(run.summary)})."
-    if known:
-        under += f" Returns to compare with: {known}."
+    if levels:
+        under += f" Returns to compare with: {levels}."
     if run.summary["best"] is None:
         under += " The best possible return is not known here, so there is no share of range."
-    return _signed(f"{_grid(MEASURES, body)}<p class=caption>{escape(under)}</p>")
+    return _signed(f"{_grid(measures, body)}<p class=caption>{escape(under)}</p>")
 
 
 def _robust(run: Run) -> str:

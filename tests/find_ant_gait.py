@@ -9,7 +9,7 @@ from smac_lab.tasks.ant import gait
 
 
 def score(family: AntDir, parameters: np.ndarray, directions: np.ndarray, seed: int, steps: int) -> np.ndarray:
-    """Mean reward a step of each parameter vector `(candidate, 19)`, over directions; an ended episode earns no more."""
+    """Mean reward a step of each parameter vector, `(candidate, 19)`; after its end an episode earns nothing."""
     n, k = len(parameters), len(directions)
     coefficients, hertz = parameters[:, :18].reshape(n, 2, 3, 3).repeat(k, 0), parameters[:, 18].repeat(k)
     pursued = np.tile(directions, n)

@@ -96,15 +96,15 @@ def test_posterior_plane_shares_axes_and_joins_markers():
     lines = named(fig, "same task")[0]
     assert lines.x[:3] == (filled[0].x[0], hollow[0].x[0], None)
     assert fig.layout.xaxis.range == fig.layout.xaxis2.range
-    assert not named(fig, "1 standard deviation, offline")  # too many tasks for ellipses
+    assert not named(fig, "offline, 1 std")  # too many tasks for ellipses
     assert "of variance" in fig.layout.xaxis.title.text
 
 
 @pytest.mark.parametrize(("n_tasks", "z_dim"), [(1, 5), (2, 1), (12, 2)])
 def test_posterior_plane_of_few_tasks_has_ellipses(n_tasks, z_dim):
     fig = no_nan(plots.posterior_plane({"before": made_posteriors(n_tasks, 1, z_dim)}, scale_of(n_tasks)))
-    assert named(fig, "1 standard deviation, offline")[0].line.color == plots.OFFLINE
-    assert named(fig, "1 standard deviation, self-collected")[0].line.color == plots.SELF_COLLECTED
+    assert named(fig, "offline, 1 std")[0].line.color == plots.OFFLINE
+    assert named(fig, "self-collected, 1 std")[0].line.color == plots.SELF_COLLECTED
 
 
 def made_returns(n_seeds=3):
