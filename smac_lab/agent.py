@@ -101,7 +101,8 @@ class SMAC:
 
         # What the losses read
         self.discount, self.reward_scale = config.discount, config.reward_scale
-        self.awac_lambda, self.awac_weight, self.kl_weight = config.awac_lambda, config.awac_weight, config.kl_weight
+        self.awac_lambda, self.awac_weight = config.awac_lambda, config.awac_weight
+        self.kl_weight, self.kl_reduction = config.kl_weight, config.kl_reduction
 
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.optimizers: dict[str, torch.optim.Adam] = {}

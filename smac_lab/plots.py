@@ -209,7 +209,7 @@ def posterior_plane(
     """
     axes = _shared_axes(panels) if axes is None else axes
     means = [np.asarray(m)[:, repeat] for p in panels.values() for m in (p.offline_mean, p.online_mean)]
-    height = _row_height(project(np.concatenate(means), axes))
+    height = _row_height(project(np.concatenate(means), axes), least=280)
     fig, places = _grid(len(panels), [phase_label(phase) for phase in panels], height)
     _draw_planes(fig, places, panels, tasks, axes, repeat, ellipses)
     return fig
@@ -310,10 +310,13 @@ def kl_histograms(panels: Mapping[str, Divergences], *, bins: int = 30) -> go.Fi
                 marker={"color": colour, "line_width": 0}, opacity=0.65, name=name, showlegend=legend,
                 hovertemplate="about %{customdata:.2g} nats: %{y} tasks<extra>" + name + "</extra>", row=row, col=col,
             )  # fmt: skip
+        for col in (1, 2):
+            most = max(int(max(trace.y)) for trace in fig.select_traces(row=row, col=col))
+            fig.update_yaxes(dtick=max(1, round(most / 4)), row=row, col=col)
         fig.update_yaxes(title="tasks", row=row, col=1)
     for col, edges in ((1, left), (2, right)):
-        decades = np.arange(np.ceil(edges[0]), np.floor(edges[-1]) + 1)
-        fig.update_xaxes(tickvals=decades, ticktext=[f"{10**d:g}" for d in decades], col=col)
+        ticks = [m * 10.0**d for d in range(-7, 10) for m in ((1,) if np.ptp(edges) > 2 else (1, 2, 5))]
+        fig.update_xaxes(tickvals=np.log10(ticks), ticktext=[f"{t:g}" for t in ticks], range=edges[[0, -1]], col=col)
     fig.update_xaxes(title="KL divergence (nats)", row=len(panels))
     fig.update_layout(barmode="overlay", bargap=0)
     return _styled(fig, 110 + 150 * len(panels))
@@ -359,6 +362,11 @@ def learning_curves(
             returns.append((row, col))
             _level(fig, (row, col), best, _named("best known", best), "dash")
             _level(fig, (row, col), random, _named("random", random), "dot")
+    longest = max(
+        (float(np.max(steps)) for arms in curves.values() for s in arms.values() for steps, _ in s), default=0
+    )
+    if longest <= 6:
+        fig.update_xaxes(dtick=1)  # there is no half iteration
     for row, col in returns[1:]:  # returns can be compared between panels
         fig.update_yaxes(matches=_axis(fig, returns[0], "y"), row=row, col=col)
     for col in {col for _, col in places}:
@@ -569,7 +577,8 @@ def _draw_goals(
             name="rewarded", showlegend=legend is not None, row=row, col=col,
         )  # fmt: skip
     fig.add_scatter(
-        x=goals[:, 0], y=goals[:, 1], mode="markers", hoverinfo="skip", name=legend or "goal", showlegend=legend is not None,
+        x=goals[:, 0], y=goals[:, 1], mode="markers", hoverinfo="skip",
+        name=legend or "goal", showlegend=legend is not None,
         marker={"symbol": "x-thin", "size": 12, "line": {"color": list(colours), "width": 3}}, row=row, col=col,
     )  # fmt: skip
 
@@ -667,10 +676,10 @@ def _axis(fig: go.Figure, place: Place, which: str) -> str:
     return getattr(fig.get_subplot(*place), f"{which}axis").plotly_name.replace("axis", "")
 
 
-def _row_height(points: Array) -> int:
+def _row_height(points: Array, least: int = 150) -> int:
     """Pixels that a row of two panels needs for equal lengths along both axes, about 400 pixels wide each."""
     width, height = np.ptp(points, axis=0)
-    return int(90 + np.clip(400 * height / max(width, 1e-6), 150, 400))
+    return int(90 + np.clip(400 * height / max(width, 1e-6), least, 400))
 
 
 def _joined(lines: Sequence[Array]) -> tuple[list[float | None], list[float | None]]:

@@ -278,7 +278,8 @@ def _text(value: float | None, percent: bool = False) -> str:
         return DASH
     if percent:
         return f"{100 * value:.0f} %"
-    return f"{value:.{2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0}f}"
+    text = f"{value:.{2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
 
 
 def _bounds(estimate: Interval, percent: bool = False) -> str:
@@ -351,6 +352,8 @@ def _headline(run: Run) -> str:
     )
     if np.isfinite(after["closed"].estimate.point):
         text += f": {_text(after['closed'].estimate.point, True)} of it closed"
+    else:
+        text += " (before, there was none to close)"
     text += (
         f". Held-out tasks: {_text(before['test'].estimate.point)} before, {_text(after['test'].estimate.point)} after"
         f"{_wins(phases['before']['test'], four['test'])}."
@@ -444,7 +447,8 @@ def _curves(run: Run) -> Iterator[Section]:
             peak = int(mean.argmax())
             caption += (
                 f" Self-collected context, {run.default}: from {_text(mean[0])} at iteration {steps[0]:.0f} to "
-                f"{_text(mean[-1])} at iteration {steps[-1]:.0f}; highest, {_text(mean[peak])}, at iteration {steps[peak]:.0f}."
+                f"{_text(mean[-1])} at iteration {steps[-1]:.0f}; highest, {_text(mean[peak])}, at iteration "
+                f"{steps[peak]:.0f}."
             )
     yield Section("When it happens: follow the self-collected context over the phase", caption, figure)
 
@@ -671,7 +675,7 @@ def _settings(run: Run) -> str:
         "seeds": " ".join(map(str, s["seeds"])),
         "arms": ", ".join(s["arms"]) or "none",
         "time (phases: mean over seeds)": seconds,
-        "device": f"{s.get('device')}, {s.get('threads')} threads",
+        "device": f"{s.get('device')}, {s.get('threads')} thread{'s' if s.get('threads') != 1 else ''}",
         "commit": s.get("commit") or "unknown",
         "versions": ", ".join(f"{k} {v}" for k, v in s["versions"].items()),
     }

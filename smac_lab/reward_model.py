@@ -38,15 +38,16 @@ def reward_loss(agent: SMAC, batch: Batch, z: Tensor, posterior: Gaussian) -> tu
     """E[(r - r_hat(s, a, z))^2] + kl_weight KL(q(z|h) || N(0, I)): trains encoder and decoder (SMAC, eq. 5).
 
     Gradients reach the encoder through z and the posterior. KL is summed over latent dimensions and averaged
-    over tasks.
+    over tasks (PEARL's code sums over tasks: `kl_reduction="sum"`).
 
     Args:
         z: reparameterised draw from the posterior, `(task, batch, z_dim)`.
         posterior: q(z|h) of each task, `(task, z_dim)`.
     """
     error = (agent.reward_decoder(batch.observations, batch.actions, z) - batch.rewards).square().mean()
-    kl = kl_to_prior(posterior).mean()
-    return error + agent.kl_weight * kl, {"reward_error": error, "kl": kl}
+    kl = kl_to_prior(posterior)  # (task,)
+    penalty = agent.kl_weight * (kl.sum() if agent.kl_reduction == "sum" else kl.mean())
+    return error + penalty, {"reward_error": error, "kl": kl.mean()}
 
 
 @torch.inference_mode()

@@ -200,26 +200,35 @@ def _mediapy() -> Any:
 
 @functools.cache
 def _context_class() -> Any:
-    """The OpenGL context class of the first backend that works here.
+    """The OpenGL context class of the first backend that works here; MUJOCO_GL names it afterwards.
 
-    MuJoCo itself decides when it is imported, for a window unless MUJOCO_GL says otherwise. Taking its context
-    classes directly works at any time, and leaves the environment variable alone.
+    MuJoCo's Python side reads MUJOCO_GL when it is imported, and takes a window where it is not set; its C side reads
+    it whenever it starts to draw. Taking the context class directly works after the import, too.
     """
-    problems, opengl = [], os.environ.get("PYOPENGL_PLATFORM")
+    import mujoco
+
+    problems, chosen, opengl = [], os.environ.get("MUJOCO_GL"), os.environ.get("PYOPENGL_PLATFORM")
     for backend in _backends():
+        os.environ["MUJOCO_GL"] = backend
         try:
             context_class = importlib.import_module(f"mujoco.{backend}").GLContext
-            context_class(16, 16).free()
-        except Exception as error:  # a missing library shows as ImportError, AttributeError, GLError, ...
+            context = context_class(16, 16)
+            context.make_current()
+            mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), 100).free()
+            context.free()
+        except Exception as error:  # a missing library shows as ImportError, AttributeError, GLError, FatalError, ...
             problems.append(f"{backend}: {error}")
-            if opengl is None:
-                _forget_opengl()
+            _restore("MUJOCO_GL", chosen)
+            _restore("PYOPENGL_PLATFORM", opengl)
+            for name in list(sys.modules):  # PyOpenGL settles on a platform when it is first imported
+                if name.split(".")[0] == "OpenGL" or name.startswith(("mujoco.egl", "mujoco.osmesa")):
+                    del sys.modules[name]
         else:
             return context_class
     raise RuntimeError(
         "no OpenGL renderer works here. On Debian or Ubuntu `apt-get install libegl1 libgles2` or "
         "`apt-get install libosmesa6` gives one that needs no display; MUJOCO_GL=egl, osmesa or glfw chooses one. "
-        f"Tried: {'; '.join(problems) or 'nothing, as MUJOCO_GL=' + os.environ.get('MUJOCO_GL', '')}"
+        f"Tried: {'; '.join(problems) or f'nothing, as MUJOCO_GL={chosen}'}"
     )
 
 
@@ -237,9 +246,8 @@ def _backends() -> list[str]:
     return ["egl", *window, "osmesa"]
 
 
-def _forget_opengl() -> None:
-    """Undo a failed import: PyOpenGL settles on one platform when it is first imported."""
-    os.environ.pop("PYOPENGL_PLATFORM", None)
-    for name in list(sys.modules):
-        if name.split(".")[0] == "OpenGL" or name.startswith(("mujoco.egl", "mujoco.osmesa")):
-            del sys.modules[name]
+def _restore(variable: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(variable, None)
+    else:
+        os.environ[variable] = value

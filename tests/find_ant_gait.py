@@ -36,11 +36,11 @@ def search(generations: int = 45, population: int = 40, elite: int = 8, seed: in
         best = candidates[np.argsort(-scores)[:elite]]
         mean = 0.2 * mean + 0.8 * best.mean(0)
         std = 0.2 * std + 0.8 * best.std(0) + 0.02 * max(0.0, 1 - generation / 40)
-        print(f"generation {generation}: best {scores.max():.2f}, mean {scores.mean():.2f}", flush=True)  # noqa: T201
+        print(f"generation {generation}: best {scores.max():.2f}, mean {scores.mean():.2f}", flush=True)
     return mean
 
 
 if __name__ == "__main__":
     found = search().round(2)
     around = np.linspace(0, 2 * np.pi, 16, endpoint=False)
-    print(found[:18].reshape(2, 3, 3).tolist(), found[18], score(AntDir(), found[None], around, 1, 200))  # noqa: T201
+    print(found[:18].reshape(2, 3, 3).tolist(), found[18], score(AntDir(), found[None], around, 1, 200))

@@ -21,7 +21,7 @@ SETTINGS = ("--preset", "smoke", "--threads", "1", "--set", "offline_steps=600",
 
 
 def command(out: Path) -> list[str]:
-    return [sys.executable, "-m", "smac_lab.cli", "train", "point-robot", "--out", str(out), *SETTINGS]
+    return [sys.executable, "-m", "smac_lab", "train", "point-robot", "--out", str(out), *SETTINGS]
 
 
 def start(out: Path) -> subprocess.Popen[bytes]:
