@@ -90,7 +90,7 @@ another task. The formula stands with its figure.</dd>
 <dt>95 % interval</dt><dd>percentile bootstrap over seeds: what other seeds might have given. With two or three seeds it
 is no more than their range.</dd>
 </dl>
-{robust}
+
 {sections}
 <section><h2>How it was made</h2>
 {settings}

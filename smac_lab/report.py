@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from smac_lab import plots
 from smac_lab.page import TEMPLATE
-from smac_lab.stats import Interval, gap_closed, interquartile_mean, interval, share_of_range
+from smac_lab.stats import Interval, gap_closed, interval, share_of_range
 
 Array = NDArray[np.float64]
 FOUR = ("offline_context", "online_context", "test", "shift")
@@ -562,7 +562,6 @@ def _page(run: Run) -> str:
         headline=_signed(escape(_headline(run))),
         table=_table(run),
         missing=missing,
-        robust=_robust(run),
         sections=sections,
         losses=_losses(run),
         settings=_settings(run),
@@ -618,28 +617,6 @@ def _table(run: Run) -> str:
     if run.summary["best"] is None:
         under += " The best possible return is not known here, so there is no share of range."
     return _signed(f"{_grid(measures, body)}<p class=caption>{escape(under)}</p>")
-
-
-def _robust(run: Run) -> str:
-    """Interquartile means over tasks: what is left when the best and worst quarter of tasks are set aside."""
-    kinds = [("offline_returns", "offline context"), ("online_returns", "self-collected context")]
-    kinds.append(("test_returns", "held-out tasks"))
-    body = ""
-    for phase, found in run.measurements.items():
-        if not found:
-            continue
-        body += f"<tr><th scope=row>{escape(plots.phase_label(phase))}</th>"
-        for name, _ in kinds:
-            estimate = _estimate([float(interquartile_mean(f[name])) for f in found.values()])
-            body += f"<td><b>{_text(estimate.point)}</b><span>{_bounds(estimate)}</span></td>"
-        body += "</tr>"
-    if not body:
-        return ""
-    return _signed(
-        "<details><summary>The same returns without the best and worst quarter of tasks</summary>"
-        "<p>Interquartile mean over the tasks of each seed, then mean over seeds with its 95 % interval. Where it "
-        f"differs much from the table above, a few tasks decide the means.</p>{_grid(kinds, body)}</details>"
-    )
 
 
 def _grid(kinds: Sequence[Sequence[Any]], body: str) -> str:

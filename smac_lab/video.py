@@ -243,7 +243,7 @@ def _backends() -> list[str]:
     if platform.system() != "Linux":
         return ["glfw"]
     window = ["glfw"] if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") else []
-    return ["egl", *window, "osmesa"]
+    return ["egl", "osmesa", *window]
 
 
 def _restore(variable: str, value: str | None) -> None:
