@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 Preset = Literal["smoke", "cpu", "paper"]
+Behaviour = Literal["expert", "narrow", "broad"]
 Overrides = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="FIELD=VALUE ...")]
 DEMO_FAMILY = "point-robot"
 
@@ -38,6 +39,7 @@ def demo(
 def collect(
     family: Annotated[str, tyro.conf.Positional],
     preset: Preset = "cpu",
+    behaviour: Behaviour | None = None,
     seed: int = 0,
     out: Path | None = None,
     overrides: Overrides = (),
@@ -47,6 +49,7 @@ def collect(
     Args:
         family: point-robot, point-direction, sparse-point-robot, cheetah-vel or ant-dir.
         preset: smoke, cpu or paper.
+        behaviour: how much scripted data betrays the task; default: the preset's own.
         seed: of tasks and data.
         out: folder; default data/<family>-<preset>-<seed>.
         overrides: fields of SMACConfig to change, such as behaviour_on_task=0.1.
@@ -58,7 +61,7 @@ def collect(
     from smac_lab.experiment import versions
     from smac_lab.tasks import make_family
 
-    made, config = make_family(family), configure(family, preset, overrides)
+    made, config = make_family(family), configure(family, preset, behaviour, overrides)
     out = out or Path("data") / f"{family}-{preset}-{seed}"
     if (out / "dataset.json").exists():
         raise ValueError(f"{out} already holds a data set; choose another --out")
@@ -83,6 +86,7 @@ def collect(
 def train(
     family: Annotated[str, tyro.conf.Positional],
     preset: Preset = "cpu",
+    behaviour: Behaviour | None = None,
     seed: tuple[int, ...] = (0,),
     arms: tuple[Literal["frozen", "self-labelled", "oracle"], ...] = ("frozen", "self-labelled", "oracle"),
     data: Path | None = None,
@@ -96,6 +100,7 @@ def train(
     Args:
         family: point-robot, point-direction, sparse-point-robot, cheetah-vel or ant-dir.
         preset: smoke, cpu or paper.
+        behaviour: how much scripted data betrays the task; default: the preset's own.
         seed: seeds, each a run of its own.
         arms: ways of running the self-supervised phase.
         data: data set made by `smac-lab collect` with the same seed; default: make it.
@@ -115,7 +120,7 @@ def train(
     if data is not None and len(seed) != 1:
         raise ValueError(f"--data holds the tasks of one seed, but --seed gives {len(seed)}")
     experiment = Experiment(
-        family, preset, configure(family, preset, overrides), tuple(seed), tuple(arms), data=data and str(data)
+        family, preset, configure(family, preset, behaviour, overrides), tuple(seed), tuple(arms), data=data and str(data)
     )
     summary = run_experiment(out, experiment, workers)
     print(report.print_summary(summary))
@@ -168,7 +173,7 @@ def evaluate(
     wrote(file, "open report.html of the run to see it beside the other arms")
 
 
-def configure(family: str, preset: str, overrides: tuple[str, ...]) -> Any:
+def configure(family: str, preset: str, behaviour: str | None, overrides: tuple[str, ...]) -> Any:
     """The preset with `FIELD=VALUE` overrides applied.
 
     Raises:
@@ -186,7 +191,7 @@ def configure(family: str, preset: str, overrides: tuple[str, ...]) -> Any:
             changes[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             changes[name] = text
-    return dataclasses.replace(SMACConfig.preset(family, preset), **changes)
+    return dataclasses.replace(SMACConfig.preset(family, preset, behaviour), **changes)
 
 
 def wrote(file: Path, next_step: str, *more: Path) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
 PresetName = Literal["smoke", "cpu", "paper"]
-ONLINE_ENCODER = Literal["frozen", "offline", "self-labelled"]
+# Scripted behaviour data by how much it betrays the task: share of episodes that pursue it.
+BEHAVIOURS = {"expert": 1.0, "narrow": 0.5, "broad": 0.0}
 
 
 @dataclass(frozen=True)
@@ -100,21 +101,28 @@ class SMACConfig:
         _check(episodes > 0, "prior_episodes + posterior_episodes", episodes, "at least 1")
 
     @classmethod
-    def preset(cls, family: str, preset: str = "cpu") -> SMACConfig:
+    def preset(cls, family: str, preset: str = "cpu", behaviour: str | None = None) -> SMACConfig:
         """The configuration for a named task family.
 
         Args:
             family: a name known to `make_family`.
             preset: "smoke" (seconds, shows that everything runs), "cpu" (two cores) or "paper".
+            behaviour: "expert", "narrow" or "broad" scripted data, for families that have a controller;
+                default: the preset's own.
 
         Raises:
-            ValueError: unknown family or preset.
+            ValueError: unknown family, preset or behaviour.
         """
         if family not in PRESETS:
             raise ValueError(f"no presets for task family {family!r}; known: {', '.join(PRESETS)}")
         if preset not in get_args(PresetName):
             raise ValueError(f"unknown preset {preset!r}; known presets: {', '.join(get_args(PresetName))}")
-        return cls(**PRESETS[family][preset])
+        fields = dict(PRESETS[family][preset])
+        if behaviour is not None:
+            if behaviour not in BEHAVIOURS:
+                raise ValueError(f"unknown behaviour {behaviour!r}; known: {', '.join(BEHAVIOURS)}")
+            fields["behaviour_on_task"] = BEHAVIOURS[behaviour]
+        return cls(**fields)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, as JSON can hold them."""
@@ -148,7 +156,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 _SMALL = {"encoder_hidden": (64, 64), "decoder_hidden": (64, 64), "actor_hidden": (64, 64), "critic_hidden": (64, 64)}
 _POINT_CPU: dict[str, Any] = {
     **_SMALL,
-    "behaviour_on_task": 0.5,
+    "behaviour_on_task": BEHAVIOURS["narrow"],
     "discount": 0.9,  # episodes of 20 steps
     "awac_lambda": 0.5,  # of the order of the advantages there; at 100 the offline phase would be cloning
     "kl_weight": 0.003,  # rewards within 1 of each other: at 0.1 the posterior collapses
@@ -205,7 +213,11 @@ _BODY_CPU: dict[str, Any] = {
 }
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     **{
-        name: {"smoke": {**_SMOKE, "behaviour_on_task": 0.5}, "cpu": _POINT_CPU, "paper": {"behaviour_on_task": 0.5}}
+        name: {
+            "smoke": {**_SMOKE, "behaviour_on_task": BEHAVIOURS["narrow"]},
+            "cpu": _POINT_CPU,
+            "paper": {"behaviour_on_task": BEHAVIOURS["narrow"]},
+        }
         for name in ("point-robot", "point-direction", "sparse-point-robot")
     },
     "cheetah-vel": {"smoke": _SMOKE, "cpu": _BODY_CPU, "paper": {"n_test_tasks": 30, "online_iterations": 51}},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -266,6 +266,8 @@ class TaskEnv(gym.Env[Array, Array]):
         **family_options: passed on to `make_family` when `family` is a name.
     """
 
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}  # type: ignore[misc]
+
     def __init__(
         self,
         family: TaskFamily | str,
@@ -281,7 +283,7 @@ class TaskEnv(gym.Env[Array, Array]):
             family = make_family(family, **family_options)
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(1 / family.control_dt))}
+        self.metadata = {**self.metadata, "render_fps": max(1, round(1 / family.control_dt))}
         self.family = family
         self.render_mode = render_mode
         self.observation_space, self.action_space = _spaces(family)
