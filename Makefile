@@ -23,6 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	    echo "smac_lab needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." \
 	         "Name another: make setup PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --upgrade 'pip>=25'  # the resolver of Debian 12's pip 23.0 takes many minutes
 	$(BIN)/python -m pip install --editable '.[dev]' --constraint constraints.txt
 	@touch $@
 

@@ -47,7 +47,7 @@ def evaluate(
         seed: of simulations and draws.
         repeats, exploration_episodes: defaults from the agent's config (4 and 2).
         deterministic: act with the mean action.
-        num_threads: physics threads, 0 for all processors.
+        num_threads: physics threads, 0 for as many as PyTorch uses.
     """
     repeats = agent.config.repeats if repeats is None else repeats
     n_explore = agent.config.exploration_episodes if exploration_episodes is None else exploration_episodes

@@ -211,6 +211,8 @@ _BODY_CPU: dict[str, Any] = {
     "posterior_episodes": 1,
     "online_context": "episodes",
 }
+# A scripted walk stands in for the paper's trained behaviour policy; with more noise the ant falls.
+_ANT_DATA: dict[str, Any] = {"behaviour_on_task": BEHAVIOURS["narrow"], "behaviour_noise": 0.2}
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     **{
         name: {
@@ -221,5 +223,5 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         for name in ("point-robot", "point-direction", "sparse-point-robot")
     },
     "cheetah-vel": {"smoke": _SMOKE, "cpu": _BODY_CPU, "paper": {"n_test_tasks": 30, "online_iterations": 51}},
-    "ant-dir": {"smoke": _SMOKE, "cpu": _BODY_CPU, "paper": {}},
+    "ant-dir": {"smoke": {**_SMOKE, **_ANT_DATA}, "cpu": {**_BODY_CPU, **_ANT_DATA, "n_test_tasks": 20}, "paper": _ANT_DATA},
 }

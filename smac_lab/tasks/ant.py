@@ -16,8 +16,8 @@ class AntDir(MujocoFamily):
     """Run along direction t ~ U(0, 2 pi).
 
     Reward: v_xy . (cos t, sin t) - 0.5 |a|^2 - 5e-4 |clip(cfrc_ext, -1, 1)|^2 + 1. An episode ends when the
-    state is not finite or the torso's height leaves [0.2, 1.0] m. Contact forces are those of the new state
-    (`mj_forward`); gymnasium's Ant reads those of the last Runge-Kutta stage instead.
+    state is not finite or the torso's height leaves [0.2, 1.0] m. Velocity is the displacement of qpos, and contact
+    forces are those of the new state (`mj_forward`); gymnasium's Ant reads both a substep late.
     """
 
     name: ClassVar[str] = "ant-dir"

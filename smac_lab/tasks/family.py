@@ -160,13 +160,10 @@ class TaskFamily:
             obs_dim = simulation.observe().shape[1]
             if obs_dim != self.obs_dim:
                 raise ValueError(f"{self.name}: observe() gives {obs_dim} numbers, but obs_dim is {self.obs_dim}")
-            result = simulation.step(np.zeros((1, self.action_dim)))
-            if result.features.ndim != 2 or result.rewards.shape != (1,):
-                raise ValueError(
-                    f"{self.name}: measure() must give (n, feature_dim) and reward() (n,), got shapes "
-                    f"{result.features.shape} and {np.shape(result.rewards)} for n=1"
-                )
-            feature_dim = result.features.shape[1]
+            features = simulation.step(np.zeros((1, self.action_dim))).features
+            if features.ndim != 2:
+                raise ValueError(f"{self.name}: measure() must give (n, feature_dim), got {features.shape} for n=1")
+            feature_dim = features.shape[1]
             context_dim = obs_dim + self.action_dim + 1 + (obs_dim if self.context_includes_next else 0)
             self.__dict__["_spec"] = FamilySpec(
                 self.name, obs_dim, self.action_dim, self.task_dim, feature_dim, context_dim, self.horizon

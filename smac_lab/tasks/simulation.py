@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -35,7 +36,7 @@ class Simulation:
     Args:
         family: what to simulate.
         tasks: task parameters, `(n, task_dim)`.
-        num_threads: physics threads, 0 for all processors.
+        num_threads: physics threads, 0 for as many as PyTorch uses.
         rewards: False for reward-free interaction: the family's reward is never called and every reward is
             NaN, so that a leak cannot pass unseen.
     """
@@ -73,7 +74,10 @@ class Simulation:
 
         # Copies, as a family may return views of the live state.
         features = np.array(family.measure(before, actions, state), np.float64)
-        rewards = family.reward(features, actions, self.tasks) if self.rewards else np.full(len(self.tasks), np.nan)
+        n = len(self.tasks)
+        rewards = np.asarray(family.reward(features, actions, self.tasks)) if self.rewards else np.full(n, np.nan)
+        if rewards.shape != (n,):
+            raise ValueError(f"{family.name}: reward() must give ({n},), one number a simulation, got {rewards.shape}")
         return StepResult(self.observe(), features, rewards, family.terminated(state) | diverged, diverged)
 
     def _recover(self, ids: NDArray[np.intp]) -> None:
@@ -126,7 +130,7 @@ class _MujocoEngine:
         from mujoco.batch import Batch
 
         self.family = family
-        self.batch = Batch(family.model, nsim=n, nthread=num_threads)
+        self.batch = Batch(family.model, nsim=n, nthread=num_threads or torch.get_num_threads())
         names = dict.fromkeys((*self.settable, *family.state_fields))
         self.state = SimpleNamespace(**{name: self.batch.bind(name) for name in names})
         self._control = self.batch.bind("ctrl")
@@ -178,7 +182,7 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
     Args:
         family: task family.
         tasks: one task a simulation.
-        num_threads: physics threads, 0 for all processors.
+        num_threads: physics threads, 0 for as many as PyTorch uses.
         rewards: False makes every reward NaN without computing it.
 
     Raises:
@@ -283,7 +287,7 @@ class TaskEnv(gym.Env[Array, Array]):
             family = make_family(family, **family_options)
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
-        self.metadata = {**self.metadata, "render_fps": max(1, round(1 / family.control_dt))}
+        vars(self)["metadata"] = {**self.metadata, "render_fps": max(1, round(1 / family.control_dt))}
         self.family = family
         self.render_mode = render_mode
         self.observation_space, self.action_space = _spaces(family)
