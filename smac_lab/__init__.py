@@ -13,5 +13,30 @@ from smac_lab.tasks import TaskFamily, Tasks, make_family
 from smac_lab.training import train_offline, train_self_supervised
 
 __version__ = "0.1.0"
+__all__ = [
+    "MLP",
+    "SMAC",
+    "Batch",
+    "CheckpointError",
+    "Evaluation",
+    "Gaussian",
+    "Noise",
+    "Run",
+    "SMACConfig",
+    "Shift",
+    "TaskFamily",
+    "Tasks",
+    "TransitionBuffer",
+    "collect_behaviour",
+    "evaluate",
+    "load",
+    "make_family",
+    "measure_shift",
+    "rollout",
+    "save",
+    "tasks",
+    "train_offline",
+    "train_self_supervised",
+]
 
 tasks.register_envs()

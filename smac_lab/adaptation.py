@@ -80,15 +80,12 @@ def evaluate(
 
 def context_of(agent: SMAC, episodes: Episodes) -> Tensor:
     """Episodes as context of the agent's encoder, `(simulation, time, context_dim)`."""
-    like = {"dtype": torch.get_default_dtype(), "device": agent.device}
-    next_observations = None
-    if agent.spec.context_dim > agent.spec.obs_dim + agent.spec.action_dim + 1:
-        next_observations = torch.as_tensor(episodes.next_observations, **like)
+    includes_next = agent.spec.context_dim > agent.spec.obs_dim + agent.spec.action_dim + 1
     return make_context(
-        torch.as_tensor(episodes.observations, **like),
-        torch.as_tensor(episodes.actions, **like),
-        torch.as_tensor(episodes.rewards, **like),
-        next_observations,
+        agent.tensor(episodes.observations),
+        agent.tensor(episodes.actions),
+        agent.tensor(episodes.rewards),
+        agent.tensor(episodes.next_observations) if includes_next else None,
     )
 
 

@@ -243,6 +243,10 @@ class SMAC:
         zeros = torch.zeros(tasks, self.config.z_dim, device=self.device)
         return Gaussian(zeros, torch.ones_like(zeros))
 
+    def tensor(self, values: Any) -> Tensor:
+        """Numbers as the agent's networks take them: default dtype, on its device."""
+        return torch.as_tensor(values, dtype=torch.get_default_dtype(), device=self.device)
+
     @torch.inference_mode()
     def act(
         self,
@@ -252,8 +256,7 @@ class SMAC:
         generator: torch.Generator | None = None,
     ) -> np.ndarray:
         """Actions in [-1, 1] for `observations`, `(..., obs_dim)`, and z, `(..., z_dim)`, as a numpy array."""
-        like = {"dtype": torch.get_default_dtype(), "device": self.device}
-        mean, log_std = self.actor(torch.as_tensor(observations, **like), torch.as_tensor(z, **like))
+        mean, log_std = self.actor(self.tensor(observations), self.tensor(z))
         if deterministic:
             return torch.tanh(mean).cpu().numpy()
         noise = torch.randn(mean.shape, generator=generator or self.generator, device=self.device)

@@ -1,8 +1,8 @@
 """Saving and resuming, exact to the bit: immutable step folders, append-only buffer shards, nothing pickled.
 
-    path/latest.json                 names the newest step; swapped by one `os.replace`
-    path/step_000000120/             agent.safetensors, state.json (config, progress, hashes); never changed
-    path/buffer/<hash>.safetensors   runs of buffer rows; never rewritten
+path/latest.json                 names the newest step; swapped by one `os.replace`
+path/step_000000120/             agent.safetensors, state.json (config, progress, hashes); never changed
+path/buffer/<hash>.safetensors   runs of buffer rows; never rewritten
 """
 
 from __future__ import annotations
@@ -235,4 +235,3 @@ def _free_name(path: Path, name: str) -> str:
 def _qualified(thing: Any) -> str:
     name = getattr(thing, "__qualname__", type(thing).__qualname__)
     return f"{getattr(thing, '__module__', type(thing).__module__)}.{name}"
-

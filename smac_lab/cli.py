@@ -120,7 +120,12 @@ def train(
     if data is not None and len(seed) != 1:
         raise ValueError(f"--data holds the tasks of one seed, but --seed gives {len(seed)}")
     experiment = Experiment(
-        family, preset, configure(family, preset, behaviour, overrides), tuple(seed), tuple(arms), data=data and str(data)
+        family,
+        preset,
+        configure(family, preset, behaviour, overrides),
+        tuple(seed),
+        tuple(arms),
+        data=None if data is None else str(data),
     )
     summary = run_experiment(out, experiment, workers)
     print(report.print_summary(summary))

@@ -223,5 +223,9 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         for name in ("point-robot", "point-direction", "sparse-point-robot")
     },
     "cheetah-vel": {"smoke": _SMOKE, "cpu": _BODY_CPU, "paper": {"n_test_tasks": 30, "online_iterations": 51}},
-    "ant-dir": {"smoke": {**_SMOKE, **_ANT_DATA}, "cpu": {**_BODY_CPU, **_ANT_DATA, "n_test_tasks": 20}, "paper": _ANT_DATA},
+    "ant-dir": {
+        "smoke": {**_SMOKE, **_ANT_DATA},
+        "cpu": {**_BODY_CPU, **_ANT_DATA, "n_test_tasks": 20},
+        "paper": _ANT_DATA,
+    },
 }

@@ -11,7 +11,7 @@ from torch import Tensor
 from smac_lab.adaptation import context_of, evaluate
 from smac_lab.agent import SMAC
 from smac_lab.data.buffer import TransitionBuffer
-from smac_lab.data.collect import Episodes, near_random_policy, rollout
+from smac_lab.data.collect import Episodes, Policy, near_random_policy, rollout
 from smac_lab.encoder import Gaussian
 from smac_lab.tasks.family import TaskFamily, Tasks
 
@@ -56,7 +56,7 @@ def diagnose(
     def return_given(context: Tensor) -> float:
         return float(act(agent.infer_posterior(context)).returns.mean())
 
-    def explore(policy_of_episode: list) -> Tensor:
+    def explore(policy_of_episode: list[Policy]) -> Tensor:
         runs = [rollout(policy, env, seed=seed + 1_009 * (i + 1)) for i, policy in enumerate(policy_of_episode)]
         return torch.cat([context_of(agent, run) for run in runs], dim=1)
 
@@ -86,24 +86,20 @@ def diagnose(
             return_given(seen.gather(1, some.unsqueeze(-1).expand(-1, -1, seen.shape[-1]))),
             unit,
         ),
-        Finding(
-            "exploration", "context from new near-random episodes instead of z ~ p(z)", return_given(random), unit
-        ),
+        Finding("exploration", "context from new near-random episodes instead of z ~ p(z)", return_given(random), unit),
         Finding("posterior", "context from episodes that already pursue the task", return_given(informed), unit),
     ]
     acted = act(offline)
-    return [
-        *findings,
-        *_label_errors(agent, family, tasks, buffer, acted, generator),
-        Finding("critic", "correlation of Q with the discounted return from there", _q_correlation(agent, acted, offline), "r"),
-    ]  # fmt: skip
+    findings += _label_errors(agent, family, tasks, buffer, acted, generator)
+    correlation = _q_correlation(agent, acted, offline)
+    findings.append(Finding("critic", "correlation of Q with the discounted return from there", correlation, "r"))
+    return findings
 
 
 def _label_errors(
     agent: SMAC, family: TaskFamily, tasks: Tasks, buffer: TransitionBuffer, acted: Episodes, generator: torch.Generator
 ) -> list[Finding]:
     """Root mean squared error of decoded rewards, z_label ~ q(.|offline context) as in the phase itself."""
-    like = {"dtype": torch.get_default_dtype(), "device": agent.device}
     labeller = agent.labeller or agent.parts
     task = torch.arange(len(tasks))
     size = min(256, int(buffer.counts.min()))
@@ -117,10 +113,10 @@ def _label_errors(
     offline = buffer.sample(task, size, generator, "offline")
     on_offline = labels(task, offline.observations, offline.actions) - offline.rewards
     ids = torch.arange(len(tasks)).repeat_interleave(len(acted.rewards) // len(tasks))
-    decoded = labels(ids, torch.as_tensor(acted.observations, **like), torch.as_tensor(acted.actions, **like))
-    on_policy = decoded - torch.as_tensor(acted.rewards, **like)
+    decoded = labels(ids, agent.tensor(acted.observations), agent.tensor(acted.actions))
+    on_policy = decoded - agent.tensor(acted.rewards)
     rms = lambda error: float(error.square().mean().sqrt())  # noqa: E731
-    spread = float(torch.as_tensor(acted.rewards, **like).std())
+    spread = float(agent.tensor(acted.rewards).std())
     return [
         Finding("labels", "error of decoded rewards on offline transitions", rms(on_offline), "reward, rms"),
         Finding("labels", "error of decoded rewards where the policy goes", rms(on_policy), "reward, rms"),
@@ -130,7 +126,6 @@ def _label_errors(
 
 def _q_correlation(agent: SMAC, acted: Episodes, posterior: Gaussian) -> float:
     """Pearson correlation of min_k Q_k(s_t, a_t, z) with sum_k gamma^k r_(t+k), over the first half of episodes."""
-    like = {"dtype": torch.get_default_dtype(), "device": agent.device}
     rewards = acted.rewards
     to_go = np.zeros_like(rewards)
     running = np.zeros(len(rewards))
@@ -138,7 +133,7 @@ def _q_correlation(agent: SMAC, acted: Episodes, posterior: Gaussian) -> float:
         running = rewards[:, t] + agent.discount * running * ~acted.terminations[:, t]
         to_go[:, t] = running
     half = rewards.shape[1] // 2
-    observations, actions = (torch.as_tensor(x[:, :half], **like) for x in (acted.observations, acted.actions))
+    observations, actions = (agent.tensor(x[:, :half]) for x in (acted.observations, acted.actions))
     z = posterior.mean.unsqueeze(1).expand(-1, half, -1)
     values = agent.critics(observations, actions, z).amin(0).cpu().numpy()
     return float(np.corrcoef(values.ravel(), to_go[:, :half].ravel())[0, 1])

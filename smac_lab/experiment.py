@@ -1,7 +1,7 @@
 """A whole experiment on disk: data, offline phase, every arm of the self-supervised phase, measurements; resumable.
 
-    runs/<name>/config.json  summary.json  report.html
-    runs/<name>/seed_<k>/<offline | arm>/checkpoint/  metrics.csv  events.out.tfevents.*  measurement.npz
+runs/<name>/config.json  summary.json  report.html
+runs/<name>/seed_<k>/<offline | arm>/checkpoint/  metrics.csv  events.out.tfevents.*  measurement.npz
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +24,18 @@ import numpy as np
 import torch
 
 from smac_lab import checkpoint
-from smac_lab.adaptation import evaluate
 from smac_lab.agent import SMAC
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
-from smac_lab.data.collect import Episodes, collect_behaviour, rollout
+from smac_lab.data.collect import collect_behaviour
 from smac_lab.data.storage import StorageError, load_dataset, read_json, replace_text
-from smac_lab.encoder import kl_to_prior
-from smac_lab.shift import Shift, measure_shift
+from smac_lab.measurement import measure, references, save_measurement, summarise
 from smac_lab.tasks import make_family
 from smac_lab.tasks.family import Array, TaskFamily, Tasks
 from smac_lab.training import Metrics, train_offline, train_self_supervised
 
 ARMS = ("frozen", "self-labelled", "oracle")
 DEFAULT_ARM = "self-labelled"
-SHOWN_TASKS = 24  # tasks whose episodes are kept for pictures
 Tick = Callable[[str, int, int], None]  # (what is being done, done, total), in updates
 
 
@@ -107,7 +105,9 @@ def open_run(folder: Path, experiment: Experiment) -> None:
         fields = set(record["config"]) | set(stored["config"])
         changed += [k for k in sorted(fields) if record["config"].get(k) != stored["config"].get(k)]
     if changed:
-        raise StorageError(f"{folder} holds another experiment (it differs in {', '.join(changed)}); choose another --out")
+        raise StorageError(
+            f"{folder} holds another experiment (it differs in {', '.join(changed)}); choose another --out"
+        )
 
 
 def run_seed(folder: Path, experiment: Experiment, seed: int, tick: Tick = lambda *_: None) -> None:
@@ -125,7 +125,7 @@ def run_seed(folder: Path, experiment: Experiment, seed: int, tick: Tick = lambd
         return buffer
 
     phase = _Phase(here / "offline", family, train, test, seed, experiment)
-    phase.run(lambda: (SMAC(config, family.spec, seed=seed), data()), False, lambda d, t: tick("offline", d, t))
+    phase.run(lambda: (SMAC(config, family.spec, seed=seed), data()), False, partial(tick, "offline"))
     for arm in experiment.arms:
         encoder = "self-labelled" if arm == "self-labelled" else config.online_encoder
         arm_config = dataclasses.replace(config, online_encoder=encoder if arm != "frozen" else "frozen")
@@ -137,15 +137,13 @@ def run_seed(folder: Path, experiment: Experiment, seed: int, tick: Tick = lambd
             return run.agent, run.buffer
 
         phase = _Phase(here / arm, family, train, test, seed, experiment)
-        phase.run(start, arm, lambda d, t, arm=arm: tick(arm, d, t))
+        phase.run(start, arm, partial(tick, arm))
 
 
 class _Phase:
     """One phase of one seed in its folder: train, measure, save, log; resumable at every save."""
 
-    def __init__(
-        self, folder: Path, family: TaskFamily, train: Tasks, test: Tasks, seed: int, experiment: Experiment
-    ):
+    def __init__(self, folder: Path, family: TaskFamily, train: Tasks, test: Tasks, seed: int, experiment: Experiment):
         self.folder, self.family, self.train, self.test, self.seed = folder, family, train, test, seed
         self.experiment = experiment
 
@@ -200,91 +198,20 @@ class _Phase:
         return train_offline(agent, buffer, steps=remaining, log_every=max(1, save_every // 2))
 
 
-# -- measuring -------------------------------------------------------------------------------------------
-def measure(
-    agent: SMAC, family: TaskFamily, train: Tasks, test: Tasks, buffer: TransitionBuffer, seed: int
-) -> dict[str, Array]:
-    """Everything that a report says of an agent, as arrays; see the README for the names."""
-    shift = measure_shift(agent, family, train, buffer, seed=seed)
-    held_out = evaluate(agent, family, test, seed=seed + 500_009)
-    shown, repeats = np.arange(min(SHOWN_TASKS, len(train))), agent.config.repeats
-    return {
-        "tasks": train.values,
-        "test_tasks": test.values,
-        **_posteriors(shift),
-        "kl_online_offline": shift.kl_online_offline,
-        "kl_online_prior": kl_to_prior(shift.online).mean(1).cpu().numpy(),
-        "kl_offline_prior": kl_to_prior(shift.offline).mean(1).cpu().numpy(),
-        "offline_returns": shift.offline_returns,
-        "online_returns": shift.online_returns,
-        "test_returns": held_out.final_returns,
-        "shift": np.float64(shift.normalised),
-        "shift_median": np.float64(shift.normalised_median),
-        "shown_tasks": train.values[shown],
-        "observations": shift.online_episodes.observations[shown * repeats],
-        "features": shift.online_episodes.features[shown * repeats],
-        "offline_observations": shift.offline_episodes.observations[shown * repeats],
-        "offline_features": shift.offline_episodes.features[shown * repeats],
-        **_task_errors(family, train.repeat(repeats), shift),
-    }
-
-
-def summarise(found: dict[str, Array]) -> Metrics:
-    """The scalars of `measure` that are followed over a phase."""
-    metrics = {
-        "offline_context_return": float(found["offline_returns"].mean()),
-        "online_context_return": float(found["online_returns"].mean()),
-        "test_return": float(found["test_returns"].mean()),
-        "shift": float(found["shift"]),
-        "kl_online_offline": float(found["kl_online_offline"].mean()),
-    }
-    return metrics | {k: float(found[k]) for k in found if k.startswith("velocity_error")}
-
-
-def _posteriors(shift: Shift) -> dict[str, Array]:
-    named = {"offline": shift.offline, "online": shift.online}
-    return {f"{k}_{field}": getattr(q, field).cpu().numpy() for k, q in named.items() for field in ("mean", "std")}
-
-
-def _task_errors(family: TaskFamily, tasks: Tasks, shift: Shift) -> dict[str, Array]:
-    def error(episodes: Episodes) -> Array | None:
-        steps = [family.velocity_error(episodes.features[:, t], tasks.values) for t in range(family.horizon)]
-        return None if steps[0] is None else np.float64(np.mean(steps))  # type: ignore[return-value]
-
-    errors = {"velocity_error_offline": error(shift.offline_episodes), "velocity_error_online": error(shift.online_episodes)}
-    return {name: value for name, value in errors.items() if value is not None}
-
-
-def save_measurement(file: Path, found: dict[str, Array]) -> None:
-    """Write `measure`'s arrays atomically as an uncompressed npz."""
-    partial = file.with_name(f".partial_{os.getpid()}.npz")
-    np.savez(partial, **found)
-    os.replace(partial, file)
-
-
-def references(family: TaskFamily, tasks: Tasks, buffer: TransitionBuffer | None, seed: int = 0) -> dict[str, float | None]:
-    """Mean returns to compare with: a uniformly random policy, the family's controller, the behaviour data."""
-    env = family.batch_env(tasks.repeat(4))
-    rng = np.random.default_rng(seed)
-    random = rollout(lambda o: rng.uniform(-1.0, 1.0, (len(o), family.action_dim)), env, seed=seed)
-    best = None
-    if family.controller(np.zeros((1, family.obs_dim)), tasks.values[:1]) is not None:
-        best = float(rollout(lambda o: family.controller(o, env.tasks.values), env, seed=seed).returns.mean())  # type: ignore[arg-type, return-value]
-    behaviour = None
-    if buffer is not None:
-        offline = buffer.rewards[buffer.source == 0]
-        behaviour = float(offline.mean()) * family.horizon
-    return {"random": float(random.returns.mean()), "best": best, "behaviour": behaviour}
-
-
 # -- summary ---------------------------------------------------------------------------------------------
-def write_summary(folder: Path, experiment: Experiment, seconds: dict[str, float] | None = None) -> dict[str, Any]:
-    """Gather all seeds' measurements into `summary.json`."""
+def write_summary(
+    folder: Path, experiment: Experiment, seconds: dict[str, float] | None = None, threads: int | None = None
+) -> dict[str, Any]:
+    """Gather all seeds' measurements into `summary.json`.
+
+    Args:
+        folder, experiment: a finished run.
+        seconds: wall times to record beside those of the phases.
+        threads: threads of each seed's process; default this process's.
+    """
     family = make_family(experiment.family)
     found: dict[str, list[dict[str, Array]]] = {
-        phase: [
-            dict(np.load(folder / f"seed_{seed}" / phase / "measurement.npz")) for seed in experiment.seeds
-        ]
+        phase: [dict(np.load(folder / f"seed_{seed}" / phase / "measurement.npz")) for seed in experiment.seeds]
         for phase in ("offline", *experiment.arms)
     }
 
@@ -302,7 +229,7 @@ def write_summary(folder: Path, experiment: Experiment, seconds: dict[str, float
         train, _ = family.split(experiment.config.n_train_tasks, experiment.config.n_test_tasks, seed)
         stored = checkpoint.load(folder / f"seed_{seed}" / "offline" / "checkpoint").buffer
         known.append(references(family, train, stored, seed))
-    mean = {k: None if known[0][k] is None else float(np.mean([r[k] for r in known])) for k in known[0]}  # type: ignore[misc]
+    mean = {k: None if known[0][k] is None else float(np.mean([r[k] for r in known])) for k in known[0]}
     summary = {
         "family": experiment.family,
         "preset": experiment.preset,
@@ -316,7 +243,7 @@ def write_summary(folder: Path, experiment: Experiment, seconds: dict[str, float
         "versions": versions(),
         "commit": commit(),
         "device": _device_name(experiment.config),
-        "threads": torch.get_num_threads(),
+        "threads": threads or torch.get_num_threads(),
     }
     replace_text(folder / "summary.json", json.dumps(summary, indent=1))
     return summary
@@ -381,12 +308,12 @@ class MetricLog:
         for name, value in metrics.items():
             self.writer.add_scalar(name, value, step)
         names = list(dict.fromkeys(name for row in self.rows for name in row))
-        partial = self.file.with_name(f".partial_{self.file.name}_{os.getpid()}")
-        with partial.open("w", newline="") as stream:
+        scratch = self.file.with_name(f".partial_{self.file.name}_{os.getpid()}")
+        with scratch.open("w", newline="") as stream:
             table = csv.DictWriter(stream, names, restval="")
             table.writeheader()
             table.writerows(self.rows)
-        os.replace(partial, self.file)
+        os.replace(scratch, self.file)
 
     def __enter__(self) -> MetricLog:
         return self
@@ -396,7 +323,9 @@ class MetricLog:
 
 
 # -- many seeds ------------------------------------------------------------------------------------------
-def run_experiment(folder: Path, experiment: Experiment, workers: int | None = None, quiet: bool = False) -> dict[str, Any]:
+def run_experiment(
+    folder: Path, experiment: Experiment, workers: int | None = None, quiet: bool = False
+) -> dict[str, Any]:
     """Run all seeds, several in processes of their own, with one progress bar each; then write the summary.
 
     Args:
@@ -411,24 +340,26 @@ def run_experiment(folder: Path, experiment: Experiment, workers: int | None = N
     began = time.monotonic()
     open_run(folder, experiment)
     workers = min(workers or len(experiment.seeds), len(experiment.seeds))
+    threads = torch.get_num_threads() if workers == 1 else max(1, (os.cpu_count() or 1) // workers)
     with _progress_bars(experiment, quiet) as tick:
         if workers == 1:
             for seed in experiment.seeds:
-                run_seed(folder, experiment, seed, lambda *what, seed=seed: tick(seed, *what))
+                run_seed(folder, experiment, seed, partial(tick, seed))
         else:
-            _run_in_processes(folder, experiment, workers, tick)
+            _run_in_processes(folder, experiment, workers, threads, tick)
     previous = read_json(folder / "summary.json")["seconds"] if (folder / "summary.json").exists() else {}
     total = previous.get("total", 0.0) + time.monotonic() - began
-    return write_summary(folder, experiment, {"total": total})
+    return write_summary(folder, experiment, {"total": total}, threads)
 
 
-def _run_in_processes(folder: Path, experiment: Experiment, workers: int, tick: Callable[..., None]) -> None:
+def _run_in_processes(
+    folder: Path, experiment: Experiment, workers: int, threads: int, tick: Callable[..., None]
+) -> None:
     import multiprocessing
     import queue
     from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 
     context = multiprocessing.get_context("spawn")
-    threads = max(1, (os.cpu_count() or 1) // workers)
     with context.Manager() as manager:
         ticks = manager.Queue()
         with ProcessPoolExecutor(workers, mp_context=context) as pool:

@@ -36,7 +36,7 @@ class MLP(nn.Sequential):
 
 
 class EnsembleMLP(nn.Module):
-    """`members` independent MLPs evaluated in one batched product a layer, `(..., in_dim) -> (members, ..., out_dim)`."""
+    """Independent MLPs, evaluated together in one batched product a layer."""
 
     def __init__(self, members: int, in_dim: int, hidden: Sequence[int], out_dim: int):
         super().__init__()
@@ -48,6 +48,7 @@ class EnsembleMLP(nn.Module):
             self.biases.append(nn.Parameter(torch.empty(members, 1, n_out).uniform_(-bound, bound)))
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Every member's output for the same inputs, `(..., in_dim)` to `(members, ..., out_dim)`."""
         members = self.biases[0].shape[0]
         hidden = inputs.reshape(1, -1, inputs.shape[-1]).expand(members, -1, -1)
         last = len(self.weights) - 1

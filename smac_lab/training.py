@@ -139,9 +139,8 @@ def self_collect(agent: SMAC, buffer: TransitionBuffer, family: TaskFamily, task
     rewards = episodes.rewards
     if not oracle:
         label_context = buffer.sample_context(simulated, c.label_context_size, generator, "offline")
-        like = {"dtype": torch.get_default_dtype(), "device": agent.device}
-        observations = torch.as_tensor(episodes.observations, **like)
-        labels = agent.label(label_context, observations, torch.as_tensor(episodes.actions, **like))
+        observations, actions = agent.tensor(episodes.observations), agent.tensor(episodes.actions)
+        labels = agent.label(label_context, observations, actions)
         rewards = labels.cpu().numpy()
         episodes = episodes._replace(rewards=rewards)
     for row, task in enumerate(simulated.tolist()):

@@ -26,7 +26,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run("collect", "cheetah-vel", "--preset", "smoke", "--out", folder / "data")
     assert done.returncode == 0, done.stderr
     assert "next: smac-lab train cheetah-vel" in done.stdout
-    done = run("train", "cheetah-vel", "--preset", "smoke", "--threads", "1", "--data", folder / "data", "--out", folder / "run")
+    done = run(
+        "train",
+        "cheetah-vel",
+        "--preset",
+        "smoke",
+        "--threads",
+        "1",
+        "--data",
+        folder / "data",
+        "--out",
+        folder / "run",
+    )
     assert done.returncode == 0, done.stderr
     assert "wrote" in done.stdout
     return folder

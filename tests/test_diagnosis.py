@@ -33,13 +33,13 @@ def test_label_errors_vanish_with_a_perfect_decoder(problem: Problem) -> None:
     from torch import nn
 
     class Goal(nn.Module):
-        """Least squares for the goal from |s' - g| = -r, exact for noise-free rewards: |s'|^2 - r^2 = 2 s'.g - |g|^2."""
+        """Least squares for the goal g from |s' - g| = -r, exact as |s'|^2 - r^2 = 2 s'.g - |g|^2."""
 
         def forward(self, context: torch.Tensor) -> lab.Gaussian:
             s, a, r = context[..., :2].double(), context[..., 2:4].double(), context[..., 4:].double()
             p = s + 0.1 * a
             left = torch.cat([2 * p, -torch.ones_like(r)], -1)
-            right = (p.square().sum(-1, keepdim=True) - r.square())
+            right = p.square().sum(-1, keepdim=True) - r.square()
             goal = torch.linalg.lstsq(left, right).solution[:, :2, 0].float()
             mean = torch.cat([goal, torch.zeros(len(goal), problem.config.z_dim - 2)], -1)
             return lab.Gaussian(mean, torch.full_like(mean, 1e-3))
@@ -49,6 +49,8 @@ def test_label_errors_vanish_with_a_perfect_decoder(problem: Problem) -> None:
             return -(o + 0.1 * a - z[..., :2]).norm(dim=-1)
 
     agent = problem.agent(encoder=Goal(), reward_decoder=Distance())
-    errors = [f.value for f in diagnose(agent, problem.family, problem.train, problem.buffer) if "error" in f.experiment]
+    errors = [
+        f.value for f in diagnose(agent, problem.family, problem.train, problem.buffer) if "error" in f.experiment
+    ]
     assert len(errors) == 2
     assert max(errors) < 1e-2

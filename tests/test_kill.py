@@ -17,7 +17,16 @@ import smac_lab as lab
 from smac_lab.experiment import ARMS
 
 PHASES = ("offline", *ARMS)
-SETTINGS = ("--preset", "smoke", "--threads", "1", "--set", "offline_steps=600", "online_iterations=6", "online_updates=60")
+SETTINGS = (
+    "--preset",
+    "smoke",
+    "--threads",
+    "1",
+    "--set",
+    "offline_steps=600",
+    "online_iterations=6",
+    "online_updates=60",
+)
 
 
 def command(out: Path) -> list[str]:

@@ -74,11 +74,9 @@ def rollout(policy: Policy, env: BatchEnv, seed: int | None = None) -> Episodes:
         action = policy(observation)
         observations[:, t], actions[:, t] = observation, action
         observation, rewards[:, t], terminations[:, t], truncations[:, t], info = env.step(action)
-        next_observations[:, t] = info["final_obs"] if "final_obs" in info else observation
+        next_observations[:, t] = info.get("final_obs", observation)
         features[:, t], valid[:, t] = info["features"], ~info["diverged"]
-    return Episodes(
-        observations, actions, rewards, next_observations, terminations, truncations, features, valid
-    )
+    return Episodes(observations, actions, rewards, next_observations, terminations, truncations, features, valid)
 
 
 def scripted_policy(family: TaskFamily, pursued: Tasks, noise: float, rng: np.random.Generator) -> Policy:

@@ -1,0 +1,99 @@
+"""What is measured of an agent for the record: shift, returns, and episodes to look at."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from smac_lab.adaptation import evaluate
+from smac_lab.agent import SMAC
+from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.data.collect import rollout, scripted_policy
+from smac_lab.encoder import kl_to_prior
+from smac_lab.shift import Shift, measure_shift
+from smac_lab.tasks.family import Array, TaskFamily, Tasks
+from smac_lab.training import Metrics
+
+SHOWN_TASKS = 24  # tasks whose episodes are kept for pictures
+
+
+def measure(
+    agent: SMAC, family: TaskFamily, train: Tasks, test: Tasks, buffer: TransitionBuffer, seed: int
+) -> dict[str, Array]:
+    """Everything that a report says of an agent, as arrays; see the README for the names."""
+    shift = measure_shift(agent, family, train, buffer, seed=seed)
+    held_out = evaluate(agent, family, test, seed=seed + 500_009)
+    shown, repeats = np.arange(min(SHOWN_TASKS, len(train))), agent.config.repeats
+    return {
+        "tasks": train.values,
+        "test_tasks": test.values,
+        **_posteriors(shift),
+        "kl_online_offline": shift.kl_online_offline,
+        "kl_online_prior": kl_to_prior(shift.online).mean(1).cpu().numpy(),
+        "kl_offline_prior": kl_to_prior(shift.offline).mean(1).cpu().numpy(),
+        "offline_returns": shift.offline_returns,
+        "online_returns": shift.online_returns,
+        "test_returns": held_out.final_returns,
+        "shift": np.asarray(shift.normalised),
+        "shift_median": np.asarray(shift.normalised_median),
+        "shown_tasks": train.values[shown],
+        "observations": shift.online_episodes.observations[shown * repeats],
+        "features": shift.online_episodes.features[shown * repeats],
+        "offline_observations": shift.offline_episodes.observations[shown * repeats],
+        "offline_features": shift.offline_episodes.features[shown * repeats],
+        **_task_errors(family, train.repeat(repeats), shift),
+    }
+
+
+def summarise(found: dict[str, Array]) -> Metrics:
+    """The scalars of `measure` that are followed over a phase."""
+    metrics = {
+        "offline_context_return": float(found["offline_returns"].mean()),
+        "online_context_return": float(found["online_returns"].mean()),
+        "test_return": float(found["test_returns"].mean()),
+        "shift": float(found["shift"]),
+        "kl_online_offline": float(found["kl_online_offline"].mean()),
+    }
+    return metrics | {k: float(found[k]) for k in found if k.startswith("velocity_error")}
+
+
+def _posteriors(shift: Shift) -> dict[str, Array]:
+    named = {"offline": shift.offline, "online": shift.online}
+    return {f"{k}_{field}": getattr(q, field).cpu().numpy() for k, q in named.items() for field in ("mean", "std")}
+
+
+def _task_errors(family: TaskFamily, tasks: Tasks, shift: Shift) -> dict[str, Array]:
+    errors = {}
+    for kind, episodes in (("offline", shift.offline_episodes), ("online", shift.online_episodes)):
+        steps = [family.velocity_error(episodes.features[:, t], tasks.values) for t in range(family.horizon)]
+        known = [step for step in steps if step is not None]
+        if known:
+            errors[f"velocity_error_{kind}"] = np.asarray(np.mean(known))
+    return errors
+
+
+def save_measurement(file: Path, found: dict[str, Array]) -> None:
+    """Write `measure`'s arrays atomically as an uncompressed npz."""
+    partial = file.with_name(f".partial_{os.getpid()}.npz")
+    np.savez(partial, **found)  # type: ignore[arg-type]
+    os.replace(partial, file)
+
+
+def references(
+    family: TaskFamily, tasks: Tasks, buffer: TransitionBuffer | None, seed: int = 0
+) -> dict[str, float | None]:
+    """Mean returns to compare with: a uniformly random policy, the family's controller, the behaviour data."""
+    env = family.batch_env(tasks.repeat(4))
+    rng = np.random.default_rng(seed)
+    random = rollout(lambda o: rng.uniform(-1.0, 1.0, (len(o), family.action_dim)), env, seed=seed)
+    best = None
+    if family.controller(np.zeros((1, family.obs_dim)), tasks.values[:1]) is not None:
+        # scripted behaviour of a family with a controller is that controller
+        best = float(rollout(scripted_policy(family, env.tasks, 0.0, rng), env, seed=seed).returns.mean())
+    behaviour = None
+    if buffer is not None:
+        offline = buffer.rewards[buffer.source == 0]
+        behaviour = float(offline.mean()) * family.horizon
+    return {"random": float(random.returns.mean()), "best": best, "behaviour": behaviour}
