@@ -117,8 +117,6 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     out = out or Path("runs") / f"{family}-{preset}"
-    if data is not None and len(seed) != 1:
-        raise ValueError(f"--data holds the tasks of one seed, but --seed gives {len(seed)}")
     experiment = Experiment(
         family,
         preset,

@@ -27,7 +27,7 @@ from smac_lab import checkpoint
 from smac_lab.agent import SMAC
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
-from smac_lab.data.collect import collect_behaviour
+from smac_lab.data.collect import check_recipe, collect_behaviour
 from smac_lab.data.storage import StorageError, load_dataset, read_json, replace_text
 from smac_lab.measurement import measure, references, save_measurement, summarise
 from smac_lab.tasks import make_family
@@ -65,11 +65,13 @@ class Experiment:
     evaluations: int = 10
 
     def __post_init__(self) -> None:
-        make_family(self.family)
+        check_recipe(make_family(self.family), self.config)
         if unknown := [arm for arm in self.arms if arm not in ARMS]:
             raise ValueError(f"unknown arms {unknown}; known arms: {', '.join(ARMS)}")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds={self.seeds} is not allowed: at least one seed, each once")
+        if self.data is not None and len(self.seeds) > 1:
+            raise ValueError(f"a data set holds the tasks of one seed, but there are {len(self.seeds)} seeds")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -110,6 +112,21 @@ def open_run(folder: Path, experiment: Experiment) -> None:
         )
 
 
+def read_data(experiment: Experiment) -> TransitionBuffer:
+    """The data set that an experiment names.
+
+    Raises:
+        StorageError: it is missing, damaged, of another family, or of other tasks than the seed's.
+    """
+    assert experiment.data is not None
+    family, config = make_family(experiment.family), experiment.config
+    train, _ = family.split(config.n_train_tasks, config.n_test_tasks, experiment.seeds[0])
+    buffer, tasks, _ = load_dataset(experiment.data, family)
+    if not np.array_equal(tasks.values, train.values):
+        raise StorageError(f"{experiment.data} was collected for other tasks than those of seed {experiment.seeds[0]}")
+    return buffer
+
+
 def run_seed(folder: Path, experiment: Experiment, seed: int, tick: Tick = lambda *_: None) -> None:
     """Data, offline phase and every arm of one seed; goes on from the last checkpoint of each phase."""
     family, config = make_family(experiment.family), experiment.config
@@ -117,12 +134,7 @@ def run_seed(folder: Path, experiment: Experiment, seed: int, tick: Tick = lambd
     here = folder / f"seed_{seed}"
 
     def data() -> TransitionBuffer:
-        if experiment.data is None:
-            return collect_behaviour(family, train, config, seed)
-        buffer, tasks, _ = load_dataset(experiment.data, family)
-        if not np.array_equal(tasks.values, train.values):
-            raise StorageError(f"{experiment.data} was collected for other tasks than those of seed {seed}")
-        return buffer
+        return collect_behaviour(family, train, config, seed) if experiment.data is None else read_data(experiment)
 
     phase = _Phase(here / "offline", family, train, test, seed, experiment)
     phase.run(lambda: (SMAC(config, family.spec, seed=seed), data()), False, partial(tick, "offline"))
@@ -338,6 +350,8 @@ def run_experiment(
         The summary, as in `summary.json`.
     """
     began = time.monotonic()
+    if experiment.data is not None:
+        read_data(experiment)  # tells what is wrong with it before anything is written
     open_run(folder, experiment)
     workers = min(workers or len(experiment.seeds), len(experiment.seeds))
     threads = torch.get_num_threads() if workers == 1 else max(1, (os.cpu_count() or 1) // workers)

@@ -96,6 +96,15 @@ def near_random_policy(action_dim: int, rng: np.random.Generator) -> Policy:
     return lambda observations: np.tanh(rng.standard_normal((len(observations), action_dim)))
 
 
+def check_recipe(family: TaskFamily, config: SMACConfig) -> None:
+    """Raise ValueError unless `behaviour_transitions` is a multiple of the family's horizon."""
+    if config.behaviour_transitions % family.horizon:
+        raise ValueError(
+            f"behaviour_transitions={config.behaviour_transitions} is not allowed: it must be a multiple of the "
+            f"horizon of {family.name}, {family.horizon}"
+        )
+
+
 def collect_behaviour(family: TaskFamily, tasks: Tasks, config: SMACConfig, seed: int = 0) -> TransitionBuffer:
     """Make the offline data set: `config.behaviour_transitions` truly labelled transitions of each task.
 
@@ -115,11 +124,7 @@ def collect_behaviour(family: TaskFamily, tasks: Tasks, config: SMACConfig, seed
     Raises:
         ValueError: `behaviour_transitions` is not a multiple of the horizon.
     """
-    if config.behaviour_transitions % family.horizon:
-        raise ValueError(
-            f"behaviour_transitions={config.behaviour_transitions} is not allowed: it must be a multiple of the "
-            f"horizon of {family.name}, {family.horizon}"
-        )
+    check_recipe(family, config)
     rng = np.random.default_rng(seed)
     repeats = config.behaviour_transitions // family.horizon
     own = tasks.repeat(repeats)
