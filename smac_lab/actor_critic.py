@@ -100,10 +100,10 @@ def critic_loss(agent: SMAC, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
     assert batch.noise is not None
     z = z.detach()
     with torch.no_grad():
-        mean, log_std = agent.actor(batch.next_observations, z)
+        next_z = z if batch.noise.next_z is None else batch.noise.next_z  # the authors' code draws a second one
+        mean, log_std = agent.actor(batch.next_observations, next_z)
         next_actions = sample_action(mean, log_std, batch.noise.next_action)
-        next_z = z if batch.noise.next_z is None else batch.noise.next_z
-        next_values = agent.target_critics(batch.next_observations, next_actions, next_z).amin(0)  # (task, batch)
+        next_values = agent.target_critics(batch.next_observations, next_actions, z).amin(0)  # (task, batch)
         targets = agent.reward_scale * batch.rewards + agent.discount * (1.0 - batch.terminations) * next_values
     values = agent.critics(batch.observations, batch.actions, z)  # (critic, task, batch)
     loss = (values - targets).square().mean((-2, -1)).sum()

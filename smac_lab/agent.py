@@ -24,7 +24,7 @@ class Noise(NamedTuple):
     z: Tensor  # (task, z_dim)
     action: Tensor  # (task, batch, action_dim)
     next_action: Tensor  # (task, batch, action_dim)
-    next_z: Tensor | None = None  # (task, batch, z_dim): the second z of the authors' Bellman target, already drawn
+    next_z: Tensor | None = None  # (task, batch, z_dim): a second draw of z, for the next action alone
 
 
 class Batch(NamedTuple):
@@ -176,7 +176,9 @@ class SMAC:
             The loss's info, on the device, detached.
         """
         loss = loss or self.offline_loss
-        optimizer = self._optimizer(getattr(loss, "__name__", "offline_loss"))
+        name = getattr(loss, "__name__", "")
+        name = name if name in TRAINED else "offline_loss"  # a loss of one's own trains every part
+        optimizer = self._optimizer(name)
 
         # Noise is data: drawn here, so that the loss itself is a deterministic function.
         if batch.noise is None:
@@ -191,8 +193,9 @@ class SMAC:
             parameter.grad = gradient
         optimizer.step()
 
-        # Slow copy of the critics.
-        polyak_update(self.target_critics, self.critics, self.config.tau)
+        # Slow copy of the critics, where they moved.
+        if "critics" in TRAINED[name]:
+            polyak_update(self.target_critics, self.critics, self.config.tau)
         self.updates += 1
         return {name: number.detach() for name, number in info.items()}
 
@@ -213,8 +216,7 @@ class SMAC:
         """Standard normal numbers from the agent's generator."""
         return torch.randn(*shape, generator=self.generator, device=self.device)
 
-    def _optimizer(self, loss_name: str) -> torch.optim.Adam:
-        name = loss_name if loss_name in TRAINED else "offline_loss"
+    def _optimizer(self, name: str) -> torch.optim.Adam:
         if name not in self.optimizers:
             parameters = [p for part in TRAINED[name] for p in self.parts[part].parameters()]
             self.optimizers[name] = torch.optim.Adam(parameters, lr=self.config.learning_rate, fused=True)
@@ -304,7 +306,7 @@ class SMAC:
             self.labeller.load_state_dict(state["labeller"])
         self.optimizers = {}
         for name, moments in state["optimizers"].items():
-            optimizer = self._optimizer(name)
+            optimizer, moments = self._optimizer(name), copy.deepcopy(moments)
             optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         self.generator.set_state(state["generator"])
         self.updates = state["updates"]
