@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab test learning cheetah lint clean
+.PHONY: help setup demo lab test bench learning cheetah lint clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -23,7 +23,6 @@ $(READY): pyproject.toml constraints.txt
 	    echo "smac_lab needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." \
 	         "Name another: make setup PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --upgrade 'pip>=25'  # the resolver of Debian 12's pip 23.0 takes many minutes
 	$(BIN)/python -m pip install --editable '.[dev]' --constraint constraints.txt
 	@touch $@
 
@@ -36,6 +35,9 @@ lab: $(READY)  ## JupyterLab in notebooks/, for this machine only
 
 test: $(READY)  ## the tests
 	$(BIN)/pytest
+
+bench: $(READY)  ## speed, as ratios to what the machine can do
+	$(BIN)/smac-lab bench
 
 learning: $(READY)  ## the longer checks that training learns
 	$(BIN)/pytest -m learning

@@ -1,4 +1,4 @@
-"""The command line: smac-lab demo | collect | train | evaluate."""
+"""The command line: smac-lab demo | collect | train | evaluate | bench."""
 
 from __future__ import annotations
 
@@ -176,6 +176,37 @@ def evaluate(
     wrote(file, "open report.html of the run to see it beside the other arms")
 
 
+def bench(
+    what: tuple[Literal["simulation", "collection", "update"], ...] = ("simulation", "collection", "update"),
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
+    """How fast it is here, each figure as a ratio to what the machine can do, measured in turn.
+
+    Args:
+        what: what to measure.
+        as_json: print JSON instead of a table.
+    """
+    import torch
+
+    from smac_lab import bench as measured
+
+    runs = {
+        "simulation": lambda: [measured.simulation("cheetah-vel"), measured.simulation("ant-dir")],
+        "collection": lambda: [measured.collection("cheetah-vel")],
+        "update": lambda: [measured.update(4, 128), measured.update(4, 256)],
+    }
+    found = [ratio for name in what for ratio in runs[name]()]
+    if as_json:
+        print(json.dumps({"threads": torch.get_num_threads(), "ratios": [r._asdict() for r in found]}, indent=1))
+        return
+    print(f"{torch.get_num_threads()} threads; a second, median of interleaved rounds; ratio with its range")
+    for r in found:
+        print(
+            f"  {r.name:28s} {r.ours:12,.0f} of {r.limit:12,.0f} {r.unit:14s}"
+            f" {r.ratio:5.2f} [{r.low:.2f}, {r.high:.2f}]"
+        )
+
+
 def configure(family: str, preset: str, behaviour: str | None, overrides: tuple[str, ...]) -> Any:
     """The preset with `FIELD=VALUE` overrides applied.
 
@@ -206,7 +237,7 @@ def main() -> None:
     """Entry point of `smac-lab`: bad input ends in one line, and an interrupted run can be continued."""
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"demo": demo, "collect": collect, "train": train, "evaluate": evaluate}, prog="smac-lab"
+            {"demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "bench": bench}, prog="smac-lab"
         )
     except (ValueError, FloatingPointError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)

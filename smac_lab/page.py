@@ -23,16 +23,16 @@ p {{ max-width: 46rem; }}
 figure {{ margin: .4rem 0; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 .wide {{ overflow-x: auto; }}
-.summary {{ width: 100%; font-size: .9rem; line-height: 1.35; }}
+.summary {{ width: 100%; table-layout: fixed; font-size: .9rem; line-height: 1.35; }}
 .summary th, .summary td {{ padding: .5rem .55rem; border-bottom: 1px solid var(--line); text-align: right;
   vertical-align: top; }}
 .summary thead th {{ vertical-align: bottom; font-weight: 600; }}
-.summary th[scope=row] {{ text-align: left; font-weight: 600; min-width: 9.5rem; }}
-.summary td span, .summary td small {{ display: block; white-space: nowrap; color: var(--soft); font-size: .8rem; }}
+.summary th[scope=row] {{ text-align: left; font-weight: 600; }}
 .summary td b {{ font-size: 1.02rem; white-space: nowrap; }}
-.summary small {{ font-weight: 400; color: var(--soft); }}
+.summary small {{ font-weight: 400; color: var(--soft); font-size: .8rem; }}
+.summary td small {{ display: block; }} .summary small span {{ white-space: nowrap; }}
 .summary i {{ display: inline-block; width: .7em; height: .7em; border-radius: 2px; margin-right: .5em; }}
-tr.default > * {{ background: var(--mark); }}
+tr.default > *, .summary .default {{ background: var(--mark); }}
 .mark {{ font-size: .72rem; font-weight: 600; color: var(--soft); border: 1px solid var(--line); border-radius: 3px;
   padding: 0 .3em; white-space: nowrap; }}
 dl.words, dl.facts {{ display: grid; grid-template-columns: max-content 1fr; gap: .35rem 1.1rem; max-width: 58rem;
@@ -46,7 +46,8 @@ pre {{ background: var(--mark); padding: .8rem 1rem; border-radius: 6px; white-s
 details {{ margin: 1.2rem 0; }} summary {{ cursor: pointer; font-weight: 600; }}
 video {{ max-width: 100%; border-radius: 6px; }}
 @media (max-width: 640px) {{ dl.words, dl.facts {{ grid-template-columns: 1fr; gap: .1rem; }}
-  dt {{ margin-top: .5rem; }} body {{ font-size: 16px; }} .modebar {{ display: none; }} }}
+  dt {{ margin-top: .5rem; }} body {{ font-size: 16px; }} .summary {{ font-size: .8rem; }}
+  .summary th, .summary td {{ padding: .4rem .2rem; overflow-wrap: anywhere; }} .modebar {{ display: none; }} }}
 /* Figures follow the page into the dark: plotly writes colours into its SVG, these win over them. */
 .js-plotly-plot .main-svg g:not(.hoverlayer *) > text {{ fill: var(--ink) !important; }}
 .js-plotly-plot .gridlayer path {{ stroke: var(--grid) !important; }}
@@ -68,7 +69,7 @@ how much of the cost the second phase wins back.</p>
 {table}
 {missing}
 <dl class=words>
-<dt>return</dt><dd>sum of rewards of one episode, averaged over tasks; higher is better. The columns of offline and
+<dt>return</dt><dd>sum of rewards of one episode, averaged over tasks; higher is better. The rows of offline and
 self-collected context are about training tasks; held-out tasks are new and have self-collected context only.</dd>
 <dt>context, h</dt><dd>the transitions (state, action, reward) from which a task is inferred. <em>Offline context</em>
 is drawn from the recordings of that task; <em>self-collected context</em> is as many transitions that the agent gathers
@@ -79,9 +80,11 @@ given context, a Gaussian (the posterior); p(z) is the standard Gaussian, what i
 the same.</dd>
 <dt>before, arms</dt><dd><em>before</em> is the agent after the offline phase. An arm is one way to go on from it:
 <em>frozen</em> leaves the encoder as it is (the paper&rsquo;s method), <em>self-labelled</em> also trains it on
-self-collected context with decoded rewards, <em>oracle</em> is given the true rewards that the others lack.</dd>
+self-collected context with decoded rewards, <em>oracle</em> is given the true rewards that the others lack; what
+its encoder learns from, if anything, is the setting <em>online_encoder</em>.</dd>
 <dt>gap closed</dt><dd>1 &minus; gap after / gap before, the gap being return given offline context minus return given
-self-collected context. A gap also closes when the return given offline context falls; hence the next column.</dd>
+self-collected context. A gap also closes when the return given offline context falls; hence the next row. Both say
+little where the gap before is small.</dd>
 <dt>recovered</dt><dd>rise of the return given self-collected context, as a share of the gap before.</dd>
 <dt>share of range</dt><dd>where the return given self-collected context lies between random actions (0&nbsp;%) and the
 best known controller (100&nbsp;%).</dd>

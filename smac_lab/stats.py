@@ -91,6 +91,13 @@ def interval(
     return Interval(float(points["scores"][0]), float(low), float(high))
 
 
+def over_seeds(values: ArrayLike) -> Interval:
+    """Mean and 95 % interval of those seeds that have a value, `(seed,)`; NaN where none has."""
+    values = np.asarray(values, dtype=np.float64)
+    known = values[np.isfinite(values)]
+    return interval(known) if len(known) else Interval(np.nan, np.nan, np.nan)
+
+
 def gap_closed(before: Mapping[str, ArrayLike], after: Mapping[str, ArrayLike]) -> Gap:
     """How much of what self-collected context costs an arm wins back, seed by seed.
 
@@ -101,11 +108,12 @@ def gap_closed(before: Mapping[str, ArrayLike], after: Mapping[str, ArrayLike]) 
     Args:
         before, after: each with "offline_context" and "online_context", `(seed,)`.
     """
-    offline_before, online_before = _returns(before)
-    offline_after, online_after = _returns(after)
-    gap_before, gap_after = offline_before - online_before, offline_after - online_after
+    names = ("offline_context", "online_context")
+    offline, online = (np.asarray(before[name], dtype=np.float64) for name in names)
+    offline_after, online_after = (np.asarray(after[name], dtype=np.float64) for name in names)
+    gap_before, gap_after = offline - online, offline_after - online_after
     divisor = np.where(gap_before > 0, gap_before, np.nan)
-    return Gap(gap_before, gap_after, 1 - gap_after / divisor, (online_after - online_before) / divisor)
+    return Gap(gap_before, gap_after, 1 - gap_after / divisor, (online_after - online) / divisor)
 
 
 def share_of_range(value: ArrayLike, random: float | None, best: float | None) -> Array:
@@ -122,8 +130,3 @@ def share_of_range(value: ArrayLike, random: float | None, best: float | None) -
     if random is None or best is None or best == random:
         return np.full(value.shape, np.nan)
     return (value - random) / (best - random)
-
-
-def _returns(measured: Mapping[str, ArrayLike]) -> tuple[Array, Array]:
-    offline, online = (np.asarray(measured[name], dtype=np.float64) for name in ("offline_context", "online_context"))
-    return offline, online

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from smac_lab import plots
+from smac_lab import plots, style
 
 RNG = np.random.default_rng(0)
 
@@ -17,7 +17,7 @@ def made_posteriors(n_tasks=20, repeats=3, z_dim=5, shift=0.0):
 
 
 def scale_of(n_tasks, label="target velocity (m/s)"):
-    return plots.task_scale(np.linspace(0, 3, n_tasks)[:, None], label)
+    return style.task_scale(np.linspace(0, 3, n_tasks)[:, None], label)
 
 
 def named(fig, name):
@@ -33,23 +33,22 @@ def no_nan(fig):
 # -- what figures share --------------------------------------------------------------------------------
 
 
-def test_colours_are_okabe_and_itos():
-    assert (plots.OFFLINE, plots.SELF_COLLECTED) == ("#0072B2", "#E69F00")
-    colours = [plots.OFFLINE, plots.SELF_COLLECTED, plots.HELD_OUT, *plots.PHASE_COLOURS.values(), plots.OTHER_ARM]
-    assert len(set(colours)) == len(colours)  # one colour, one meaning
-    assert plots.phase_colour("an arm of one's own") == plots.OTHER_ARM
-    assert plots.TASK_CYCLE[0] == plots.TASK_CYCLE[-1]
+def test_one_colour_has_one_meaning():
+    colours = [style.OFFLINE, style.SELF_COLLECTED, style.HELD_OUT, *(c for c, _ in style.PHASES.values())]
+    assert len({*colours, style.OTHER_ARM}) == len(colours) + 1
+    assert style.phase_colour("an arm of one's own") == style.OTHER_ARM
+    assert style.TASK_CYCLE[0] == style.TASK_CYCLE[-1]
 
 
 def test_task_scale_knows_angles():
-    half = plots.task_scale([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], "goal angle (rad)")
+    half = style.task_scale([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], "goal angle (rad)")
     np.testing.assert_allclose(half.values, [0, np.pi / 2, np.pi])
     assert not half.cyclic
-    assert plots.task_scale([[0.1], [0.2]], "direction (rad)").cyclic
-    assert plots.task_scale([[1.0, -1.0], [0.0, 1.0]], "goal angle (rad)").cyclic  # all round
-    one = plots.task_scale([[2.0]], "target velocity (m/s)")
+    assert style.task_scale([[0.1], [0.2]], "direction (rad)").cyclic
+    assert style.task_scale([[1.0, -1.0], [0.0, 1.0]], "goal angle (rad)").cyclic  # all round
+    one = style.task_scale([[2.0]], "target velocity (m/s)")
     assert one.high > one.low
-    assert "first parameter" in plots.task_scale([[1.0, 2.0, 3.0]], "physics").label
+    assert "first parameter" in style.task_scale([[1.0, 2.0, 3.0]], "physics").label
 
 
 def test_principal_axes_and_projection():
@@ -72,9 +71,9 @@ def test_principal_axes_of_little(shape):
 
 def test_ellipse_has_the_extent_of_one_standard_deviation():
     axes = plots.Axes(np.zeros(3), np.eye(3)[:2], np.ones(2) / 2)
-    outline = plots.ellipse([1.0, 2.0, 3.0], [0.5, 0.25, 9.0], axes, points=201)
-    np.testing.assert_allclose(np.ptp(outline, axis=0), [1.0, 0.5], rtol=1e-3)
-    np.testing.assert_allclose((outline.max(0) + outline.min(0)) / 2, [1.0, 2.0], atol=1e-3)
+    outline = plots.ellipse([1.0, 2.0, 3.0], [0.5, 0.25, 9.0], axes)
+    np.testing.assert_allclose(np.ptp(outline, axis=0), [1.0, 0.5], atol=1e-9)
+    np.testing.assert_allclose((outline.max(0) + outline.min(0)) / 2, [1.0, 2.0], atol=1e-9)
 
 
 # -- figures -------------------------------------------------------------------------------------------
@@ -83,14 +82,14 @@ def test_ellipse_has_the_extent_of_one_standard_deviation():
 def test_posterior_plane_shares_axes_and_joins_markers():
     panels = {"before": made_posteriors(shift=1.0), "oracle": made_posteriors()}
     tasks = scale_of(20)
-    fig = no_nan(plots.posterior_plane(panels, tasks, repeat=1))
+    fig = no_nan(plots.posterior_plane(panels, tasks))
     axes = plots.principal_axes(np.concatenate([p.offline_mean for p in panels.values()]))
     filled, hollow = named(fig, "offline context"), named(fig, "self-collected context")
     assert len(filled) == len(hollow) == 2
     for panel, inside, outside in zip(panels.values(), filled, hollow, strict=True):
-        expected = plots.project(panel.offline_mean[:, 1], axes)
+        expected = plots.project(panel.offline_mean[:, 0], axes)
         np.testing.assert_allclose(np.stack([inside.x, inside.y], 1), expected)
-        np.testing.assert_allclose(np.stack([outside.x, outside.y], 1), plots.project(panel.online_mean[:, 1], axes))
+        np.testing.assert_allclose(np.stack([outside.x, outside.y], 1), plots.project(panel.online_mean[:, 0], axes))
         np.testing.assert_allclose(inside.marker.color, tasks.values)
         assert (inside.marker.symbol, outside.marker.symbol) == ("circle", "circle-open")
     lines = named(fig, "same task")[0]
@@ -103,8 +102,8 @@ def test_posterior_plane_shares_axes_and_joins_markers():
 @pytest.mark.parametrize(("n_tasks", "z_dim"), [(1, 5), (2, 1), (12, 2)])
 def test_posterior_plane_of_few_tasks_has_ellipses(n_tasks, z_dim):
     fig = no_nan(plots.posterior_plane({"before": made_posteriors(n_tasks, 1, z_dim)}, scale_of(n_tasks)))
-    assert named(fig, "offline, 1 std")[0].line.color == plots.OFFLINE
-    assert named(fig, "self-collected, 1 std")[0].line.color == plots.SELF_COLLECTED
+    assert named(fig, "offline, 1 std")[0].line.color == style.OFFLINE
+    assert named(fig, "self-collected, 1 std")[0].line.color == style.SELF_COLLECTED
 
 
 def made_returns(n_seeds=3):
@@ -117,7 +116,7 @@ def made_returns(n_seeds=3):
 
 def test_return_bars_rise_from_random_and_show_every_seed():
     fig = no_nan(plots.return_bars(made_returns(), random=-20.0, best=-4.0, behaviour=-14.0))
-    for kind, (colour, label) in plots.KINDS.items():
+    for kind, (colour, label) in style.KINDS.items():
         (bar,) = named(fig, label)
         np.testing.assert_allclose(bar.base + np.asarray(bar.y), [np.mean(r[kind]) for r in made_returns().values()])
         assert set(bar.marker.color) == {colour}
@@ -129,17 +128,14 @@ def test_return_bars_rise_from_random_and_show_every_seed():
     assert {a.text for a in fig.layout.annotations} >= {"best known \N{MINUS SIGN}4", "random actions \N{MINUS SIGN}20"}
 
 
-def test_return_bars_of_one_seed_have_no_whiskers():
+def test_return_bars_of_one_seed_and_of_unknown_ones():
     fig = no_nan(plots.return_bars(made_returns(1)))
     assert not [t for t in fig.data if "interval" in t.name]
     assert not fig.layout.shapes
     assert named(fig, "offline context")[0].base == 0
-
-
-def test_return_bars_leave_unknown_seeds_out():
-    returns = {"before": {"offline_context": [1.0, np.nan], "online_context": [np.nan, np.nan], "test": [0.0, 0.0]}}
-    fig = no_nan(plots.return_bars(returns))
-    assert named(fig, "offline context, each seed")[0].y == (1.0,)
+    unknown = {"before": {"offline_context": [1.0, np.nan], "online_context": [np.nan] * 2, "test": [0.0, 0.0]}}
+    (dots,) = named(no_nan(plots.return_bars(unknown)), "offline context, each seed")
+    np.testing.assert_array_equal(dots.y, [1.0])
 
 
 def test_kl_histograms_count_every_task():
@@ -147,11 +143,11 @@ def test_kl_histograms_count_every_task():
         phase: plots.Divergences(RNG.gamma(2, size=50), RNG.gamma(3, size=50), np.r_[0.0, RNG.gamma(4, size=49)])
         for phase in ("before", "frozen", "oracle")
     }
-    fig = no_nan(plots.kl_histograms(kl, bins=12))
+    fig = no_nan(plots.kl_histograms(kl))
     assert len(fig.data) == 9
     assert all(sum(trace.y) == 50 for trace in fig.data)
-    assert fig.data[0].marker.color == plots.phase_colour("before")
-    assert {fig.data[1].marker.color, fig.data[2].marker.color} == {plots.OFFLINE, plots.SELF_COLLECTED}
+    assert [t.marker.color for t in fig.data[:3]] == [style.phase_colour(phase) for phase in kl]
+    assert {t.marker.color for t in fig.data[3:]} == {style.OFFLINE, style.SELF_COLLECTED}
     no_nan(plots.kl_histograms({"before": plots.Divergences([1.0], [1.0], [1.0])}))
 
 
@@ -164,7 +160,7 @@ def test_learning_curves_average_where_all_seeds_are():
     np.testing.assert_allclose(mean.x, [0, 2])
     np.testing.assert_allclose(mean.y, [1.0, 3.0])
     np.testing.assert_allclose(named(fig, "frozen encoder, seed 0")[0].x, [0, 2, 3])
-    assert named(fig, "oracle (true rewards)")[0].line.color == plots.phase_colour("oracle")
+    assert named(fig, "oracle (true rewards)")[0].line.color == style.phase_colour("oracle")
     assert len(fig.layout.shapes) == 1  # best, in the panel of returns alone
 
 
@@ -172,7 +168,7 @@ def test_trajectories_in_the_plane():
     paths = np.cumsum(RNG.normal(size=(4, 20, 2)), 1)
     goals = RNG.normal(size=(4, 2))
     panels = {"before": plots.Rollouts(paths, paths + 1), "oracle": plots.Rollouts(paths, paths)}
-    fig = no_nan(plots.trajectories(panels, scale_of(4), goals=goals, radius=0.2))
+    fig = no_nan(plots.trajectories(panels, scale_of(4), goals, radius=0.2))
     crosses = named(fig, "goal")
     assert len(crosses) == 4  # two phases, two kinds of context
     np.testing.assert_allclose(np.stack([crosses[3].x, crosses[3].y], 1), goals)
@@ -185,9 +181,8 @@ def test_trajectories_in_the_plane():
 
 def test_trajectories_over_time():
     speeds = RNG.normal(size=(3, 10, 1))
-    fig = no_nan(
-        plots.trajectories({"before": plots.Rollouts(speeds, speeds)}, scale_of(3), targets=[1.0, 2.0, 3.0], dt=0.05)
-    )
+    panels = {"before": plots.Rollouts(speeds, speeds)}
+    fig = no_nan(plots.trajectories(panels, scale_of(3), [1.0, 2.0, 3.0], goal_name="target", dt=0.05))
     lines = [t for t in fig.data if t.name.startswith("target velocity")]
     np.testing.assert_allclose(lines[1].x, 0.05 * np.arange(10))
     np.testing.assert_allclose(named(fig, "target")[2].y, [3.0, 3.0])
@@ -198,7 +193,7 @@ def test_shift_bars_and_overview():
     fig = no_nan(plots.shift_bars({"before": [1.0, 3.0], "self-labelled": [0.5, 0.5]}))
     bar = named(fig, "normalised shift")[0]
     np.testing.assert_allclose(bar.y, [2.0, 0.5])
-    assert list(bar.marker.color) == [plots.phase_colour("before"), plots.phase_colour("self-labelled")]
+    assert list(bar.marker.color) == [style.phase_colour("before"), style.phase_colour("self-labelled")]
     picture = no_nan(plots.overview({"before": made_posteriors()}, scale_of(20), made_returns(), random=-20.0))
     assert len(named(picture, "same task")) == 1
     assert len({t.xaxis for t in picture.data}) == 2

@@ -53,7 +53,14 @@ def make_agent(sizes: Sizes, seed: int, **options: Any) -> SMAC:
         actor_hidden=sizes.hidden,
         critic_hidden=sizes.hidden,
         device="cpu",
-        **{"awac_lambda": 0.7, "tau": 0.03, "learning_rate": 2e-3, "online_q_weight": 0.6, **options},
+        **{
+            "awac_lambda": 0.7,
+            "tau": 0.03,
+            "learning_rate": 2e-3,
+            "online_q_weight": 0.6,
+            "online_awac_weight": 0.8,
+            **options,
+        },
     )
     spec = FamilySpec("made-up", sizes.obs, sizes.act, 1, 1, sizes.obs + sizes.act + 1, 10)
     agent = SMAC(config, spec, seed=seed)

@@ -9,115 +9,72 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from smac_lab import report
+from smac_lab import findings, report
 
 ARMS = ("frozen", "self-labelled", "oracle")
+FEATURES = {"point-robot": 2, "point-direction": 2, "ant-dir": 3}
 CONFIG = {"offline_steps": 600, "online_iterations": 10, "online_updates": 20, "encoder_hidden": [64, 64], "repeats": 4}
 
 
-def make_run(folder, family="point-robot", seeds=(0, 1, 2), arms=ARMS, best=-4.0, n_tasks=40, repeats=2, shown=8):
-    """A run's folder filled with plausible numbers: the shift is large before and small after the arms."""
-    rng = np.random.default_rng(0)
-    base = {"before": (-7.0, -12.9, 2.5), "frozen": (-6.7, -11.6, 2.0), "self-labelled": (-7.2, -9.7, 0.7)}
-    base["oracle"] = (-7.1, -9.4, 0.8)
-    summary = {"family": family, "preset": "cpu", "seeds": list(seeds), "default_arm": "self-labelled", "arms": {}}
+def make_run(folder, family="point-robot", seeds=(0, 1, 2), arms=ARMS, best=-4.0, n_tasks=40, shown=8):
+    """A made-up run's folder: self-collected context gives -13 before and -10 after any arm, offline context -7."""
+    lists = {}
     for phase in ("before", *arms):
-        four = {"offline_context": [], "online_context": [], "shift": [], "test": []}
+        lists[phase] = {"offline_context": [], "online_context": [], "shift": [], "test": []}
         for seed in seeds:
             here = folder / f"seed_{seed}" / ("offline" if phase == "before" else phase)
             here.mkdir(parents=True)
-            found = measurement(np.random.default_rng([seed, len(phase)]), family, base[phase], n_tasks, repeats, shown)
+            online = -13.0 if phase == "before" else -10.0
+            found = measurement(np.random.default_rng([seed, len(phase)]), family, online, n_tasks, min(shown, n_tasks))
             np.savez(here / "measurement.npz", **found)
-            four["offline_context"].append(float(found["offline_returns"].mean()))
-            four["online_context"].append(float(found["online_returns"].mean()))
-            four["test"].append(float(found["test_returns"].mean()))
-            four["shift"].append(float(found["shift"]))
-            write_metrics(here / "metrics.csv", rng, phase, base["before"], base[phase])
-        if phase == "before":
-            summary["before"] = four
-        else:
-            summary["arms"][phase] = four
+            for name, values in lists[phase].items():
+                values.append(
+                    float(found[name if name == "shift" else name.replace("_context", "") + "_returns"].mean())
+                )
+            write_metrics(here / "metrics.csv", phase, velocity=family == "cheetah-vel")
+    stored = {"family": family, "preset": "cpu", "seeds": list(seeds), "config": CONFIG}
+    summary = {
+        "default_arm": "self-labelled",
+        "before": lists.pop("before"),
+        "arms": lists,
+        "device": "cpu",
+        "threads": 2,
+    }
     summary |= {"random": -20.4, "best": best, "behaviour": -14.2, "seconds": {"offline": 31.0, "total": 190.0}}
-    summary |= {"config": CONFIG, "versions": {"python": "3.11.7", "torch": "2.13.0"}, "commit": "0123456789abcdef"}
-    summary |= {"device": "cpu", "threads": 2}
-    (folder / "summary.json").write_text(json.dumps(summary))
-    stored = {"family": family, "preset": "cpu", "seeds": list(seeds), "arms": list(arms), "data": None}
-    (folder / "config.json").write_text(json.dumps({**stored, "config": CONFIG}))
+    summary |= {"versions": {"python": "3.11.7", "torch": "2.13.0"}, "commit": "0123456789abcdef"}
+    (folder / "summary.json").write_text(json.dumps({**stored, **summary}))
+    (folder / "config.json").write_text(json.dumps({**stored, "arms": list(arms), "data": None}))
     return folder
 
 
-def measurement(rng, family, level, n_tasks, repeats, shown, z_dim=5):
-    offline, online, shift = level
-    drawn, rng = rng, np.random.default_rng(n_tasks)  # tasks do not depend on the phase
-    if family == "point-robot":
-        angle = rng.uniform(0, np.pi, n_tasks)
-        tasks = np.stack([np.cos(angle), np.sin(angle)], 1)
-    else:
-        tasks = rng.uniform(0, 3.0 if family == "cheetah-vel" else 2 * np.pi, (n_tasks, 1))
-        angle = tasks[:, 0]
-    shown, rng = min(shown, n_tasks), drawn
-    lift = np.random.default_rng(7).normal(size=(2, z_dim))
-    means = 2 * np.stack([np.cos(angle), np.sin(angle)], 1) @ lift
-    means = means[:, None] + 0.1 * rng.normal(size=(n_tasks, repeats, z_dim))
-    moved = (1 - 0.3 * min(shift, 2)) * means + 0.3 * shift * rng.normal(size=means.shape) + 0.2 * shift
-    goal = np.stack([np.cos(angle), np.sin(angle)], 1)[:shown]
-    time = np.arange(20 if family.startswith("point") else 200)
-    n_features = {"point-robot": 2, "point-direction": 2, "ant-dir": 3}.get(family, 1)
-
-    def episode(noise):
-        ends = goal + noise * rng.normal(size=goal.shape)
-        paths = np.minimum(time / (0.6 * len(time)), 1)[None, :, None] * ends[:, None]
-        if family == "cheetah-vel":
-            reached = tasks[:shown] + noise * rng.normal(size=(shown, 1))
-            return np.zeros((shown, len(time), 20)), (reached * (1 - np.exp(-time / 20)))[..., None]
-        features = np.gradient(paths, axis=1) if family != "point-robot" else paths
-        features = np.concatenate([features, np.zeros((*features.shape[:2], n_features - 2))], 2)
-        return paths, features
-
-    observations, features = episode(0.15 * shift)
-    offline_observations, offline_features = episode(0.05)
-    return {
-        "tasks": tasks,
-        "test_tasks": tasks[: max(1, n_tasks // 2)] + 0.01,
-        "offline_mean": means,
-        "offline_std": np.full_like(means, 0.15),
-        "online_mean": moved,
-        "online_std": np.full_like(means, 0.3),
-        "kl_online_offline": shift * rng.gamma(2.0, 3.0, n_tasks),
-        "kl_online_prior": rng.gamma(4.0, 1.0, n_tasks),
-        "kl_offline_prior": rng.gamma(9.0, 1.0, n_tasks),
-        "offline_returns": offline + rng.normal(size=n_tasks),
-        "online_returns": online + 2 * rng.normal(size=n_tasks),
-        "test_returns": online - 0.3 + 2 * rng.normal(size=max(1, n_tasks // 2)),
-        "shift": np.float64(shift + 0.1 * rng.normal()),
-        "shift_median": np.float64(shift),
-        "shown_tasks": tasks[:shown],
-        "observations": observations,
-        "features": features,
-        "offline_observations": offline_observations,
-        "offline_features": offline_features,
-    }
+def measurement(rng, family, online, n_tasks, shown):
+    """Arrays as in `experiment.measure`, random apart from the level of returns."""
+    angle = np.linspace(0.1, 3.0, n_tasks)[:, None]
+    tasks = np.hstack([np.cos(angle), np.sin(angle)]) if family == "point-robot" else angle
+    widths = {"observations": 2 if family.startswith("point") else 20, "features": FEATURES.get(family, 1)}
+    shapes = {f"{kind}_mean": (n_tasks, 2, 5) for kind in ("offline", "online")}
+    shapes |= {f"{kind}{name}": (shown, 20, width) for name, width in widths.items() for kind in ("offline_", "")}
+    found = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    found |= {f"{kind}_std": np.full((n_tasks, 2, 5), 0.2) for kind in ("offline", "online")}
+    found |= {f"kl_{kind}": rng.gamma(3, size=n_tasks) for kind in ("online_offline", "online_prior", "offline_prior")}
+    found |= {"tasks": tasks, "shown_tasks": tasks[:shown], "shift": rng.uniform(0, 2, ())}
+    for kind, level in (("offline", -7.0), ("online", online), ("test", online)):
+        found[f"{kind}_returns"] = rng.normal(level, 0.5, n_tasks)
+    if family == "cheetah-vel":
+        found |= {"velocity_error_offline": np.float64(0.25), "velocity_error_online": np.float64(-online / 10)}
+    return found
 
 
-def write_metrics(path, rng, phase, before, after):
-    """Losses on every row, returns on some; iteration 0 has returns only."""
-    losses = ["reward_error", "kl", "critic_loss", "awac_loss", "weight_max"]
+def write_metrics(path, phase, velocity):
+    """Losses on every row but the first, returns on every second; nothing else is measured while training offline."""
     returns = ["offline_context_return", "online_context_return", "shift", "test_return"]
-    steps = range(50, 601, 50) if phase == "before" else range(11)
+    returns += ["velocity_error_offline", "velocity_error_online"] if velocity else []
     with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, ["step", *losses, *returns], restval="")
+        table = csv.DictWriter(file, ["step", *report.LOSSES, *returns], restval="")
         table.writeheader()
-        for step in steps:
-            row = {"step": step}
-            if step:
-                row |= {name: float(np.exp(-step / 5) + 0.1 * rng.random()) for name in losses}
-            if phase != "before" and step % 2 == 0:
-                mix = [
-                    b + (a - b) * (1 - np.exp(-step / 3)) + 0.2 * rng.normal()
-                    for b, a in zip(before, after, strict=True)
-                ]
-                row |= dict(zip(returns, [*mix, mix[1] - 0.3], strict=True))
-            table.writerow(row)
+        for step in range(50, 601, 50) if phase == "before" else range(11):
+            measured = [*(report.LOSSES if step else ()), *(returns if phase != "before" and step % 2 == 0 else ())]
+            table.writerow({"step": step} | {name: np.exp(-step / 5) for name in measured})
 
 
 class Page(HTMLParser):
@@ -189,7 +146,7 @@ def test_report_has_no_holes(source):
 
 
 def test_command_repeats_the_run(run):
-    words = report.command(report.read_run(run))
+    words = report.command(findings.read_run(run))
     assert "--set" in words
     assert "offline_steps=600" in words  # differs from the preset
     assert "repeats" not in words  # does not
@@ -215,11 +172,28 @@ def test_other_families(family, tmp_path):
     text = Page(report.write_report(folder).read_text()).text
     assert f"SMAC on {family}" in text
     assert "What it does" in text
+    assert ("velocity error" in text) == (family in ("cheetah-vel", "of-ones-own"))
+
+
+def test_velocity_errors_have_rows_and_curves(tmp_path):
+    folder = make_run(tmp_path, "cheetah-vel", seeds=(0, 1), arms=("frozen",), n_tasks=3)
+    source = report.write_report(folder).read_text()
+    row = Page(source).text.split("velocity error, self-collected context (m/s)")[1]
+    assert row.startswith(" 1.30 [1.30, 1.30] 1.30 · 1.30 1.00 ")  # before, then frozen
+    assert r"velocity error (m\u002fs), offline context" in source  # a panel of the curves
+
+
+def test_table_fits_any_page(source):
+    """As many columns as phases, of equal width; seeds wrap."""
+    table = source.split("<table class=summary>")[1].split("</table>")[0]
+    assert table.count("<th scope=col") == 4
+    assert table.count("<wbr>") == 2 * (4 * 7 - 2)  # nothing is closed before
+    assert "table-layout: fixed" in source
 
 
 def test_degenerate_runs(tmp_path):
     """One seed, one task, no known best, no arm, no random: everything else is still there."""
-    folder = make_run(tmp_path / "one", seeds=(3,), arms=(), best=None, n_tasks=1, repeats=1)
+    folder = make_run(tmp_path / "one", seeds=(3,), arms=(), best=None, n_tasks=1)
     source = report.write_report(folder).read_text()
     page = Page(source)
     assert "No arm of the self-supervised phase was run" in page.text

@@ -137,7 +137,7 @@ class _MujocoEngine:
         # A derived field lags one substep behind after a bare step; where the family reads one, compute it
         # at the new state. Sensors that need accelerations (contact forces) come with the last stage.
         derived = set(names) - {"qpos", "qvel"}
-        self._stage = int(mujoco.mjtStage.mjSTAGE_ACC) if derived else int(mujoco.mjtStage.mjSTAGE_NONE)
+        self.stage = int(mujoco.mjtStage.mjSTAGE_ACC) if derived else int(mujoco.mjtStage.mjSTAGE_NONE)
         self._none = int(mujoco.mjtStage.mjSTAGE_NONE)
         bad = mujoco.mjtWarning
         self._breakdowns = [int(bad.mjWARN_BADQPOS), int(bad.mjWARN_BADQVEL), int(bad.mjWARN_BADQACC)]
@@ -146,12 +146,12 @@ class _MujocoEngine:
         self.batch.reset(ids, stage=self._none)  # clears time, warm start, controls and warnings
         for name, value in values.items():
             getattr(self.state, name)[ids] = value
-        if self._stage != self._none:
+        if self.stage != self._none:
             self.batch.forward(ids)
 
     def step(self, actions: Array) -> NDArray[np.bool_]:
         self._control[:] = actions
-        self.batch.step(nstep=self.family.frame_skip, stage=self._stage)
+        self.batch.step(nstep=self.family.frame_skip, stage=self.stage)
         # MuJoCo resets a simulation that breaks down, and counts a warning; the last substep is still unchecked.
         broken = self.batch.warning[:, self._breakdowns, 1].any(1)
         return broken | ~_sound(self.state.qpos) | ~_sound(self.state.qvel)
