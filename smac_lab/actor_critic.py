@@ -88,6 +88,15 @@ def awac_weights(advantages: Tensor, awac_lambda: float, kind: str) -> Tensor:
     return scaled.flatten().softmax(0).reshape(scaled.shape) * scaled.numel()
 
 
+def detached_values(critics: Module, observations: Tensor, actions: Tensor, z: Tensor) -> Tensor:
+    """Q(s, a, z) with the critics' parameters detached, `(critic, task, batch)`.
+
+    For actor losses that judge actions: the gradient reaches the actions, and the critics learn nothing.
+    """
+    parameters = {name: parameter.detach() for name, parameter in critics.named_parameters()}
+    return functional_call(critics, parameters, (observations, actions, z))
+
+
 def critic_loss(agent: SMAC, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
     """Squared Bellman error of every critic, averaged over transitions and summed over critics.
 
@@ -140,7 +149,7 @@ def awac_loss(agent: SMAC, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
 def q_loss(agent: SMAC, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
     """The actor's own actions judged by the critics: -E[min_k Q_k(s, pi(s, z), z)], reparameterised.
 
-    Critic parameters enter detached, so only the actor is trained.
+    Critic parameters enter detached (`detached_values`), so only the actor is trained.
 
     Args:
         z: `(task, batch, z_dim)`.
@@ -149,7 +158,5 @@ def q_loss(agent: SMAC, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
     z = z.detach()
     mean, log_std = agent.actor(batch.observations, z)
     actions = sample_action(mean, log_std, batch.noise.action)
-    frozen = {name: parameter.detach() for name, parameter in agent.critics.named_parameters()}
-    values = functional_call(agent.critics, frozen, (batch.observations, actions, z)).amin(0)
-    loss = -values.mean()
+    loss = -detached_values(agent.critics, batch.observations, actions, z).amin(0).mean()
     return loss, {"q_loss": loss}

@@ -125,8 +125,8 @@ class SMAC:
         """Reward error + KL (encoder, decoder) + Bellman error (critics) + AWAC (actor); SMAC, algorithm 1."""
         posterior, z = self._infer(batch)
         reward, reward_info = self.reward_loss(self, batch, z, posterior)
-        critic, critic_info = self.critic_loss(self, batch, z)
-        actor, actor_info = self.actor_loss(self, batch, z)
+        critic, critic_info = self.critic_loss(self, batch, z.detach())
+        actor, actor_info = self.actor_loss(self, batch, z.detach())
         return reward + critic + actor, {**reward_info, **critic_info, **actor_info}
 
     def self_supervised_loss(self, batch: Batch) -> tuple[Tensor, Info]:
@@ -176,7 +176,7 @@ class SMAC:
             The loss's info, on the device, detached.
         """
         loss = loss or self.offline_loss
-        name = getattr(loss, "__name__", "")
+        name = getattr(getattr(loss, "func", loss), "__name__", "")  # a partial's function is in .func
         name = name if name in TRAINED else "offline_loss"  # a loss of one's own trains every part
         optimizer = self._optimizer(name)
 
@@ -218,7 +218,7 @@ class SMAC:
 
     def _optimizer(self, name: str) -> torch.optim.Adam:
         if name not in self.optimizers:
-            parameters = [p for part in TRAINED[name] for p in self.parts[part].parameters()]
+            parameters = [p for part in TRAINED[name] for p in self.parts[part].parameters() if p.requires_grad]
             self.optimizers[name] = torch.optim.Adam(parameters, lr=self.config.learning_rate, fused=True)
         return self.optimizers[name]
 

@@ -9,11 +9,12 @@ from typing import Any, Literal
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import Problem
 from torch import Tensor, nn
 
 import smac_lab as lab
 from smac_lab import SMAC, Batch, SMACConfig, TransitionBuffer
-from smac_lab.actor_critic import Info, awac_loss, critic_loss, q_loss
+from smac_lab.actor_critic import Info, awac_loss, critic_loss, detached_values, q_loss
 from smac_lab.agent import TRAINED
 from smac_lab.reward_model import reward_loss
 from smac_lab.tasks import FamilySpec
@@ -555,3 +556,33 @@ def test_smoke_phases_resume_through_the_generators() -> None:
     online(third, buffer, 1)
     assert_equal_agents(whole, third)
     assert torch.equal(whole_buffer.rewards, buffer.rewards)
+
+
+def test_part_with_frozen_parameters_trains_the_rest(problem: Problem) -> None:
+    agent = problem.agent()
+    first = agent.encoder.net[0]
+    first.requires_grad_(False)
+    fixed, last = first.weight.clone(), agent.encoder.net[-1].weight.clone()
+    list(lab.train_offline(agent, problem.buffer, steps=2))
+    assert torch.equal(fixed, first.weight)
+    assert not torch.equal(last, agent.encoder.net[-1].weight)
+
+
+def test_actor_loss_with_detached_values_leaves_critics_and_encoder_alone(problem: Problem) -> None:
+    def judged(agent: SMAC, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
+        mean, _ = agent.actor(batch.observations, z)
+        loss = -detached_values(agent.critics, batch.observations, torch.tanh(mean), z).amin(0).mean()
+        return loss, {"judged": loss}
+
+    def ignored(agent: SMAC, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
+        mean, _ = agent.actor(batch.observations, z)
+        return 0.0 * mean.sum(), {}
+
+    one, two = problem.agent(actor_loss=judged), problem.agent(actor_loss=ignored)
+    for agent in (one, two):
+        list(lab.train_offline(agent, problem.buffer, steps=1))
+    same = {
+        name: all(map(torch.equal, part.state_dict().values(), two.parts[name].state_dict().values()))
+        for name, part in one.parts.items()
+    }
+    assert same == {"actor": False, "critics": True, "target_critics": True, "encoder": True, "reward_decoder": True}
