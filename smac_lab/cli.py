@@ -33,7 +33,13 @@ def demo(
         seed: seeds, each a run of its own.
         workers: processes; default one a seed.
     """
+    from smac_lab import report
+
     train(DEMO_FAMILY, preset=preset, seed=seed, out=out, workers=workers)
+    try:
+        print(f"and a picture of it: {report.write_picture(out, out / 'picture.png')}")
+    except RuntimeError as error:
+        print(f"no picture.png: {error}")
 
 
 def collect(

@@ -21,7 +21,7 @@ import smac_lab
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-TARGETS = ["setup", "demo", "lab", "test", "learning", "cheetah", "lint", "clean"]
+TARGETS = ["setup", "demo", "lab", "test", "learning", "cheetah", "bench", "lint", "clean"]
 
 
 def direct() -> list[Requirement]:

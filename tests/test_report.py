@@ -48,7 +48,7 @@ def make_run(folder, family="point-robot", seeds=(0, 1, 2), arms=ARMS, best=-4.0
 
 
 def measurement(rng, family, online, n_tasks, shown):
-    """Arrays as in `experiment.measure`, random apart from the level of returns."""
+    """Arrays as in a measurement.npz, random apart from the level of returns."""
     angle = np.linspace(0.1, 3.0, n_tasks)[:, None]
     tasks = np.hstack([np.cos(angle), np.sin(angle)]) if family == "point-robot" else angle
     widths = {"observations": 2 if family.startswith("point") else 20, "features": FEATURES.get(family, 1)}
