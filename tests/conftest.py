@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 import pytest
 import torch
 
 import smac_lab as lab
+
+os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start: small work, several at once
 
 
 class Problem(NamedTuple):
