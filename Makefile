@@ -45,9 +45,6 @@ learning: $(READY)  ## the longer checks that training learns
 cheetah: $(READY)  ## the cheetah experiment with three seeds
 	$(BIN)/smac-lab train cheetah-vel --seed 0 1 2 --out runs/cheetah
 
-bench: $(READY)  ## how fast simulation, collection and updates are here
-	$(BIN)/smac-lab bench
-
 lint: $(READY)  ## style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -1,0 +1,43 @@
+"""What the demo claims: a gap before the self-supervised phase, most of it closed after."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import smac_lab as lab
+from smac_lab.experiment import Experiment, run_experiment
+from smac_lab.stats import gap_closed, share_of_range
+
+
+def test_one_seed_a_fifth_of_the_phase(tmp_path: Path) -> None:
+    """The short form: seed 0 of the demo, 4 of its 20 iterations, the default arm."""
+    config = dataclasses.replace(lab.SMACConfig.preset("point-robot", "cpu"), online_iterations=4)
+    experiment = Experiment("point-robot", "cpu", config, (0,), ("self-labelled",), evaluations=1)
+    summary = run_experiment(tmp_path / "run", experiment, quiet=True)
+    check(summary, "self-labelled", each_closed=0.5, mean_closed=0.6, level=0.65)
+
+
+@pytest.mark.learning
+def test_demo(tmp_path: Path) -> None:
+    """The whole demo on its three seeds."""
+    experiment = Experiment("point-robot", "cpu", lab.SMACConfig.preset("point-robot", "cpu"), (0, 1, 2))
+    summary = run_experiment(tmp_path / "run", experiment, quiet=True)
+    check(summary, "self-labelled", each_closed=0.5, mean_closed=0.8, level=0.65)
+    oracle = np.mean(summary["arms"]["oracle"]["online_context"])
+    best_arm = np.mean(summary["arms"]["self-labelled"]["online_context"])
+    assert best_arm > oracle - 0.1 * (summary["best"] - summary["random"])
+
+
+def check(summary: dict, arm: str, each_closed: float, mean_closed: float, level: float) -> None:
+    before, after = summary["before"], summary["arms"][arm]
+    whole = summary["best"] - summary["random"]
+    gap = gap_closed(before, after)
+    assert np.mean(gap.before) > 0.15 * whole, "there is a gap to close"
+    assert np.all(gap.closed > each_closed)
+    assert np.mean(gap.closed) > mean_closed
+    assert np.mean(share_of_range(after["online_context"], summary["random"], summary["best"])) > level
+    assert np.all(np.array(after["shift"]) < 0.5 * np.array(before["shift"]))
