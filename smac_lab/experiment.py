@@ -397,6 +397,9 @@ def _run_in_processes(
 
 
 def _worker(folder: Path, experiment: Experiment, seed: int, threads: int, ticks: Any) -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
     torch.set_num_threads(threads)
     run_seed(folder, experiment, seed, lambda *what: ticks.put((seed, *what)))
 
