@@ -64,7 +64,7 @@ def collect(
 
     from smac_lab.data import collect_behaviour
     from smac_lab.data.storage import save_dataset
-    from smac_lab.experiment import versions
+    from smac_lab.summary import versions
     from smac_lab.tasks import make_family
 
     made, config = make_family(family), configure(family, preset, behaviour, overrides)

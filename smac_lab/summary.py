@@ -1,0 +1,107 @@
+"""`summary.json`: what all seeds of a run found, in one file."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from smac_lab import checkpoint
+from smac_lab.config import SMACConfig
+from smac_lab.data.storage import replace_text
+from smac_lab.measurement import references, summarise
+from smac_lab.tasks import make_family
+from smac_lab.tasks.family import Array
+
+if TYPE_CHECKING:
+    from smac_lab.experiment import Experiment
+
+DEFAULT_ARM = "self-labelled"  # the arm that the evidence in the README favours
+
+
+def write_summary(
+    folder: Path, experiment: Experiment, seconds: dict[str, float] | None = None, threads: int | None = None
+) -> dict[str, Any]:
+    """Gather all seeds' measurements into `summary.json`.
+
+    Args:
+        folder, experiment: a finished run.
+        seconds: wall times to record beside those of the phases.
+        threads: threads of each seed's process; default this process's.
+    """
+    family = make_family(experiment.family)
+    found: dict[str, list[dict[str, Array]]] = {
+        phase: [dict(np.load(folder / f"seed_{seed}" / phase / "measurement.npz")) for seed in experiment.seeds]
+        for phase in ("offline", *experiment.arms)
+    }
+
+    def four(phase: str) -> dict[str, list[float]]:
+        scalars = [summarise(f) for f in found[phase]]
+        return {
+            "online_context": [s["online_context_return"] for s in scalars],
+            "offline_context": [s["offline_context_return"] for s in scalars],
+            "shift": [s["shift"] for s in scalars],
+            "test": [s["test_return"] for s in scalars],
+        }
+
+    known = []
+    for seed in experiment.seeds:
+        train, _ = family.split(experiment.config.n_train_tasks, experiment.config.n_test_tasks, seed)
+        stored = checkpoint.load(folder / f"seed_{seed}" / "offline" / "checkpoint").buffer
+        known.append(references(family, train, stored, seed))
+    mean = {k: None if known[0][k] is None else float(np.mean([r[k] for r in known])) for k in known[0]}
+    summary = {
+        "family": experiment.family,
+        "preset": experiment.preset,
+        "seeds": list(experiment.seeds),
+        "default_arm": DEFAULT_ARM,
+        "before": four("offline"),
+        "arms": {arm: four(arm) for arm in experiment.arms},
+        **mean,
+        "seconds": {**_phase_seconds(folder, experiment), **(seconds or {})},
+        "config": experiment.config.to_dict(),
+        "versions": versions(),
+        "commit": commit(),
+        "device": _device_name(experiment.config),
+        "threads": threads or torch.get_num_threads(),
+    }
+    replace_text(folder / "summary.json", json.dumps(summary, indent=1))
+    return summary
+
+
+def _phase_seconds(folder: Path, experiment: Experiment) -> dict[str, float]:
+    """Seconds of each phase, averaged over seeds, from the checkpoints' progress."""
+
+    def seconds(seed: int, phase: str) -> float:
+        return float(checkpoint.read_progress(folder / f"seed_{seed}" / phase / "checkpoint")["seconds"])
+
+    phases = ("offline", *experiment.arms)
+    return {p: float(np.mean([seconds(seed, p) for seed in experiment.seeds])) for p in phases}
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    from importlib.metadata import version
+
+    names = ("smac-lab", "torch", "mujoco", "gymnasium", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def commit() -> str | None:
+    """The commit of the source tree, or None outside a git checkout."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _device_name(config: SMACConfig) -> str:
+    on_gpu = config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available())
+    return torch.cuda.get_device_name() if on_gpu else "cpu"
