@@ -226,7 +226,7 @@ def _context_class() -> Any:
         else:
             return context_class
     raise RuntimeError(
-        "no OpenGL renderer works here. On Debian or Ubuntu `apt-get install libegl1 libgles2` or "
+        "no OpenGL renderer works here. On Debian or Ubuntu `apt-get install libegl1 libopengl0 libgl1-mesa-dri` or "
         "`apt-get install libosmesa6` gives one that needs no display; MUJOCO_GL=egl, osmesa or glfw chooses one. "
         f"Tried: {'; '.join(problems) or f'nothing, as MUJOCO_GL={chosen}'}"
     )
