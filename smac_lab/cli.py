@@ -133,6 +133,8 @@ def train(
     )
     summary = run_experiment(out, experiment, workers)
     print(report.print_summary(summary))
+    phases = [arm for arm in (summary["default_arm"], *arms, "offline") if arm in (*arms, "offline")]
+    film(out, family, out / f"seed_{seed[0]}" / phases[0])
     wrote(
         out / "summary.json",
         f"smac-lab evaluate {out}/seed_{seed[0]}/{arms[-1] if arms else 'offline'}",
@@ -211,6 +213,29 @@ def bench(
             f"  {r.name:28s} {r.ours:12,.0f} of {r.limit:12,.0f} {r.unit:14s}"
             f" {r.ratio:5.2f} [{r.low:.2f}, {r.high:.2f}]"
         )
+
+
+def film(out: Path, family_name: str, phase: Path) -> None:
+    """Film a body on four held-out tasks after adaptation as `video.mp4`, where something here can render it."""
+    import numpy as np
+    import torch
+
+    from smac_lab import adaptation, checkpoint, video
+    from smac_lab.tasks import MujocoFamily, make_family
+
+    family = make_family(family_name)
+    if not isinstance(family, MujocoFamily) or (out / "video.mp4").exists():
+        return
+    agent, _, _ = checkpoint.load(phase / "checkpoint")
+    _, test = family.split(agent.config.n_train_tasks, agent.config.n_test_tasks, agent.seed)
+    test = test[np.linspace(0, len(test) - 1, min(4, len(test))).astype(int)]
+    posterior = adaptation.evaluate(agent, family, test, repeats=1).posterior
+    adapted = type(posterior)(posterior.mean[:, 0], posterior.std[:, 0])
+    try:
+        made = video.render_episodes(agent.policy(adapted, torch.Generator(agent.device)), family, test, every=2)
+        video.save_video(out / "video.mp4", made.frames, made.fps)
+    except (RuntimeError, ImportError) as error:
+        print(f"no film of the agent: {error}")
 
 
 def configure(family: str, preset: str, behaviour: str | None, overrides: tuple[str, ...]) -> Any:
