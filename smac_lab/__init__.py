@@ -3,9 +3,10 @@
 from smac_lab import tasks
 from smac_lab.adaptation import Evaluation, evaluate
 from smac_lab.agent import SMAC, Batch, Noise
-from smac_lab.checkpoint import CheckpointError, Run, load, save
+from smac_lab.checkpoint import Run, load, save
 from smac_lab.config import SMACConfig
 from smac_lab.data import TransitionBuffer, collect_behaviour, rollout
+from smac_lab.data.storage import StorageError
 from smac_lab.encoder import Gaussian
 from smac_lab.nets import MLP
 from smac_lab.shift import Shift, measure_shift
@@ -17,13 +18,13 @@ __all__ = [
     "MLP",
     "SMAC",
     "Batch",
-    "CheckpointError",
     "Evaluation",
     "Gaussian",
     "Noise",
     "Run",
     "SMACConfig",
     "Shift",
+    "StorageError",
     "TaskFamily",
     "Tasks",
     "TransitionBuffer",

@@ -41,10 +41,6 @@ DEFAULT_PARTS = {"encoder": ContextEncoder, "actor": Actor, "critics": Critics, 
 DEFAULT_LOSSES = {"actor_loss": awac_loss, "critic_loss": critic_loss, "reward_loss": reward_loss}
 
 
-class CheckpointError(StorageError):
-    """A checkpoint is missing, damaged, foreign, or lacks a part."""
-
-
 class Run(NamedTuple):
     """What `load` gives back."""
 
@@ -119,17 +115,17 @@ def load(
             `SMAC` takes; a part's parameters are loaded into the module given.
 
     Raises:
-        CheckpointError: no checkpoint there, a pickle, a damaged file, another family, or a missing part.
+        StorageError: no checkpoint there, a pickle, a damaged file, another family, or a missing part.
     """
     folder, state = _read_state(Path(path))
     spec = FamilySpec(**state["spec"])
     if family is not None:
         wanted = family if isinstance(family, FamilySpec) else family.spec
         if wanted != spec:
-            raise CheckpointError(f"{path} is a checkpoint of {spec}, which does not fit {wanted}")
+            raise StorageError(f"{path} is a checkpoint of {spec}, which does not fit {wanted}")
     for part, default in DEFAULT_PARTS.items():
         if state["parts"][part] != _qualified(default) and part not in parts:
-            raise CheckpointError(
+            raise StorageError(
                 f"{path} was made with {part}={state['parts'][part]}, which is not part of smac_lab; pass it: "
                 f"lab.load(path, {part}={state['parts'][part].rsplit('.', 1)[-1]}(...))"
             )
@@ -149,7 +145,7 @@ def load(
     try:
         agent.load_state_dict(_unflatten(load_file(file), state["updates"], agent))
     except (RuntimeError, KeyError) as error:
-        raise CheckpointError(f"{path}: the stored parameters do not fit the parts given: {error}") from error
+        raise StorageError(f"{path}: the stored parameters do not fit the parts given: {error}") from error
     buffer = None
     if state["buffer"] is not None:
         buffer = load_shards(folder.parent, state["buffer"], spec, str(agent.device))
@@ -206,7 +202,7 @@ def _unflatten(tensors: dict[str, Tensor], updates: int, agent: SMAC) -> dict[st
 # -- files -----------------------------------------------------------------------------------------------
 def _read_state(path: Path) -> tuple[Path, dict[str, Any]]:
     if path.is_file():
-        raise CheckpointError(
+        raise StorageError(
             f"{path} is a file, and a checkpoint is a folder that smac_lab.save made. Pickled checkpoints "
             "(.pt, .pth, .pkl) are never loaded: unpickling runs whatever code the file holds."
         )
@@ -214,7 +210,7 @@ def _read_state(path: Path) -> tuple[Path, dict[str, Any]]:
     if not (path / "state.json").is_file():
         latest = path / "latest.json"
         if not latest.is_file():
-            raise CheckpointError(f"no checkpoint in {path}: there is neither latest.json nor state.json")
+            raise StorageError(f"no checkpoint in {path}: there is neither latest.json nor state.json")
         pointer = read_json(latest)
         path, expected = path / pointer["step"], pointer["state_sha256"]
     file = path / "state.json"
@@ -222,7 +218,7 @@ def _read_state(path: Path) -> tuple[Path, dict[str, Any]]:
         check_hash(file, expected)
     state = read_json(file)
     if state.get("format") != FORMAT:
-        raise CheckpointError(f"{path} has checkpoint format {state.get('format')!r}; this version reads {FORMAT}")
+        raise StorageError(f"{path} has checkpoint format {state.get('format')!r}; this version reads {FORMAT}")
     return path, state
 
 
