@@ -173,6 +173,7 @@ _POINT_CPU: dict[str, Any] = {
     "prior_episodes": 4,
     "posterior_episodes": 0,  # self-collected context is then exploration alone, as at meta-test
     "online_context": "episodes",
+    "online_encoder": "self-labelled",
     "z_resampling": "step",
 }
 _SMOKE: dict[str, Any] = {
@@ -210,6 +211,7 @@ _BODY_CPU: dict[str, Any] = {
     "prior_episodes": 2,
     "posterior_episodes": 1,
     "online_context": "episodes",
+    "online_encoder": "self-labelled",
 }
 # A scripted walk stands in for the paper's trained behaviour policy; with more noise the ant falls.
 _ANT_DATA: dict[str, Any] = {"behaviour_on_task": BEHAVIOURS["narrow"], "behaviour_noise": 0.2}

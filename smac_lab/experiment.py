@@ -137,8 +137,11 @@ def run_seed(folder: Path, experiment: Experiment, seed: int, tick: Tick = lambd
     phase = _Phase(here / "offline", family, train, test, seed, experiment)
     phase.run(lambda: (SMAC(config, family.spec, seed=seed), data()), False, partial(tick, "offline"))
     for arm in experiment.arms:
-        encoder = "self-labelled" if arm == "self-labelled" else config.online_encoder
-        arm_config = dataclasses.replace(config, online_encoder=encoder if arm != "frozen" else "frozen")
+        arm_config = dataclasses.replace(config, online_encoder="frozen")
+        if arm == "self-labelled":
+            arm_config = dataclasses.replace(config, online_encoder="self-labelled")
+        elif config.online_encoder == "offline":
+            arm_config = config
 
         def start(arm_config: SMACConfig = arm_config) -> tuple[SMAC, TransitionBuffer]:
             run = checkpoint.load(here / "offline" / "checkpoint", family=family)
@@ -177,7 +180,10 @@ class _Phase:
         save_every = max(1, total // self.experiment.evaluations)
         done, spent = int(progress["done"]), float(progress["seconds"])
         tick(done * unit, total * unit)
-        if done >= total and (self.folder / "measurement.npz").exists():
+        if done >= total:
+            if not (self.folder / "measurement.npz").exists():
+                found = measure(agent, self.family, self.train, self.test, buffer, self.seed)
+                save_measurement(self.folder / "measurement.npz", found)
             return
         with MetricLog(self.folder, done) as log:
             if arm and done == 0:

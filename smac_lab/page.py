@@ -80,8 +80,8 @@ given context, a Gaussian (the posterior); p(z) is the standard Gaussian, what i
 the same.</dd>
 <dt>before, arms</dt><dd><em>before</em> is the agent after the offline phase. An arm is one way to go on from it:
 <em>frozen</em> leaves the encoder as it is (the paper&rsquo;s method), <em>self-labelled</em> also trains it on
-self-collected context with decoded rewards, <em>oracle</em> is given the true rewards that the others lack; what
-its encoder learns from, if anything, is the setting <em>online_encoder</em>.</dd>
+self-collected context with decoded rewards, <em>oracle</em> is <em>frozen</em> with the true rewards that the others
+lack.</dd>
 <dt>gap closed</dt><dd>1 &minus; gap after / gap before, the gap being return given offline context minus return given
 self-collected context. A gap also closes when the return given offline context falls; hence the next row. Both say
 little where the gap before is small.</dd>

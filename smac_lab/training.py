@@ -55,7 +55,8 @@ def train_self_supervised(
         buffer: self-collected transitions are appended to it; pass a `clone()` to keep the original.
         family, tasks: what to interact with; `tasks[i]` is the buffer's task `i`.
         iterations: iterations from now on; default `config.online_iterations`.
-        oracle: keep the true rewards of the new interaction instead of labelling it.
+        oracle: keep the true rewards of the new interaction instead of labelling it (with a self-labelled encoder,
+            that one then learns from true rewards, too; the experiment's `oracle` arm freezes it, as the paper does).
         log_every: iterations between two yields.
 
     Yields:
