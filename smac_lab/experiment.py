@@ -135,7 +135,7 @@ def run_seed(folder: Path, experiment: Experiment, seed: int, tick: Tick = lambd
         return collect_behaviour(family, train, config, seed) if experiment.data is None else read_data(experiment)
 
     phase = _Phase(here / "offline", family, train, test, seed, experiment)
-    phase.run(lambda: (SMAC(config, family.spec, seed=seed), data()), False, partial(tick, "offline"))
+    phase.run(lambda: (SMAC(config, family.spec, seed=seed), data()), None, partial(tick, "offline"))
     for arm in experiment.arms:
         arm_config = dataclasses.replace(config, online_encoder="frozen")
         if arm == "self-labelled":
@@ -163,10 +163,10 @@ class _Phase:
     def run(
         self,
         start: Callable[[], tuple[SMAC, TransitionBuffer]],
-        arm: str | bool,
+        arm: str | None,
         tick: Callable[[int, int], None],
     ) -> None:
-        """Train from the last checkpoint, or from `start()`; `arm` is False for the offline phase."""
+        """Train from the last checkpoint, or from `start()`; `arm` is None for the offline phase."""
         path, began = self.folder / "checkpoint", time.monotonic()
         if checkpoint.exists(path):
             agent, stored, progress = checkpoint.load(path, family=self.family)
@@ -205,7 +205,7 @@ class _Phase:
                     log.write(now, row)
 
     def _train(
-        self, agent: SMAC, buffer: TransitionBuffer, arm: str | bool, remaining: int, save_every: int
+        self, agent: SMAC, buffer: TransitionBuffer, arm: str | None, remaining: int, save_every: int
     ) -> Iterator[tuple[int, Metrics]]:
         if arm:
             return train_self_supervised(

@@ -11,7 +11,7 @@ from smac_lab.actor_critic import Info
 from smac_lab.agent import SMAC, Batch
 from smac_lab.data.buffer import Source, TransitionBuffer
 from smac_lab.data.collect import rollout
-from smac_lab.encoder import Gaussian, make_context
+from smac_lab.encoder import Gaussian
 from smac_lab.tasks.family import TaskFamily, Tasks
 
 Metrics = dict[str, float]
@@ -188,6 +188,3 @@ class _Meter:
                 f"training diverged: {bad}. Lower learning_rate or raise awac_lambda, or look at the data."
             )
         return metrics
-
-
-__all__ = ["make_context", "sample_offline", "sample_self_supervised", "train_offline", "train_self_supervised"]
