@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -97,6 +97,67 @@ def detached_values(critics: Module, observations: Tensor, actions: Tensor, z: T
     return functional_call(critics, parameters, (observations, actions, z))
 
 
+class Evaluations:
+    """The networks' outputs on one batch, each computed once, when a loss first asks for it.
+
+    Critic, AWAC and Q loss read the same policy and the same values. A phase's loss gives them one object of this
+    class in `batch.evaluations`; a loss that is called by itself makes its own (`evaluations_of`), and a loss of
+    your own may use it or call the networks.
+
+    Args:
+        agent, batch, z: what a loss is given; z is detached.
+    """
+
+    def __init__(self, agent: SMAC, batch: Batch, z: Tensor):
+        assert batch.noise is not None
+        self.agent, self.observations, self.actions = agent, batch.observations, batch.actions
+        self.noise, self.z = batch.noise.action, z
+        self._known: dict[tuple[str, bool], Any] = {}
+
+    def belongs_to(self, agent: SMAC, batch: Batch, z: Tensor) -> bool:
+        """Whether these are of the very same agent, transitions, noise and z."""
+        assert batch.noise is not None
+        return (
+            self.agent is agent
+            and self.observations is batch.observations
+            and self.actions is batch.actions
+            and self.noise is batch.noise.action
+            and self.z is z
+        )
+
+    def policy(self) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation of pi(.|s, z), `(task, batch, action_dim)` each."""
+        return self._once("policy", lambda: self.agent.actor(self.observations, self.z))
+
+    def policy_actions(self) -> Tensor:
+        """a_pi ~ pi(.|s, z), reparameterised, `(task, batch, action_dim)`."""
+        return self._once("policy_actions", lambda: sample_action(*self.policy(), self.noise))
+
+    def data_values(self) -> Tensor:
+        """Q(s, a, z) of the data's actions, `(critic, task, batch)`."""
+        return self._once("data_values", lambda: self.agent.critics(self.observations, self.actions, self.z))
+
+    def policy_values(self) -> Tensor:
+        """Q(s, a_pi, z), `(critic, task, batch)`; a gradient reaches the actions, and not the critics."""
+        inputs = (self.observations, self.policy_actions(), self.z)
+        if not torch.is_grad_enabled():
+            return self._once("policy_values", lambda: self.agent.critics(*inputs))
+        return self._once("policy_values", lambda: detached_values(self.agent.critics, *inputs))
+
+    def _once(self, name: str, compute: Callable[[], Any]) -> Any:
+        # What was computed with a graph serves a reader who needs none, and not the other way round.
+        for graph in (True,) if torch.is_grad_enabled() else (True, False):
+            if (name, graph) in self._known:
+                return self._known[name, graph]
+        return self._known.setdefault((name, torch.is_grad_enabled()), compute())
+
+
+def evaluations_of(agent: SMAC, batch: Batch, z: Tensor) -> Evaluations:
+    """What is already known of this batch and z, or a new object to fill."""
+    known = batch.evaluations
+    return known if known is not None and known.belongs_to(agent, batch, z) else Evaluations(agent, batch, z.detach())
+
+
 def critic_loss(agent: SMAC, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
     """Squared Bellman error of every critic, averaged over transitions and summed over critics.
 
@@ -107,14 +168,14 @@ def critic_loss(agent: SMAC, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
         z: latent task variable of each transition, `(task, batch, z_dim)`.
     """
     assert batch.noise is not None
-    z = z.detach()
+    at = evaluations_of(agent, batch, z)
     with torch.no_grad():
-        next_z = z if batch.noise.next_z is None else batch.noise.next_z  # the authors' code draws a second one
+        next_z = at.z if batch.noise.next_z is None else batch.noise.next_z  # the authors' code draws a second one
         mean, log_std = agent.actor(batch.next_observations, next_z)
         next_actions = sample_action(mean, log_std, batch.noise.next_action)
-        next_values = agent.target_critics(batch.next_observations, next_actions, z).amin(0)  # (task, batch)
+        next_values = agent.target_critics(batch.next_observations, next_actions, at.z).amin(0)  # (task, batch)
         targets = agent.reward_scale * batch.rewards + agent.discount * (1.0 - batch.terminations) * next_values
-    values = agent.critics(batch.observations, batch.actions, z)  # (critic, task, batch)
+    values = at.data_values()  # (critic, task, batch)
     loss = (values - targets).square().mean((-2, -1)).sum()
     return loss, {"critic_loss": loss, "q_mean": values.mean(), "target_mean": targets.mean()}
 
@@ -127,14 +188,10 @@ def awac_loss(agent: SMAC, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
     Args:
         z: `(task, batch, z_dim)`.
     """
-    assert batch.noise is not None
-    z = z.detach()
-    mean, log_std = agent.actor(batch.observations, z)
+    at = evaluations_of(agent, batch, z)
+    mean, log_std = at.policy()
     with torch.no_grad():
-        policy_actions = sample_action(mean, log_std, batch.noise.action)
-        data_values = agent.critics(batch.observations, batch.actions, z).amin(0)
-        policy_values = agent.critics(batch.observations, policy_actions, z).amin(0)
-        advantages = data_values - policy_values  # (task, batch)
+        advantages = at.data_values().amin(0) - at.policy_values().amin(0)  # (task, batch)
         weights = awac_weights(advantages, agent.awac_lambda, agent.awac_weight)
     log_probs = log_prob(mean, log_std, batch.actions)
     loss = -(weights * log_probs).mean()
@@ -154,9 +211,5 @@ def q_loss(agent: SMAC, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
     Args:
         z: `(task, batch, z_dim)`.
     """
-    assert batch.noise is not None
-    z = z.detach()
-    mean, log_std = agent.actor(batch.observations, z)
-    actions = sample_action(mean, log_std, batch.noise.action)
-    loss = -detached_values(agent.critics, batch.observations, actions, z).amin(0).mean()
+    loss = -evaluations_of(agent, batch, z).policy_values().amin(0).mean()
     return loss, {"q_loss": loss}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smac_lab.actor_critic import Actor, Critics, Info, awac_loss, critic_loss, q_loss, sample_action
+from smac_lab.actor_critic import Actor, Critics, Evaluations, Info, awac_loss, critic_loss, q_loss, sample_action
 from smac_lab.config import SMACConfig
 from smac_lab.encoder import ContextEncoder, Gaussian
 from smac_lab.nets import polyak_update
@@ -37,6 +37,7 @@ class Batch(NamedTuple):
     terminations: Tensor  # (task, batch), 0 or 1
     context: Tensor  # (task, n, context_dim)
     noise: Noise | None = None
+    evaluations: Evaluations | None = None  # what the losses of a phase have in common; made within the phase's loss
 
 
 ActorLoss = Callable[["SMAC", Batch, Tensor], tuple[Tensor, Info]]
@@ -125,8 +126,9 @@ class SMAC:
         """Reward error + KL (encoder, decoder) + Bellman error (critics) + AWAC (actor); SMAC, algorithm 1."""
         posterior, z = self._infer(batch)
         reward, reward_info = self.reward_loss(self, batch, z, posterior)
-        critic, critic_info = self.critic_loss(self, batch, z.detach())
-        actor, actor_info = self.actor_loss(self, batch, z.detach())
+        batch, z = self._evaluate(batch, z)
+        critic, critic_info = self.critic_loss(self, batch, z)
+        actor, actor_info = self.actor_loss(self, batch, z)
         return reward + critic + actor, {**reward_info, **critic_info, **actor_info}
 
     def self_supervised_loss(self, batch: Batch) -> tuple[Tensor, Info]:
@@ -135,7 +137,7 @@ class SMAC:
         The encoder reads, but does not learn.
         """
         _, z = self._infer(batch)
-        return self._improve(batch, z.detach())
+        return self._improve(batch, z)
 
     def self_labelled_loss(self, batch: Batch) -> tuple[Tensor, Info]:
         """As `self_supervised_loss`, and the encoder learns from decoded rewards (an extension of ours).
@@ -145,14 +147,15 @@ class SMAC:
         """
         posterior, z = self._infer(batch)
         reward, reward_info = self.reward_loss(self, batch, z, posterior)
-        improve, info = self._improve(batch, z.detach())
+        improve, info = self._improve(batch, z)
         return reward + improve, {**reward_info, **info}
 
     def _improve(self, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
         """What actor and critics minimise on self-collected and offline data together."""
+        batch, z = self._evaluate(batch, z)
         critic, critic_info = self.critic_loss(self, batch, z)
+        q, q_info = q_loss(self, batch, z)  # before AWAC, which needs the same values without their graph
         awac, awac_info = self.actor_loss(self, batch, z)
-        q, q_info = q_loss(self, batch, z)
         loss = critic + self.config.online_awac_weight * awac + self.config.online_q_weight * q
         return loss, {**critic_info, **awac_info, **q_info}
 
@@ -167,6 +170,11 @@ class SMAC:
         posterior = Gaussian(*self.encoder(batch.context))
         z = posterior.sample(batch.noise.z).unsqueeze(1)
         return posterior, z.expand(-1, batch.observations.shape[1], -1)
+
+    def _evaluate(self, batch: Batch, z: Tensor) -> tuple[Batch, Tensor]:
+        """The batch with room for what several losses read, and z as actor and critics see it: without a gradient."""
+        z = z.detach()
+        return batch._replace(evaluations=Evaluations(self, batch, z)), z
 
     # -- learning ----------------------------------------------------------------------------------------
     def update(self, batch: Batch, loss: PhaseLoss | None = None) -> Info:

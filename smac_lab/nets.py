@@ -26,13 +26,17 @@ class MLP(nn.Sequential):
         sizes = [in_dim, *hidden, out_dim]
         layers: list[nn.Module] = []
         for n_in, n_out in itertools.pairwise(sizes):
-            layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+            layers += [nn.Linear(n_in, n_out), nn.ReLU(inplace=True)]
         super().__init__(*layers[:-1])
         if small_output:
             last = layers[-2]
             assert isinstance(last, nn.Linear)
             nn.init.uniform_(last.weight, -OUTPUT_SCALE, OUTPUT_SCALE)
             nn.init.uniform_(last.bias, -OUTPUT_SCALE, OUTPUT_SCALE)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Outputs in the inputs' precision, whatever the products were computed in (see `SMACConfig.precision`)."""
+        return super().forward(input).to(input.dtype)
 
 
 class EnsembleMLP(nn.Module):
@@ -48,15 +52,15 @@ class EnsembleMLP(nn.Module):
             self.biases.append(nn.Parameter(torch.empty(members, 1, n_out).uniform_(-bound, bound)))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Every member's output for the same inputs, `(..., in_dim)` to `(members, ..., out_dim)`."""
+        """Every member's output for the same inputs, `(..., in_dim)` to `(members, ..., out_dim)`, in their precision."""
         members = self.biases[0].shape[0]
         hidden = inputs.reshape(1, -1, inputs.shape[-1]).expand(members, -1, -1)
         last = len(self.weights) - 1
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             hidden = torch.baddbmm(bias, hidden, weight)
             if layer < last:
-                hidden = torch.relu(hidden)
-        return hidden.reshape(members, *inputs.shape[:-1], hidden.shape[-1])
+                hidden = hidden.relu_()
+        return hidden.reshape(members, *inputs.shape[:-1], hidden.shape[-1]).to(inputs.dtype)
 
 
 @torch.no_grad()
