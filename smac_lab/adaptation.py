@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from smac_lab.agent import SMAC
 from smac_lab.data.collect import Episodes, rollout
 from smac_lab.encoder import Gaussian, make_context
+from smac_lab.seeds import stack_results
 from smac_lab.tasks.family import Array, TaskFamily, Tasks
 
 
@@ -28,7 +30,7 @@ class Evaluation(NamedTuple):
 def evaluate(
     agent: SMAC,
     family: TaskFamily,
-    tasks: Tasks,
+    tasks: Tasks | Sequence[Tasks],
     *,
     seed: int = 0,
     repeats: int | None = None,
@@ -42,13 +44,20 @@ def evaluate(
     rewards, which meta-test has. The agent is not changed, and its own generator is not used.
 
     Args:
-        agent: trained agent.
-        family, tasks: what to act in.
+        agent: trained agent. With several seeds every result has a leading seed axis.
+        family, tasks: what to act in; with several seeds, tasks of all of them or a list with the tasks of each.
         seed: of simulations and draws.
         repeats, exploration_episodes: defaults from the agent's config (4 and 2).
         deterministic: act with the mean action.
         num_threads: physics threads, 0 for as many as PyTorch uses.
     """
+    if agent.seeds is not None:
+        sets = [tasks] * len(agent.seeds) if isinstance(tasks, Tasks) else tasks
+        options: Any = {"repeats": repeats, "exploration_episodes": exploration_episodes, "num_threads": num_threads}
+        options |= {"seed": seed, "deterministic": deterministic}
+        parts = zip(agent.split(), sets, strict=True)
+        return stack_results([evaluate(one, family, own, **options) for one, own in parts])
+    assert isinstance(tasks, Tasks)
     repeats = agent.config.repeats if repeats is None else repeats
     n_explore = agent.config.exploration_episodes if exploration_episodes is None else exploration_episodes
     env = family.batch_env(tasks.repeat(repeats), num_threads)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +17,7 @@ from smac_lab.config import SMACConfig
 from smac_lab.encoder import ContextEncoder, Gaussian
 from smac_lab.nets import polyak_update
 from smac_lab.reward_model import RewardDecoder, relabel, reward_loss
+from smac_lab.seeds import Generators, draw, over_seeds, select_seed, stack_modules
 from smac_lab.tasks.family import FamilySpec
 
 
@@ -43,6 +46,7 @@ class Batch(NamedTuple):
 ActorLoss = Callable[["SMAC", Batch, Tensor], tuple[Tensor, Info]]
 RewardLoss = Callable[["SMAC", Batch, Tensor, Gaussian], tuple[Tensor, Info]]
 PhaseLoss = Callable[[Batch], tuple[Tensor, Info]]
+Part = nn.Module | Callable[[], nn.Module]
 
 # What each loss trains. A part outside the list is outside that loss's optimizer: a zero gradient would still
 # move it through Adam's moments.
@@ -60,14 +64,18 @@ class SMAC:
     Args:
         config: numbers of the experiment.
         spec: sizes of the task family.
-        seed: makes initial parameters and every later draw.
-        encoder, actor, critics, reward_decoder: parts of your own, by the shapes in the README.
+        seed: makes initial parameters and every later draw. Several, such as `range(16)`, make as many agents that
+            learn at once: parameters, batches, contexts, metrics and results then have a leading seed axis, and each
+            seed draws what it would draw alone. Losses and parts are written for one seed all the same.
+        encoder, actor, critics, reward_decoder: parts of your own, by the shapes in the README: a module, or a
+            function without arguments that makes one, called once a seed under that seed. (Several seeds start
+            from equal copies of a module.)
         actor_loss: replaces AWAC in both phases, `(agent, batch, z) -> (loss, info)`.
         critic_loss: likewise for the Bellman error.
         reward_loss: likewise for encoder and decoder, `(agent, batch, z, posterior) -> (loss, info)`.
 
     Raises:
-        ValueError: a part returns outputs of the wrong shape.
+        ValueError: a part returns outputs of the wrong shape; no seed, or one twice.
     """
 
     def __init__(
@@ -75,27 +83,38 @@ class SMAC:
         config: SMACConfig,
         spec: FamilySpec,
         *,
-        seed: int = 0,
-        encoder: nn.Module | None = None,
-        actor: nn.Module | None = None,
-        critics: nn.Module | None = None,
-        reward_decoder: nn.Module | None = None,
+        seed: int | Sequence[int] = 0,
+        encoder: Part | None = None,
+        actor: Part | None = None,
+        critics: Part | None = None,
+        reward_decoder: Part | None = None,
         actor_loss: ActorLoss = awac_loss,
         critic_loss: ActorLoss = critic_loss,
         reward_loss: RewardLoss = reward_loss,
     ):
-        self.config, self.spec, self.seed = config, spec, seed
+        self.config, self.spec = config, spec
+        self.seeds = None if isinstance(seed, (int, np.integer)) else tuple(int(s) for s in seed)
+        self.seed: Any = self.seeds or seed
+        if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
+            raise ValueError(f"seed={seed!r} is not allowed: at least one seed, each once")
+        self.seed_axis = () if self.seeds is None else (len(self.seeds),)  # leads every shape
         self.device = torch.device(_resolve_device(config.device))
+
         obs, act, z = spec.obs_dim, spec.action_dim, config.z_dim
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            encoder = encoder or ContextEncoder(spec.context_dim, z, config.encoder_hidden)
-            actor = actor or Actor(obs, act, z, config.actor_hidden)
-            critics = critics or Critics(obs, act, z, config.critic_hidden)
-            reward_decoder = reward_decoder or RewardDecoder(obs, act, z, config.decoder_hidden)
-        self.encoder, self.actor, self.critics, self.reward_decoder = (
-            part.to(self.device) for part in (encoder, actor, critics, reward_decoder)
-        )
+        made: list[tuple[nn.Module, ...]] = []  # parts of each seed
+        for one in self.seeds or (self.seed,):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(one)
+                made.append(
+                    (
+                        _made(encoder) or ContextEncoder(spec.context_dim, z, config.encoder_hidden),
+                        _made(actor) or Actor(obs, act, z, config.actor_hidden),
+                        _made(critics) or Critics(obs, act, z, config.critic_hidden),
+                        _made(reward_decoder) or RewardDecoder(obs, act, z, config.decoder_hidden),
+                    )
+                )
+        parts = made[0] if self.seeds is None else [stack_modules(parts) for parts in zip(*made, strict=True)]
+        self.encoder, self.actor, self.critics, self.reward_decoder = (part.to(self.device) for part in parts)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.labeller: nn.ModuleDict | None = None  # frozen encoder and decoder, from the self-supervised phase on
         self.actor_loss, self.critic_loss, self.reward_loss = actor_loss, critic_loss, reward_loss
@@ -105,9 +124,10 @@ class SMAC:
         self.awac_lambda, self.awac_weight = config.awac_lambda, config.awac_weight
         self.kl_weight, self.kl_reduction = config.kl_weight, config.kl_reduction
 
-        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.generator = self.new_generator(seed)
         self.optimizers: dict[str, torch.optim.Adam] = {}
         self.updates = 0  # updates so far, all phases
+        self._compiled: dict[PhaseLoss, Callable[[Batch], tuple[Tensor, Info]]] = {}
         self._check_parts()
 
     @property
@@ -192,12 +212,11 @@ class SMAC:
         if batch.noise is None:
             batch = batch._replace(noise=self.draw_noise(batch))
 
-        # Gradients of the trained parts only.
-        value, info = loss(batch)
+        # Gradients of the trained parts only. Seeds have no parameter in common: a sum keeps their gradients apart.
+        value, info = self._evaluated(loss)(batch)
         parameters = optimizer.param_groups[0]["params"]
-        for parameter, gradient in zip(
-            parameters, torch.autograd.grad(value, parameters, allow_unused=True), strict=True
-        ):
+        gradients = torch.autograd.grad(value.sum(), parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         optimizer.step()
 
@@ -207,27 +226,56 @@ class SMAC:
         self.updates += 1
         return {name: number.detach() for name, number in info.items()}
 
+    def _evaluated(self, loss: PhaseLoss) -> PhaseLoss:
+        """The very same loss as the config wants it evaluated: over seeds, in bf16 products, compiled."""
+        if loss in self._compiled:
+            return self._compiled[loss]
+
+        def evaluate(batch: Batch) -> tuple[Tensor, Info]:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+                if self.seeds is None:
+                    return loss(batch)
+                return over_seeds(nn.ModuleDict(self.parts), loss, batch)
+
+        if not self.config.compile:
+            return evaluate
+        self._compiled[loss] = compiled_or_eager(evaluate)
+        return self._compiled[loss]
+
     def draw_noise(self, batch: Batch) -> Noise:
         """Noise for one update, from the agent's own generator."""
-        tasks, size = batch.observations.shape[:2]
+        tasks, size = batch.observations.shape[-3:-1]
         z = self.normal(tasks, self.config.z_dim)
-        action, next_action = self.normal(2, tasks, size, self.spec.action_dim)
+        action, next_action = self.normal(2, tasks, size, self.spec.action_dim).unbind(-4)
         next_z = None
         if self.config.next_z == "resampled":
             with torch.no_grad():
-                posterior = Gaussian(*self.encoder(batch.context))
-                draw = posterior.sample(self.normal(tasks, self.config.z_dim))
-            next_z = draw.unsqueeze(1).expand(-1, size, -1)
+                posterior = Gaussian(*self._apply(self.encoder, batch.context))
+                drawn = posterior.sample(self.normal(tasks, self.config.z_dim))
+            next_z = drawn.unsqueeze(-2).expand(*drawn.shape[:-1], size, -1)
         return Noise(z, action, next_action, next_z)
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers from the agent's generator."""
-        return torch.randn(*shape, generator=self.generator, device=self.device)
+        """Standard normal numbers from the agent's generator; with several seeds, `shape` for each of them."""
+        return draw(torch.randn, (*self.seed_axis, *shape), self.generator)
+
+    def new_generator(self, seed: int | Sequence[int]) -> Generators:
+        """A stream of random numbers on the agent's device, or one for each of several seeds."""
+        if isinstance(seed, Sequence):
+            return [torch.Generator(self.device).manual_seed(int(one)) for one in seed]
+        return torch.Generator(self.device).manual_seed(int(seed))
+
+    def _apply(self, part: nn.Module, *inputs: Tensor) -> Any:
+        """A part's outputs; with several seeds, each seed's own part on its own inputs."""
+        return part(*inputs) if self.seeds is None else over_seeds(part, part, *inputs)
 
     def _optimizer(self, name: str) -> torch.optim.Adam:
         if name not in self.optimizers:
             parameters = [p for part in TRAINED[name] for p in self.parts[part].parameters() if p.requires_grad]
-            self.optimizers[name] = torch.optim.Adam(parameters, lr=self.config.learning_rate, fused=True)
+            on_gpu = self.device.type == "cuda"  # there the step count lives on the device, for CUDA graphs
+            self.optimizers[name] = torch.optim.Adam(
+                parameters, lr=self.config.learning_rate, fused=True, capturable=on_gpu
+            )
         return self.optimizers[name]
 
     # -- labels ------------------------------------------------------------------------------------------
@@ -238,19 +286,24 @@ class SMAC:
 
     def label(self, context: Tensor, observations: Tensor, actions: Tensor) -> Tensor:
         """Decoded rewards of self-collected transitions, `(task, batch)`; see `reward_model.relabel`."""
-        labeller = self.labeller or {"encoder": self.encoder, "reward_decoder": self.reward_decoder}
-        noise = self.normal(len(context), self.config.z_dim)
-        return relabel(labeller["encoder"], labeller["reward_decoder"], context, observations, actions, noise)
+        own = {"encoder": self.encoder, "reward_decoder": self.reward_decoder}
+        labeller = nn.ModuleDict(own) if self.labeller is None else self.labeller
+        noise = self.normal(context.shape[-3], self.config.z_dim)
+        inputs = (context, observations, actions, noise)
+        if self.seeds is None:
+            return relabel(labeller["encoder"], labeller["reward_decoder"], *inputs)
+        with torch.inference_mode():
+            return over_seeds(labeller, partial(relabel, labeller["encoder"], labeller["reward_decoder"]), *inputs)
 
     # -- acting ------------------------------------------------------------------------------------------
     @torch.inference_mode()
     def infer_posterior(self, context: Tensor) -> Gaussian:
         """q(z|h) of each task, `(task, n, context_dim)` to mean and std, `(task, z_dim)` each."""
-        return Gaussian(*self.encoder(context.to(self.device)))
+        return Gaussian(*self._apply(self.encoder, context.to(self.device)))
 
     def prior(self, tasks: int) -> Gaussian:
         """p(z) = N(0, I) for each task."""
-        zeros = torch.zeros(tasks, self.config.z_dim, device=self.device)
+        zeros = torch.zeros(*self.seed_axis, tasks, self.config.z_dim, device=self.device)
         return Gaussian(zeros, torch.ones_like(zeros))
 
     def tensor(self, values: Any) -> Tensor:
@@ -263,30 +316,64 @@ class SMAC:
         observations: np.ndarray | Tensor,
         z: np.ndarray | Tensor,
         deterministic: bool = True,
-        generator: torch.Generator | None = None,
+        generator: Generators | None = None,
     ) -> np.ndarray:
         """Actions in [-1, 1] for `observations`, `(..., obs_dim)`, and z, `(..., z_dim)`, as a numpy array."""
-        mean, log_std = self.actor(self.tensor(observations), self.tensor(z))
+        mean, log_std = self._apply(self.actor, self.tensor(observations), self.tensor(z))
         if deterministic:
             return torch.tanh(mean).cpu().numpy()
-        noise = torch.randn(mean.shape, generator=generator or self.generator, device=self.device)
+        noise = draw(torch.randn, mean.shape, self.generator if generator is None else generator)
         return sample_action(mean, log_std, noise).cpu().numpy()
 
     def policy(
-        self, z: Gaussian, generator: torch.Generator, deterministic: bool = True
+        self, z: Gaussian, generator: Generators, deterministic: bool = True
     ) -> Callable[[np.ndarray], np.ndarray]:
         """A policy for one episode of many simulations: `(n, obs_dim)` to `(n, action_dim)`.
 
-        z is drawn from the Gaussian once (`z_resampling="episode"`) or anew at every step ("step").
+        z is drawn from the Gaussian once (`z_resampling="episode"`) or anew at every step ("step"). With several
+        seeds, the first n / seeds simulations are those of the first seed, and so on.
         """
+        leading = z.mean.shape[:-1]  # (n,), or (seed, n / seeds)
 
-        def draw() -> Tensor:
-            return z.sample(torch.randn(z.mean.shape, generator=generator, device=self.device))
+        def draw_z() -> Tensor:
+            return z.sample(draw(torch.randn, z.mean.shape, generator))
 
-        if self.config.z_resampling == "step":
-            return lambda observations: self.act(observations, draw(), deterministic, generator)
-        fixed = draw()
-        return lambda observations: self.act(observations, fixed, deterministic, generator)
+        fixed = draw_z() if self.config.z_resampling == "episode" else None
+
+        def policy(observations: np.ndarray) -> np.ndarray:
+            current = draw_z() if fixed is None else fixed
+            actions = self.act(observations.reshape(*leading, -1), current, deterministic, generator)
+            return actions.reshape(len(observations), -1)
+
+        return policy
+
+    # -- several seeds -----------------------------------------------------------------------------------
+    def split(self) -> list[SMAC]:
+        """Each seed's agent as one of its own, a copy, in the order of the seeds."""
+        if self.seeds is None:
+            return [self]
+        return [self._of_seed(index) for index in range(len(self.seeds))]
+
+    def _of_seed(self, index: int) -> SMAC:
+        assert self.seeds is not None
+        agent = SMAC(
+            self.config,
+            self.spec,
+            seed=self.seeds[index],
+            **{name: select_seed(part, index) for name, part in self.parts.items() if name != "target_critics"},
+            actor_loss=self.actor_loss,
+            critic_loss=self.critic_loss,
+            reward_loss=self.reward_loss,
+        )
+        state = self.state_dict()
+
+        def pick(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: pick(one) for key, one in value.items()}
+            return value[index].clone() if isinstance(value, Tensor) and value.ndim else value
+
+        agent.load_state_dict({**pick(state), "generator": state["generator"][index : index + 1]})
+        return agent
 
     # -- saving ------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
@@ -295,7 +382,7 @@ class SMAC:
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
             "labeller": None if self.labeller is None else self.labeller.state_dict(),
             "optimizers": {name: o.state_dict()["state"] for name, o in self.optimizers.items()},
-            "generator": self.generator.get_state(),
+            "generator": torch.stack([generator.get_state() for generator in self.generators()]),
             "updates": self.updates,
         }
 
@@ -316,26 +403,35 @@ class SMAC:
         for name, moments in state["optimizers"].items():
             optimizer, moments = self._optimizer(name), copy.deepcopy(moments)
             optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-        self.generator.set_state(state["generator"])
+        for generator, stored in zip(self.generators(), state["generator"], strict=True):
+            generator.set_state(stored.clone())
         self.updates = state["updates"]
+
+    def generators(self) -> list[torch.Generator]:
+        """The agent's stream of random numbers, one a seed."""
+        return [self.generator] if isinstance(self.generator, torch.Generator) else list(self.generator)
 
     # -- checks ------------------------------------------------------------------------------------------
     @torch.no_grad()
     def _check_parts(self) -> None:
         """Run every part once on zeros, so that a wrong shape is told now and not an hour into training."""
         tasks, batch, n = 2, 3, 4
-        zeros = lambda *shape: torch.zeros(*shape, device=self.device)  # noqa: E731
+        seeds = self.seed_axis
+        zeros = lambda *shape: torch.zeros(*seeds, *shape, device=self.device)  # noqa: E731
         obs, act = zeros(tasks, batch, self.spec.obs_dim), zeros(tasks, batch, self.spec.action_dim)
         z = zeros(tasks, batch, self.config.z_dim)
-        expect_shapes(
-            "encoder",
-            self.encoder(zeros(tasks, n, self.spec.context_dim)),
-            {"mean": (tasks, self.config.z_dim), "std": (tasks, self.config.z_dim)},
-        )
-        expect_shapes("actor", self.actor(obs, z), {"mean": tuple(act.shape), "log_std": tuple(act.shape)})
-        values = self.critics(obs, act, z)
-        expect_shapes("critics", [values], {"values": (len(values) if values.ndim else 1, tasks, batch)})
-        expect_shapes("reward_decoder", [self.reward_decoder(obs, act, z)], {"rewards": (tasks, batch)})
+
+        def check(part: str, outputs: Iterable[Tensor], expected: dict[str, tuple[int, ...]]) -> None:
+            expect_shapes(part, [output[0] for output in outputs] if seeds else outputs, expected)
+
+        posterior = self._apply(self.encoder, zeros(tasks, n, self.spec.context_dim))
+        check("encoder", posterior, {"mean": (tasks, self.config.z_dim), "std": (tasks, self.config.z_dim)})
+        owed = (tasks, batch, self.spec.action_dim)
+        check("actor", self._apply(self.actor, obs, z), {"mean": owed, "log_std": owed})
+        values = self._apply(self.critics, obs, act, z)
+        members = values.shape[len(seeds)] if values.ndim > len(seeds) else 1
+        check("critics", [values], {"values": (members, tasks, batch)})
+        check("reward_decoder", [self._apply(self.reward_decoder, obs, act, z)], {"rewards": (tasks, batch)})
 
 
 def expect_shapes(part: str, outputs: Iterable[Tensor], expected: dict[str, tuple[int, ...]]) -> None:
@@ -348,6 +444,33 @@ def expect_shapes(part: str, outputs: Iterable[Tensor], expected: dict[str, tupl
     if got != list(expected.values()):
         owed = ", ".join(f"{name} {shape}" for name, shape in expected.items())
         raise ValueError(f"{part} returned shapes {got} for 2 tasks and 3 transitions each; it must return {owed}")
+
+
+def compiled_or_eager(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`torch.compile(function)`; where the machine cannot compile, the function itself, after one warning."""
+    compiled = torch.compile(function, dynamic=False)
+    works: bool | None = None
+
+    def call(*inputs: Any) -> Any:
+        nonlocal works
+        if works is None:
+            try:
+                outputs = compiled(*inputs)
+            except Exception as error:
+                outputs = function(*inputs)  # an error of the function's own is raised here
+                works = False
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                warnings.warn(f"compile=True has no effect here, updates run eagerly: {reason}", stacklevel=2)
+            else:
+                works = True
+            return outputs
+        return compiled(*inputs) if works else function(*inputs)
+
+    return call
+
+
+def _made(part: Part | None) -> nn.Module | None:
+    return part if part is None or isinstance(part, nn.Module) else part()
 
 
 def _resolve_device(device: str) -> str:

@@ -159,7 +159,7 @@ def evaluate(
 
     agent, buffer, _ = checkpoint.load(run / "checkpoint" if (run / "checkpoint").is_dir() else run)
     family, config = make_family(agent.spec.name), agent.config
-    train, test = family.split(config.n_train_tasks, config.n_test_tasks, agent.seed)
+    train, test = family.split(config.n_train_tasks, config.n_test_tasks, int(agent.seed))
     result = adaptation.evaluate(agent, family, test, seed=seed)
     print(f"{family.name}: {len(test)} held-out tasks x {result.returns.shape[1]} repeats")
     for episode, value in enumerate(result.returns.mean((0, 1))):
@@ -227,7 +227,7 @@ def film(out: Path, family_name: str, phase: Path) -> None:
     if not isinstance(family, MujocoFamily) or (out / "video.mp4").exists():
         return
     agent, _, _ = checkpoint.load(phase / "checkpoint")
-    _, test = family.split(agent.config.n_train_tasks, agent.config.n_test_tasks, agent.seed)
+    _, test = family.split(agent.config.n_train_tasks, agent.config.n_test_tasks, int(agent.seed))
     test = test[np.linspace(0, len(test) - 1, min(4, len(test))).astype(int)]
     posterior = adaptation.evaluate(agent, family, test, repeats=1).posterior
     adapted = type(posterior)(posterior.mean[:, 0], posterior.std[:, 0])

@@ -73,6 +73,8 @@ class SMACConfig:
 
     # Machine
     device: str = "auto"  # "auto": cuda where there is one, else cpu
+    compile: bool = False  # torch.compile the losses: faster, after half a minute at the first update of each phase
+    precision: Literal["fp32", "bf16"] = "fp32"  # of dense products in updates; everything else stays in float32
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -80,6 +82,8 @@ class SMACConfig:
             value, hint = getattr(self, field.name), hints[field.name]
             if choices := get_args(hint) if hint.__class__.__name__ == "_LiteralGenericAlias" else ():
                 _check(value in choices, field.name, value, f"one of {', '.join(map(repr, choices))}")
+            elif hint is bool:
+                _check(isinstance(value, bool), field.name, value, "True or False")
             elif hint is int:
                 least = 0 if field.name in _MAY_BE_ZERO else 1
                 ok = isinstance(value, int) and not isinstance(value, bool) and value >= least

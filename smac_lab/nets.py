@@ -52,7 +52,7 @@ class EnsembleMLP(nn.Module):
             self.biases.append(nn.Parameter(torch.empty(members, 1, n_out).uniform_(-bound, bound)))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Every member's output for the same inputs, `(..., in_dim)` to `(members, ..., out_dim)`, in their precision."""
+        """Every member's output for the same inputs, `(..., in_dim)` to `(members, ..., out_dim)`."""
         members = self.biases[0].shape[0]
         hidden = inputs.reshape(1, -1, inputs.shape[-1]).expand(members, -1, -1)
         last = len(self.weights) - 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from smac_lab.agent import SMAC
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.collect import Episodes, rollout
 from smac_lab.encoder import Gaussian, kl_divergence, kl_to_prior
+from smac_lab.seeds import stack_results
 from smac_lab.tasks.family import Array, TaskFamily, Tasks
 
 
@@ -37,7 +39,7 @@ class Shift(NamedTuple):
 def measure_shift(
     agent: SMAC,
     family: TaskFamily,
-    tasks: Tasks,
+    tasks: Tasks | Sequence[Tasks],
     buffer: TransitionBuffer,
     *,
     seed: int = 0,
@@ -54,13 +56,21 @@ def measure_shift(
     averages KL(a_i || b_i) over tasks and between averages KL(a_i || b_j) over i != j (authors' code).
 
     Args:
-        agent: trained agent; not changed.
-        family, tasks: training tasks; `tasks[i]` is the buffer's task `i`.
+        agent: trained agent; not changed. With several seeds every result has a leading seed axis.
+        family, tasks: training tasks; `tasks[i]` is the buffer's task `i`. With several seeds, tasks of all of them
+            or a list with the tasks of each.
         buffer: its offline transitions are used.
         seed: of simulations and draws.
         repeats: independent contexts a task; default `config.repeats`.
         num_threads: physics threads, 0 for as many as PyTorch uses.
     """
+    if agent.seeds is not None:
+        sets = [tasks] * len(agent.seeds) if isinstance(tasks, Tasks) else tasks
+        buffers = buffer.split() if buffer.seeds else [buffer] * len(agent.seeds)
+        options: Any = {"seed": seed, "repeats": repeats, "num_threads": num_threads}
+        parts = zip(agent.split(), sets, buffers, strict=True)
+        return stack_results([measure_shift(one, family, own, data, **options) for one, own, data in parts])
+    assert isinstance(tasks, Tasks)
     repeats = agent.config.repeats if repeats is None else repeats
     n = agent.config.exploration_episodes * family.horizon
     generator = torch.Generator(agent.device).manual_seed(seed)

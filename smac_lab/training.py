@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from smac_lab.actor_critic import Info
 from smac_lab.agent import SMAC, Batch
+from smac_lab.cuda_graph import captured
 from smac_lab.data.buffer import Source, TransitionBuffer
 from smac_lab.data.collect import rollout
 from smac_lab.encoder import Gaussian
+from smac_lab.seeds import draw
 from smac_lab.tasks.family import TaskFamily, Tasks
 
-Metrics = dict[str, float]
+Metrics = dict[str, Any]  # name to float, or, with several seeds at once, to an array (seed,)
 
 
 def train_offline(
@@ -29,12 +33,17 @@ def train_offline(
         log_every: updates between two yields.
 
     Yields:
-        Number of updates made here so far, and finite metrics averaged since the last yield.
+        Number of updates made here so far, and finite metrics averaged since the last yield: floats, or with
+        several seeds arrays `(seed,)`.
+
+    Raises:
+        FloatingPointError: a metric is no longer finite.
     """
     steps = agent.config.offline_steps if steps is None else steps
+    learn = captured(agent, buffer, lambda: agent.update(sample_offline(agent, buffer), loss=agent.offline_loss))
     meter = _Meter()
     for step in range(1, steps + 1):
-        meter.add(agent.update(sample_offline(agent, buffer), loss=agent.offline_loss))
+        meter.add(learn())
         if step % log_every == 0 or step == steps:
             yield step, meter.read()
 
@@ -43,7 +52,7 @@ def train_self_supervised(
     agent: SMAC,
     buffer: TransitionBuffer,
     family: TaskFamily,
-    tasks: Tasks,
+    tasks: Tasks | Sequence[Tasks],
     iterations: int | None = None,
     oracle: bool = False,
     log_every: int = 1,
@@ -53,7 +62,8 @@ def train_self_supervised(
     Args:
         agent: updated in place. `config.online_encoder` says what happens to its encoder meanwhile.
         buffer: self-collected transitions are appended to it; pass a `clone()` to keep the original.
-        family, tasks: what to interact with; `tasks[i]` is the buffer's task `i`.
+        family, tasks: what to interact with; `tasks[i]` is the buffer's task `i`. With several seeds, the tasks of
+            all of them or a list with the tasks of each; `buffer` is then made by `TransitionBuffer.join`.
         iterations: iterations from now on; default `config.online_iterations`.
         oracle: keep the true rewards of the new interaction instead of labelling it (with a self-labelled encoder,
             that one then learns from true rewards, too; the experiment's `oracle` arm freezes it, as the paper does).
@@ -61,29 +71,43 @@ def train_self_supervised(
 
     Yields:
         Number of iterations made here so far, and finite metrics averaged since the last yield.
+
+    Raises:
+        ValueError: several seeds with one seed's buffer.
+        FloatingPointError: a metric is no longer finite.
     """
     config = agent.config
     iterations = config.online_iterations if iterations is None else iterations
     loss = agent.self_labelled_loss if config.online_encoder == "self-labelled" else agent.self_supervised_loss
     if agent.labeller is None:
         agent.freeze_labeller()
-    meter = _Meter()
+    if agent.seeds is not None and not buffer.seeds:
+        raise ValueError(
+            f"{len(agent.seeds)} seeds collect data of their own and need a buffer each: "
+            f"TransitionBuffer.join([buffer] * {len(agent.seeds)})"
+        )
+
+    def update() -> Info:
+        info = agent.update(sample_self_supervised(agent, buffer), loss=loss)
+        if config.online_encoder == "offline":
+            info |= agent.update(sample_offline(agent, buffer), loss=agent.inference_loss)
+        return info
+
+    learn, meter = captured(agent, buffer, update), _Meter()
     for iteration in range(1, iterations + 1):
         collected = self_collect(agent, buffer, family, tasks, oracle)
         for _ in range(config.online_updates):
-            meter.add(agent.update(sample_self_supervised(agent, buffer), loss=loss))
-            if config.online_encoder == "offline":
-                meter.add(agent.update(sample_offline(agent, buffer), loss=agent.inference_loss))
+            meter.add(learn())
         if iteration % log_every == 0 or iteration == iterations:
             yield iteration, {**meter.read(), **collected}
 
 
 def sample_offline(agent: SMAC, buffer: TransitionBuffer) -> Batch:
     """A meta-batch of truly labelled data: for each task, context h and, independently, transitions h'."""
-    c, generator = agent.config, agent.generator
-    tasks = _draw_tasks(buffer.n_tasks, c.meta_batch, generator)
-    context = buffer.sample_context(tasks, c.context_size, generator, "offline")
-    return _batch(context, buffer, tasks, c.batch_size, generator, "offline")
+    c = agent.config
+    tasks = _draw_tasks(agent, buffer, c.meta_batch)
+    context = buffer.sample_context(tasks, c.context_size, agent.generator, "offline")
+    return _batch(agent, context, buffer, tasks, c.batch_size, "offline")
 
 
 def sample_self_supervised(agent: SMAC, buffer: TransitionBuffer) -> Batch:
@@ -96,94 +120,138 @@ def sample_self_supervised(agent: SMAC, buffer: TransitionBuffer) -> Batch:
     """
     c, generator = agent.config, agent.generator
     if c.online_context == "mixed":
-        tasks = _draw_tasks(buffer.n_tasks, c.online_meta_batch, generator)
+        tasks = _draw_tasks(agent, buffer, c.online_meta_batch)
         context = buffer.sample_context(tasks, c.context_size, generator, "all")
     else:
         whole = c.online_context == "episodes"
         size = c.exploration_episodes * buffer.spec.horizon if whole else c.context_size
         source: Source = "explored" if whole else "self-collected"
         half = c.online_meta_batch // 2
-        offline_tasks = _draw_tasks(buffer.n_tasks, c.online_meta_batch - half, generator)
-        seen = buffer.tasks_with(source)  # not every task may have collected yet
-        self_tasks = seen[torch.randint(len(seen), (half,), generator=generator, device=generator.device)]
-        tasks = torch.cat([offline_tasks, self_tasks])
+        offline_tasks = _draw_tasks(agent, buffer, c.online_meta_batch - half)
+        self_tasks = _draw_tasks_with(agent, buffer, source, half)  # not every task may have collected yet
+        tasks = torch.cat([offline_tasks, self_tasks], dim=-1)
         context = torch.cat(
             [
                 buffer.sample_context(offline_tasks, size, generator, "offline"),
                 buffer.sample_context(self_tasks, size, generator, source, consecutive=whole),
-            ]
+            ],
+            dim=-3,
         )
-    return _batch(context, buffer, tasks, c.online_batch_size, generator, "all")
+    return _batch(agent, context, buffer, tasks, c.online_batch_size, "all")
 
 
 @torch.inference_mode()
-def self_collect(agent: SMAC, buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks, oracle: bool) -> Metrics:
+def self_collect(
+    agent: SMAC, buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks | Sequence[Tasks], oracle: bool
+) -> Metrics:
     """One round of reward-free interaction, labelled and appended to the buffer.
 
     `online_tasks` tasks act `prior_episodes` episodes with z ~ p(z) and `posterior_episodes` with
     z ~ q(.|own data). Unless `oracle`, the simulation never computes a reward.
+
+    Returns:
+        The mean of the rewards stored, and the number of transitions that a seed now has.
     """
     c, generator = agent.config, agent.generator
-    ids = _draw_tasks(buffer.n_tasks, c.online_tasks, generator)
+    ids = _draw_tasks(agent, buffer, c.online_tasks)  # (..., task), as everything from here on: ... is () or (seed,)
     contexts = buffer.sample_context(ids, c.label_context_size, generator, "all")
-    posterior, prior = agent.infer_posterior(contexts), agent.prior(len(ids))
-    z = Gaussian(  # (task * episode, z_dim)
-        torch.cat([prior.mean] * c.prior_episodes + [posterior.mean] * c.posterior_episodes),
-        torch.cat([prior.std] * c.prior_episodes + [posterior.std] * c.posterior_episodes),
+    posterior, prior = agent.infer_posterior(contexts), agent.prior(ids.shape[-1])
+    z = Gaussian(  # (..., episode * task, z_dim)
+        torch.cat([prior.mean] * c.prior_episodes + [posterior.mean] * c.posterior_episodes, dim=-2),
+        torch.cat([prior.std] * c.prior_episodes + [posterior.std] * c.posterior_episodes, dim=-2),
     )
-    episodes_per_task = c.prior_episodes + c.posterior_episodes
-    simulated = ids.repeat(episodes_per_task)
-    env = family.batch_env(tasks[simulated.cpu().numpy()], rewards=oracle)
-    seed = int(torch.randint(2**31 - 1, (), generator=generator, device=agent.device))
-    episodes = rollout(agent.policy(z, generator, deterministic=False), env, seed)
+    simulated = torch.cat([ids] * (c.prior_episodes + c.posterior_episodes), dim=-1)  # (..., episode * task)
+    env = family.batch_env(_tasks_of(buffer, tasks, simulated), rewards=oracle)
+    first = (draw(torch.rand, (*agent.seed_axis, 1), generator) * (2**31 - 1)).long()
+    seeds = first + torch.arange(simulated.shape[-1], device=first.device)  # of each simulation
+    episodes = rollout(agent.policy(z, generator, deterministic=False), env, seeds.flatten().tolist())
 
     rewards = episodes.rewards
     if not oracle:
         label_context = buffer.sample_context(simulated, c.label_context_size, generator, "offline")
-        observations, actions = agent.tensor(episodes.observations), agent.tensor(episodes.actions)
-        labels = agent.label(label_context, observations, actions)
-        rewards = labels.cpu().numpy()
+        shape = (*simulated.shape, family.horizon, -1)
+        observations = agent.tensor(episodes.observations).reshape(shape)
+        actions = agent.tensor(episodes.actions).reshape(shape)
+        rewards = agent.label(label_context, observations, actions).reshape(rewards.shape).cpu().numpy()
         episodes = episodes._replace(rewards=rewards)
-    for row, task in enumerate(simulated.tolist()):
-        explored = row < len(ids) * c.prior_episodes
-        buffer.append(task, episodes.columns(row), "explored" if explored else "self-collected")
-    return {"collected_reward_mean": float(rewards.mean()), "buffer_transitions": float(len(buffer))}
+    explored = torch.arange(simulated.shape[-1]) < ids.shape[-1] * c.prior_episodes
+    for row, task in enumerate(simulated.flatten().tolist()):
+        source: Source = "explored" if explored[row % simulated.shape[-1]] else "self-collected"
+        buffer.append(task, episodes.columns(row), source)
+    collected = agent.tensor(rewards).reshape(*agent.seed_axis, -1).mean(-1)
+    stored = torch.zeros_like(collected) + len(buffer) / (buffer.seeds or 1)
+    return {"collected_reward_mean": _number(collected), "buffer_transitions": _number(stored)}
 
 
-def _batch(
-    context: Tensor, buffer: TransitionBuffer, tasks: Tensor, size: int, generator: torch.Generator, source: Source
-) -> Batch:
-    t = buffer.sample(tasks, size, generator, source)
+def _batch(agent: SMAC, context: Tensor, buffer: TransitionBuffer, tasks: Tensor, size: int, source: Source) -> Batch:
+    t = buffer.sample(tasks, size, agent.generator, source)
     return Batch(t.observations, t.actions, t.rewards, t.next_observations, t.terminations, context)
 
 
-def _draw_tasks(n_tasks: int, size: int, generator: torch.Generator) -> Tensor:
-    """Indices of `size` different tasks (all of them where there are fewer)."""
-    return torch.randperm(n_tasks, generator=generator, device=generator.device)[:size]
+def _draw_tasks(agent: SMAC, buffer: TransitionBuffer, size: int) -> Tensor:
+    """`size` different tasks (all of them where there are fewer), `(task,)`; with several seeds `(seed, task)`."""
+    each = buffer.n_tasks // (buffer.seeds or 1)
+    order = draw(torch.rand, (*agent.seed_axis, each), agent.generator).argsort(-1)
+    return order[..., :size] + _first_task(buffer)
+
+
+def _draw_tasks_with(agent: SMAC, buffer: TransitionBuffer, source: Source, size: int) -> Tensor:
+    """`size` tasks, with replacement, among those that have transitions of this source; shapes as `_draw_tasks`.
+
+    Without a look at the numbers, so that the device is not waited for.
+    """
+    each = buffer.n_tasks // (buffer.seeds or 1)
+    has = (buffer.counts_of(source) > 0).reshape(*([buffer.seeds] if buffer.seeds else []), each)
+    place = has.cumsum(-1).to(torch.float32)  # how many tasks up to this one have some
+    place = place.expand(*agent.seed_axis, -1)
+    chosen = (draw(torch.rand, (*agent.seed_axis, size), agent.generator) * place[..., -1:]).floor()
+    found = torch.searchsorted(place.contiguous(), chosen, right=True)
+    return found.clamp(max=each - 1) + _first_task(buffer)
+
+
+def _first_task(buffer: TransitionBuffer) -> Tensor | int:
+    """Index of each seed's first task in the buffer, `(seed, 1)`; 0 where seeds share the buffer."""
+    if not buffer.seeds:
+        return 0
+    return torch.arange(0, buffer.n_tasks, buffer.n_tasks // buffer.seeds, device=buffer.device).unsqueeze(1)
+
+
+def _tasks_of(buffer: TransitionBuffer, tasks: Tasks | Sequence[Tasks], ids: Tensor) -> Tasks:
+    """Parameters of the buffer's tasks `ids`, in a row."""
+    index = ids.flatten().cpu().numpy()
+    if isinstance(tasks, Tasks):  # every seed has the same
+        return tasks[index % (buffer.n_tasks // (buffer.seeds or 1))]
+    return Tasks(np.concatenate([one.values for one in tasks]))[index]
+
+
+def _number(value: Tensor) -> Any:
+    return value.cpu().numpy() if value.ndim else float(value)
 
 
 class _Meter:
     """Averages info tensors on the device; only reading waits for the device."""
 
     def __init__(self) -> None:
-        self.sums: Info = {}
-        self.counts: dict[str, int] = {}
+        self.sums: dict[tuple[str, ...], Tensor] = {}  # of what came together, (name, ...)
+        self.counts: dict[tuple[str, ...], int] = {}
 
     def add(self, info: Info) -> None:
-        for name, value in info.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-            self.counts[name] = self.counts.get(name, 0) + 1
+        names, values = tuple(info), torch.stack(list(info.values()))
+        self.sums[names] = self.sums[names] + values if names in self.sums else values
+        self.counts[names] = self.counts.get(names, 0) + 1
 
     def read(self) -> Metrics:
-        """Averages since the last reading.
+        """Averages since the last reading: a float, or with several seeds an array `(seed,)`.
 
         Raises:
             FloatingPointError: a metric is no longer finite; the message names it.
         """
-        metrics = {name: float(value) / self.counts[name] for name, value in self.sums.items()}
+        metrics: Metrics = {}
+        for names, sums in self.sums.items():
+            means = (sums / self.counts[names]).cpu()
+            metrics.update({name: _number(mean) for name, mean in zip(names, means, strict=True)})
         self.sums, self.counts = {}, {}
-        bad = {name: value for name, value in metrics.items() if not torch.isfinite(torch.tensor(value))}
-        if bad:
+        if bad := {name: value for name, value in metrics.items() if not np.isfinite(value).all()}:
             raise FloatingPointError(
                 f"training diverged: {bad}. Lower learning_rate or raise awac_lambda, or look at the data."
             )

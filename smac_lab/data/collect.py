@@ -50,13 +50,13 @@ class Episodes(NamedTuple):
         return {name: getattr(self, name)[simulation][keep] for name in self._fields if name != "valid"}
 
 
-def rollout(policy: Policy, env: BatchEnv, seed: int | None = None) -> Episodes:
+def rollout(policy: Policy, env: BatchEnv, seed: int | list[int | None] | None = None) -> Episodes:
     """Run `policy` for one horizon in every simulation of `env`, all at once.
 
     Args:
         policy: observations `(n, obs_dim)` to actions `(n, action_dim)`; called once a step.
         env: simulations; they are reset first.
-        seed: of the resets.
+        seed: of the resets: one, or one a simulation (see `BatchEnv.reset`).
 
     Returns:
         Episodes with `n` rows of `horizon` steps.

@@ -1,0 +1,102 @@
+"""Several seeds at once: every parameter gets a leading seed axis, and the very same functions are mapped over it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.utils._pytree import tree_map
+
+T = TypeVar("T")
+Generators = torch.Generator | Sequence[torch.Generator]  # one, or one a seed
+
+
+def draw(function: Callable[..., Tensor], shape: Sequence[int], generator: Generators) -> Tensor:
+    """Random numbers `shape`, on the generator's device; several generators fill its first axis, one seed each.
+
+    Args:
+        function: `torch.rand` or `torch.randn`.
+        shape: of the result; with several generators its first entry is their number.
+        generator: so that a seed draws what it would draw alone, each has a stream of its own.
+    """
+    if isinstance(generator, torch.Generator):
+        return function(*shape, generator=generator, device=generator.device)
+    return torch.stack([function(*shape[1:], generator=g, device=g.device) for g in generator])
+
+
+def over_seeds(modules: nn.Module, function: Callable[..., T], *inputs: Any) -> T:
+    """`function(*inputs)` for every seed, with that seed's parameters in place of the stacked ones of `modules`.
+
+    Args:
+        modules: every module that `function` calls; its parameters have a leading seed axis.
+        function: pure function of tensors and of `modules`, written for one seed.
+        inputs: tensors with a leading seed axis, or nested tuples of them; anything else is passed on as it is.
+
+    Returns:
+        The function's outputs with a leading seed axis.
+    """
+    within = _Within(modules, function)
+    state = {**dict(within.named_parameters()), **dict(within.named_buffers())}
+    dims = tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, inputs)
+    mapped = vmap(lambda one, *given: functional_call(within, one, given), in_dims=(0, *dims), randomness="different")
+    return mapped(state, *inputs)
+
+
+class _Within(nn.Module):
+    """A function as a module, so that `functional_call` puts parameters in place while it runs."""
+
+    def __init__(self, modules: nn.Module, function: Callable[..., Any]):
+        super().__init__()
+        self.inner = modules
+        object.__setattr__(self, "function", function)  # not a child, even where it is itself a module
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.function(*inputs)
+
+
+def stack_modules(modules: Sequence[nn.Module]) -> nn.Module:
+    """One module whose parameters are those of `modules` along a leading seed axis; for `over_seeds`."""
+    states = [_state(module) for module in modules]
+    return _with(modules[0], {name: torch.stack([state[name] for state in states]) for name in states[0]})
+
+
+def select_seed(module: nn.Module, index: int) -> nn.Module:
+    """A copy of a stacked module with one seed's parameters."""
+    return _with(module, {name: value[index].clone() for name, value in _state(module).items()})
+
+
+def stack_results(results: Sequence[T]) -> T:
+    """Equal structures of arrays, tensors and numbers, one a seed, as one with a leading seed axis."""
+    first: Any = results[0]
+    if isinstance(first, Tensor):
+        return torch.stack(results)  # type: ignore[arg-type, return-value]
+    if isinstance(first, tuple) and hasattr(first, "_fields"):
+        columns = zip(*results, strict=True)  # type: ignore[call-overload]
+        return type(first)(*[stack_results(column) for column in columns])  # type: ignore[return-value]
+    return np.stack(results)  # type: ignore[arg-type, call-overload, no-any-return]
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    return {name: value.detach() for name, value in named}
+
+
+def _with(module: nn.Module, values: dict[str, Tensor]) -> nn.Module:
+    """A copy of `module` with other values, of whatever shape, in place of its parameters and buffers."""
+    made = copy.deepcopy(module)
+    replaced: dict[int, nn.Parameter] = {}  # a parameter with two names stays one
+    for name, value in values.items():
+        owner_name, _, leaf = name.rpartition(".")
+        owner = made.get_submodule(owner_name)
+        if leaf in owner._parameters:
+            old = owner._parameters[leaf]
+            assert old is not None
+            owner._parameters[leaf] = replaced.setdefault(id(old), nn.Parameter(value, old.requires_grad))
+        else:
+            owner._buffers[leaf] = value
+    return made

@@ -1,0 +1,280 @@
+"""Several seeds at once: the same numbers as one at a time, and no seed that notices another."""
+
+import copy
+import dataclasses
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import smac_lab as lab
+from smac_lab.agent import TRAINED
+from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.seeds import draw, over_seeds, select_seed, stack_modules, stack_results
+from smac_lab.training import sample_offline, sample_self_supervised
+
+SEEDS = (3, 1, 8)
+LOSSES = tuple(TRAINED)
+
+
+@pytest.fixture
+def double():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="module")
+def setting():
+    family = lab.make_family("point-robot")
+    config = dataclasses.replace(lab.SMACConfig.preset("point-robot", "smoke"), device="cpu")
+    train, test = family.split(config.n_train_tasks, config.n_test_tasks, 0)
+    return family, config, train, test, lab.collect_behaviour(family, train, config, 0)
+
+
+class MeanEncoder(nn.Module):
+    def __init__(self, context_dim, z_dim):
+        super().__init__()
+        self.net = lab.MLP(context_dim, [32], 2 * z_dim)
+
+    def forward(self, context):
+        mean, raw = self.net(context).mean(-2).chunk(2, -1)
+        return lab.Gaussian(mean, F.softplus(raw) + 1e-3)
+
+
+def own_actor_loss(agent, batch, z):
+    mean, _ = agent.actor(batch.observations, z)
+    loss = (torch.tanh(mean) - batch.actions).square().mean()
+    return loss, {"imitation": loss}
+
+
+def parameters(agent):
+    return {f"{name}.{key}": value for name, part in agent.parts.items() for key, value in part.named_parameters()}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_seeds_at_once_equal_seeds_one_by_one(setting, double, loss):
+    """In double precision, several updates of three seeds together are those of three agents, draws included."""
+    family, config, _, _, buffer = setting
+    together = lab.SMAC(config, family.spec, seed=SEEDS)
+    alone = [lab.SMAC(config, family.spec, seed=seed) for seed in SEEDS]
+    for _ in range(4):
+        info = together.update(sample_offline(together, buffer), getattr(together, loss))
+        infos = [agent.update(sample_offline(agent, buffer), getattr(agent, loss)) for agent in alone]
+    for name, values in info.items():
+        torch.testing.assert_close(values, torch.stack([one[name] for one in infos]), rtol=1e-8, atol=1e-8)
+    for name, value in parameters(together).items():
+        torch.testing.assert_close(value, torch.stack([parameters(a)[name] for a in alone]), rtol=1e-7, atol=1e-9)
+    for one, agent in zip(together.generators(), alone, strict=True):
+        assert torch.equal(one.get_state(), agent.generator.get_state())
+
+
+def test_parts_and_losses_from_a_cell_are_mapped_too(setting, double):
+    family, config, _, _, buffer = setting
+    options = {
+        "encoder": lambda: MeanEncoder(family.spec.context_dim, config.z_dim),
+        "actor_loss": own_actor_loss,
+    }
+    together = lab.SMAC(config, family.spec, seed=SEEDS, **options)
+    alone = [lab.SMAC(config, family.spec, seed=seed, **options) for seed in SEEDS]
+    first = together.encoder.net[0].weight
+    assert not torch.equal(first[0], first[1]), "a function makes each seed's part under that seed"
+    for _ in range(3):
+        info = together.update(sample_offline(together, buffer))
+        infos = [agent.update(sample_offline(agent, buffer)) for agent in alone]
+    torch.testing.assert_close(info["imitation"], torch.stack([one["imitation"] for one in infos]))
+    for name, value in parameters(together).items():
+        torch.testing.assert_close(value, torch.stack([parameters(a)[name] for a in alone]), rtol=1e-7, atol=1e-9)
+
+
+def test_a_seed_does_not_notice_another(setting):
+    """To the bit: whatever happens to one seed, even not-a-number, the others go on as they would have."""
+    family, config, _, _, buffer = setting
+    sound, broken = (lab.SMAC(config, family.spec, seed=SEEDS) for _ in range(2))
+    for step in range(3):
+        batches = [sample_offline(agent, buffer) for agent in (sound, broken)]
+        if step == 1:
+            batches[1].rewards[1] = torch.nan
+        sound.update(batches[0])
+        broken.update(batches[1])
+    damaged = False
+    for name, value in parameters(sound).items():
+        other = parameters(broken)[name]
+        assert torch.equal(value[[0, 2]], other[[0, 2]]), name
+        damaged |= not bool(torch.isfinite(other[1]).all())
+    assert damaged, "the second seed did see it"
+
+
+def test_whole_run_and_splitting(setting, tmp_path):
+    family, config, train, test, buffer = setting
+    agent = lab.SMAC(config, family.spec, seed=SEEDS)
+    for _, metrics in lab.train_offline(agent, buffer, steps=6, log_every=3):
+        assert all(value.shape == (3,) and np.isfinite(value).all() for value in metrics.values())
+    with pytest.raises(ValueError, match=r"3 seeds .* TransitionBuffer.join"):
+        next(lab.train_self_supervised(agent, buffer, family, train))
+
+    joined = TransitionBuffer.join([buffer] * 3)
+    for _, metrics in lab.train_self_supervised(agent, joined, family, train, iterations=2):
+        assert all(value.shape == (3,) and np.isfinite(value).all() for value in metrics.values())
+    rounds = 2 * config.online_tasks * (config.prior_episodes + config.posterior_episodes)
+    assert len(joined) == 3 * (len(buffer) + rounds * family.horizon)
+
+    singles, buffers = agent.split(), joined.split()
+    assert [one.seed for one in singles] == list(SEEDS)
+    assert torch.equal(singles[1].actor.net[0].weight, agent.actor.net[0].weight[1])
+    found = lab.evaluate(agent, family, test, seed=5)
+    shift = lab.measure_shift(agent, family, train, joined, seed=5)
+    for index, (one, own) in enumerate(zip(singles, buffers, strict=True)):
+        assert np.array_equal(found.returns[index], lab.evaluate(one, family, test, seed=5).returns)
+        assert shift.normalised[index] == lab.measure_shift(one, family, train, own, seed=5).normalised
+
+    # A seed taken out goes on where it was, and so do all of them from a checkpoint.
+    lab.save(tmp_path, agent, buffer=joined)
+    restored = lab.load(tmp_path)
+    assert restored.agent.seeds == SEEDS and restored.buffer.seeds == 3
+    one = singles[2]
+    for mine, data in ((agent, joined), (restored.agent, restored.buffer), (one, buffers[2])):
+        mine.update(sample_self_supervised(mine, data), mine.self_supervised_loss)
+    for name, value in parameters(agent).items():
+        assert torch.equal(value, parameters(restored.agent)[name])
+    assert torch.equal(agent.generators()[2].get_state(), one.generator.get_state())
+
+
+def test_what_a_seed_collects_is_its_own(setting):
+    """The first round of interaction of each seed is that of an agent with this seed alone."""
+    family, config, train, _, buffer = setting
+    agent, joined = lab.SMAC(config, family.spec, seed=SEEDS), TransitionBuffer.join([buffer] * 3)
+    config = dataclasses.replace(config, online_updates=0)
+    agent.config = config
+    metrics = dict(lab.train_self_supervised(agent, joined, family, train, iterations=1))[1]
+    for index, seed in enumerate(SEEDS):
+        alone, own = lab.SMAC(config, family.spec, seed=seed), buffer.clone()
+        expected = dict(lab.train_self_supervised(alone, own, family, train, iterations=1))[1]
+        assert metrics["collected_reward_mean"][index] == pytest.approx(expected["collected_reward_mean"], abs=1e-5)
+        torch.testing.assert_close(joined.split()[index].observations, own.observations, rtol=1e-4, atol=1e-4)
+
+
+def test_tasks_of_each_seed(setting):
+    family, config, _, test, _ = setting
+    agent = lab.SMAC(config, family.spec, seed=(0, 1))
+    sets = [family.split(3, 1, seed)[0] for seed in (0, 1)]
+    found = lab.evaluate(agent, family, sets)
+    assert np.array_equal(found.returns[1], lab.evaluate(agent.split()[1], family, sets[1]).returns)
+
+
+def test_stacking():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = nn.Linear(2, 2)
+            self.two = self.one
+            self.register_buffer("scale", torch.ones(1))
+
+        def forward(self, x):
+            return self.two(self.one(x)) * self.scale
+
+    modules = [Tied() for _ in range(4)]
+    stacked = stack_modules(modules)
+    assert stacked.one.weight.shape == (4, 2, 2) and stacked.two.weight is stacked.one.weight
+    x = torch.randn(4, 5, 2)
+    expected = torch.stack([module(one) for module, one in zip(modules, x, strict=True)])
+    torch.testing.assert_close(over_seeds(stacked, stacked, x), expected)
+    torch.testing.assert_close(select_seed(stacked, 2)(x[2]), expected[2])
+    assert torch.equal(modules[0].one.weight, stacked.one.weight[0]) and modules[0].one.weight.ndim == 2
+
+    shift = stack_results([lab.Gaussian(torch.ones(2), torch.zeros(2))] * 3)
+    assert isinstance(shift, lab.Gaussian) and shift.mean.shape == (3, 2)
+    assert stack_results([1.0, 2.0]).tolist() == [1.0, 2.0]
+
+
+def test_draws_are_those_of_each_seed():
+    generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
+    both = draw(torch.randn, (2, 3), generators)
+    assert torch.equal(both[1], torch.randn(3, generator=torch.Generator().manual_seed(6)))
+
+
+@pytest.mark.parametrize("seeds", [(), (1, 1)])
+def test_impossible_seeds(setting, seeds):
+    family, config, *_ = setting
+    with pytest.raises(ValueError, match="at least one seed, each once"):
+        lab.SMAC(config, family.spec, seed=seeds)
+
+
+# -- compiled, and with bf16 products --------------------------------------------------------------------
+@pytest.mark.parametrize("loss", LOSSES[:3])
+@pytest.mark.parametrize("seed", [0, (0, 1)])
+def test_compiled_update_is_the_same_update(setting, loss, seed):
+    family, config, _, _, buffer = setting
+    eager = lab.SMAC(config, family.spec, seed=seed)
+    compiled = lab.SMAC(dataclasses.replace(config, compile=True), family.spec, seed=seed)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        infos = [agent.update(sample_offline(agent, buffer), getattr(agent, loss)) for agent in (eager, compiled)]
+    if any("compile=True has no effect" in str(warning.message) for warning in caught):
+        pytest.skip("nothing here to compile with")
+    for name, value in infos[0].items():
+        torch.testing.assert_close(infos[1][name], value, rtol=1e-4, atol=1e-4)
+    for name in TRAINED[loss]:
+        for one, two in zip(compiled.parts[name].parameters(), eager.parts[name].parameters(), strict=True):
+            torch.testing.assert_close(one.grad, two.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_without_a_compiler_one_warning_and_eager(setting, monkeypatch):
+    family, config, _, _, buffer = setting
+
+    def no_compiler(function, **_):
+        def fail(*_):
+            raise RuntimeError("no working C++ compiler was found")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    agent, eager = (lab.SMAC(dataclasses.replace(config, compile=on), family.spec) for on in (True, False))
+    with pytest.warns(UserWarning, match="updates run eagerly: no working C\\+\\+ compiler") as caught:
+        for _ in range(3):
+            agent.update(sample_offline(agent, buffer))
+    assert len(caught) == 1
+    for _ in range(3):
+        eager.update(sample_offline(eager, buffer))
+    assert all(torch.equal(a, b) for a, b in zip(parameters(agent).values(), parameters(eager).values(), strict=True))
+
+
+def test_compiling_does_not_hide_an_error_of_a_loss(setting):
+    family, config, _, _, buffer = setting
+
+    def wrong(agent, batch, z):
+        raise KeyError("mine")
+
+    agent = lab.SMAC(dataclasses.replace(config, compile=True), family.spec, actor_loss=wrong)
+    with pytest.raises(KeyError, match="mine"):
+        agent.update(sample_offline(agent, buffer))
+
+
+def test_bf16_is_for_dense_products_alone(setting):
+    family, config, _, _, buffer = setting
+    seen = []
+
+    def spying(agent, batch, z):
+        mean, log_std = agent.actor(batch.observations, z)
+        values = agent.critics(batch.observations, batch.actions, z)
+        seen.extend([z.dtype, mean.dtype, log_std.dtype, values.dtype])
+        return lab.awac_loss(agent, batch, z)
+
+    exact, rounded = (
+        lab.SMAC(dataclasses.replace(config, precision=precision), family.spec, actor_loss=spying)
+        for precision in ("fp32", "bf16")
+    )
+    batch = sample_offline(exact, buffer)
+    batch = batch._replace(noise=exact.draw_noise(batch))
+    infos = [agent.update(copy.copy(batch)) for agent in (exact, rounded)]
+    assert set(seen) == {torch.float32}
+    for name, value in infos[0].items():
+        assert infos[1][name].dtype == torch.float32
+        torch.testing.assert_close(infos[1][name], value, rtol=0.05, atol=0.05)
+    weights = [agent.critics.net.weights[1] for agent in (exact, rounded)]
+    assert weights[1].dtype == weights[1].grad.dtype == torch.float32
+    difference = (weights[0].grad - weights[1].grad).norm() / weights[0].grad.norm()
+    assert 1e-5 < difference < 0.1, "products were rounded, and no more than that"
