@@ -9,8 +9,9 @@ from torch import Tensor
 
 from smac_lab.actor_critic import Info
 from smac_lab.agent import SMAC, Batch
-from smac_lab.data.buffer import Source, TransitionBuffer
+from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.collect import rollout
+from smac_lab.data.store import Source
 from smac_lab.encoder import Gaussian
 from smac_lab.tasks.family import TaskFamily, Tasks
 
@@ -144,9 +145,9 @@ def self_collect(agent: SMAC, buffer: TransitionBuffer, family: TaskFamily, task
         labels = agent.label(label_context, observations, actions)
         rewards = labels.cpu().numpy()
         episodes = episodes._replace(rewards=rewards)
-    for row, task in enumerate(simulated.tolist()):
-        explored = row < len(ids) * c.prior_episodes
-        buffer.append(task, episodes.columns(row), "explored" if explored else "self-collected")
+    explored = len(ids) * c.prior_episodes
+    sources: list[Source] = ["explored" if row < explored else "self-collected" for row in range(len(simulated))]
+    buffer.append_batch(simulated.tolist(), episodes._asdict(), sources, episodes.valid)
     return {"collected_reward_mean": float(rewards.mean()), "buffer_transitions": float(len(buffer))}
 
 
