@@ -125,7 +125,7 @@ def load_shards(path: Path, record: dict[str, Any], spec: FamilySpec, device: st
         check_hash(file, shard["sha256"])
         piece = load_file(file, device=device)
         rows[start:end] = piece["rows"]
-        segments.append(piece["segments"].cpu().numpy())
+        segments.append(piece["segments"].cpu().numpy().copy())  # a view would keep the whole file mapped
         start = end
     return TransitionBuffer.from_rows(spec, record["n_tasks"], rows, np.concatenate(segments), record["seeds"])
 
