@@ -36,7 +36,7 @@ from smac_lab.encoder import ContextEncoder
 from smac_lab.reward_model import RewardDecoder, reward_loss
 from smac_lab.tasks.family import FamilySpec, TaskFamily
 
-FORMAT = 1
+FORMAT = 2
 DEFAULT_PARTS = {"encoder": ContextEncoder, "actor": Actor, "critics": Critics, "reward_decoder": RewardDecoder}
 DEFAULT_LOSSES = {"actor_loss": awac_loss, "critic_loss": critic_loss, "reward_loss": reward_loss}
 
@@ -61,7 +61,7 @@ def save(
     Args:
         path: folder of a run's checkpoints; made where it does not exist.
         agent: everything the next update depends on is stored.
-        buffer: its rows not yet stored under `path` are added as one shard.
+        buffer: its rows not yet stored under `path` are added as further shards.
         progress: anything JSON can hold; returned by `load`.
 
     Returns:

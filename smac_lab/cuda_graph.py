@@ -37,9 +37,9 @@ class _Captured:
         self.version = -1
 
     def __call__(self) -> Info:
-        self.buffer.refresh()  # what was appended becomes visible at the addresses that the graph reads
-        if self.version != self.buffer.version:  # the buffer has moved: what was captured reads freed memory
-            self.graph, self.warm, self.version = None, 0, self.buffer.version
+        version = self.buffer.version  # asking brings what was appended to the addresses that the graph reads
+        if self.version != version:  # or to others: then what was captured reads freed memory
+            self.graph, self.warm, self.version = None, 0, version
         if self.warm < WARM_UP:
             self.warm += 1
             self.stream.wait_stream(torch.cuda.current_stream())

@@ -23,9 +23,14 @@ def draw(function: Callable[..., Tensor], shape: Sequence[int], generator: Gener
         function: `torch.rand` or `torch.randn`.
         shape: of the result; with several generators its first entry is their number.
         generator: so that a seed draws what it would draw alone, each has a stream of its own.
+
+    Raises:
+        ValueError: there are not as many generators as seeds.
     """
     if isinstance(generator, torch.Generator):
         return function(*shape, generator=generator, device=generator.device)
+    if len(generator) != shape[0]:
+        raise ValueError(f"{len(generator)} generators cannot draw for {shape[0]} seeds: shape is {tuple(shape)}")
     return torch.stack([function(*shape[1:], generator=g, device=g.device) for g in generator])
 
 

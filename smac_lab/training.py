@@ -12,8 +12,9 @@ from torch import Tensor
 from smac_lab.actor_critic import Info
 from smac_lab.agent import SMAC, Batch
 from smac_lab.cuda_graph import captured
-from smac_lab.data.buffer import Source, TransitionBuffer
+from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.collect import rollout
+from smac_lab.data.store import Source
 from smac_lab.encoder import Gaussian
 from smac_lab.seeds import draw
 from smac_lab.tasks.family import TaskFamily, Tasks
@@ -93,6 +94,8 @@ def train_self_supervised(
             info |= agent.update(sample_offline(agent, buffer), loss=agent.inference_loss)
         return info
 
+    episodes = iterations * config.online_tasks * (config.prior_episodes + config.posterior_episodes)
+    buffer.reserve(episodes * family.horizon * (buffer.seeds or 1))
     learn, meter = captured(agent, buffer, update), _Meter()
     for iteration in range(1, iterations + 1):
         collected = self_collect(agent, buffer, family, tasks, oracle)
@@ -174,10 +177,9 @@ def self_collect(
         actions = agent.tensor(episodes.actions).reshape(shape)
         rewards = agent.label(label_context, observations, actions).reshape(rewards.shape).cpu().numpy()
         episodes = episodes._replace(rewards=rewards)
-    explored = torch.arange(simulated.shape[-1]) < ids.shape[-1] * c.prior_episodes
-    for row, task in enumerate(simulated.flatten().tolist()):
-        source: Source = "explored" if explored[row % simulated.shape[-1]] else "self-collected"
-        buffer.append(task, episodes.columns(row), source)
+    explored = ids.shape[-1] * c.prior_episodes
+    each: list[Source] = ["explored" if row < explored else "self-collected" for row in range(simulated.shape[-1])]
+    buffer.append_batch(simulated.flatten().tolist(), episodes._asdict(), each * (buffer.seeds or 1), episodes.valid)
     collected = agent.tensor(rewards).reshape(*agent.seed_axis, -1).mean(-1)
     stored = torch.zeros_like(collected) + len(buffer) / (buffer.seeds or 1)
     return {"collected_reward_mean": _number(collected), "buffer_transitions": _number(stored)}

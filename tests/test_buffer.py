@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import smac_lab as lab
-from smac_lab.data.buffer import COLUMNS, Source
+from smac_lab.data.buffer import draw
+from smac_lab.data.chains import COLUMNS
+from smac_lab.data.store import CODES, MEMBERS, Source
 from smac_lab.tasks.family import FamilySpec
 
 SPEC = FamilySpec("toy", obs_dim=3, action_dim=2, task_dim=1, feature_dim=2, context_dim=6, horizon=5)
@@ -23,6 +26,23 @@ def columns(n: int, start: float = 0.0) -> dict[str, np.ndarray]:
         "rewards": start + np.arange(n),
         "terminations": np.zeros(n, bool),
         "truncations": np.zeros(n, bool),
+    }
+
+
+def walk(rng: np.random.Generator, *shape: int, ends: float = 0.15) -> dict[str, np.ndarray]:
+    """Transitions that follow each other, `(*shape, dim)`, where no episode ends early."""
+    path = rng.normal(size=(*shape[:-1], shape[-1] + 1, 3))
+    after = path[..., 1:, :].copy()
+    ended = rng.random(shape) < ends
+    after[ended] = rng.normal(size=(int(ended.sum()), 3))
+    return {
+        "observations": path[..., :-1, :],
+        "next_observations": after,
+        "actions": rng.normal(size=(*shape, 2)),
+        "rewards": rng.normal(size=shape),
+        "terminations": ended,
+        "truncations": np.broadcast_to(np.arange(shape[-1]) % 5 == 4, shape),
+        "features": rng.normal(size=(*shape, 2)),
     }
 
 
@@ -90,7 +110,7 @@ def test_growth_keeps_rows_and_order() -> None:
         else:
             both = sorted(rewards + stored.get((task, "explored"), []))
             assert buffer.rewards[buffer.rows_of(task, source)].tolist() == both
-    again = buffer.clone()  # builds its tables in one go
+    again = buffer.clone()
     for task in range(4):
         for source in SOURCES:
             assert torch.equal(again.rows_of(task, source), buffer.rows_of(task, source))
@@ -137,6 +157,7 @@ def test_other_bad_input_is_refused_and_stores_nothing(buffer: lab.TransitionBuf
 def test_a_clone_is_independent(buffer: lab.TransitionBuffer) -> None:
     clone = buffer.clone()
     assert torch.equal(clone.rows, buffer.rows)
+    assert clone.segments.tolist() == buffer.segments.tolist()
     clone.append(0, columns(3, 300), "self-collected")
     buffer.append(2, columns(2, 2000), "offline")
     assert (len(clone), len(buffer)) == (33, 32)
@@ -144,6 +165,82 @@ def test_a_clone_is_independent(buffer: lab.TransitionBuffer) -> None:
     assert clone.counts.tolist() == [28, 5, 0]
     assert clone.rewards[clone.rows_of(0)].tolist() == [*SOURCES["all"], 300, 301, 302]
     assert buffer.rewards[buffer.rows_of(0)].tolist() == SOURCES["all"]
+
+
+# -- what is kept ------------------------------------------------------------------------------------------------
+
+
+def test_next_observations_that_are_the_next_row_are_not_stored_again() -> None:
+    buffer, rng = lab.TransitionBuffer(SPEC, 2), np.random.default_rng(0)
+    given = walk(rng, 30, ends=0.0)
+    given["next_observations"][[6, 20]] += 1.0  # two episodes end early, two steps are bad
+    buffer.append(0, given, "offline")
+    buffer.append(1, walk(rng, 1), "explored")
+    assert buffer.segments.tolist() == [[0, 7, 0], [0, 14, 0], [0, 9, 0], [1, 1, 1]]
+    assert buffer.rows.shape == (31 + 4, 3 + 2 + 3 + 2)
+    np.testing.assert_array_equal(buffer.next_observations[:30], given["next_observations"].astype(np.float32))
+    zero = {**walk(rng, 2, ends=0.0), "next_observations": np.full((2, 3), -0.0)}
+    zero["observations"] = np.zeros((2, 3))
+    buffer.append(0, zero, "offline")  # as numbers the same, to the bit not
+    assert buffer.next_observations[-2:].signbit().all()
+
+
+def test_a_batch_is_stored_as_its_simulations_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    batch, single = lab.TransitionBuffer(SPEC, 4), lab.TransitionBuffer(SPEC, 4)
+    for n in (1, 6):
+        tasks, sources = rng.integers(4, size=n).tolist(), rng.choice(list(CODES), n).tolist()
+        given, valid = walk(rng, n, 12), rng.random((n, 12)) < 0.9
+        valid[n // 2] = n == 1  # a simulation of which nothing is left
+        given["next_observations"][-2:, -1] = given["observations"][-1, 0]  # where the last simulation starts
+        valid[-2:, [0, -1]] = True
+        batch.append_batch(tasks, given, sources, valid)
+        for i, task in enumerate(tasks):
+            single.append(task, {name: value[i][valid[i]] for name, value in given.items()}, sources[i])
+    assert torch.equal(batch.rows, single.rows)
+    assert batch.segments.tolist() == single.segments.tolist()
+    for name in COLUMNS:
+        assert torch.equal(getattr(batch, name), getattr(single, name))
+
+
+def test_a_bad_batch_stores_nothing() -> None:
+    buffer, given = lab.TransitionBuffer(SPEC, 3), walk(np.random.default_rng(0), 3, 8)
+    valid = np.ones((3, 8), bool)
+    valid[0, 1] = valid[2, 4] = False
+    sources = ["offline"] * 3
+    given["actions"][2, 4] = np.nan  # left out
+    buffer.append_batch([0, 1, 2], given, sources, valid)
+    stored = len(buffer)
+    given["actions"][2, 6] = given["rewards"][2, 7] = np.inf
+    with pytest.raises(ValueError, match=r"actions of task 1 .* not finite \(first at transition 5"):
+        buffer.append_batch([0, 2, 1], given, sources, valid)
+    with pytest.raises(ValueError, match="task 3 is not among the buffer's 3 tasks"):
+        buffer.append_batch([0, 3, 1], given, sources, valid)
+    with pytest.raises(ValueError, match=r"observations of 21 transitions needs shape \(3, 7, 3\), got \(3, 8, 3\)"):
+        buffer.append_batch([0, 1, 2], given, sources, valid[:, :7])
+    with pytest.raises(ValueError, match=r"2 tasks and 3 sources do not fit valid of shape \(3, 8\)"):
+        buffer.append_batch([0, 1], given, sources, valid)
+    assert len(buffer) == stored == 22
+
+
+@pytest.mark.parametrize("reserved", [False, True])
+def test_memory_is_that_of_the_transitions(reserved: bool) -> None:
+    """All tensors and arrays held, spare room included; one task has half of all episodes."""
+    spec = SPEC._replace(horizon=200)
+    buffer, given = lab.TransitionBuffer(spec, 20), walk(np.random.default_rng(0), 200, ends=0.0)
+    if reserved:
+        buffer.reserve(400 * 200)
+    for k in range(400):
+        buffer.append(k % 20 if k < 200 else 7, given, "offline" if k < 100 else "self-collected")
+        assert reserved or k < 10 or len(buffer._rows) < 1.17 * len(buffer)
+    for source in SOURCES:
+        buffer.tasks_with(source)
+    lookups = [value for lookup in buffer._lookups.values() for value in vars(lookup).values()]
+    tensors = [value for value in [buffer._rows, *lookups] if isinstance(value, torch.Tensor)]
+    held = sum(t.numel() * t.element_size() for t in tensors) + buffer.segments.nbytes
+    packed = len(buffer) * 4 * (3 + 2 + 3 + 2)
+    assert held < (1.05 if reserved else 1.2) * packed
+    assert len(buffer._rows) == 400 * 201 or not reserved
 
 
 # -- sampling ----------------------------------------------------------------------------------------------------
@@ -217,3 +314,210 @@ def test_consecutive_context_starts_with_an_episode() -> None:
     # A task with less than what is asked for gives all of it, again from the start.
     context = buffer.sample_context(torch.tensor([1]), 8, generator(), "offline", consecutive=True)
     assert context[0, :, -1].tolist() == [1000, 1001, 1002, 1003, 1004, 1000, 1001, 1002]
+
+
+class Plain:
+    """Each task's transitions as plain lists, sampled by the rule that TransitionBuffer states."""
+
+    def __init__(self) -> None:
+        self.stored: list[tuple[int, int, dict[str, np.ndarray]]] = []
+
+    def append(self, task: int, given: dict[str, np.ndarray], source: str) -> None:
+        single = {name: np.asarray(given[name], np.float32) for name in COLUMNS}
+        for i in range(len(given["rewards"])):
+            self.stored.append((task, CODES[source], {name: value[i] for name, value in single.items()}))
+
+    def sample(
+        self, tasks: list[int], n: int, generator: torch.Generator, source: str, consecutive: bool = False
+    ) -> dict[str, np.ndarray]:
+        uniform = torch.rand(len(tasks), 1 if consecutive else n, generator=generator)
+        found = []
+        for task, u in zip(tasks, uniform, strict=True):
+            own = [t for of, code, t in self.stored if of == task and code in MEMBERS[source]]
+            if consecutive:
+                first = int(u * (max(len(own) - n, 0) // SPEC.horizon + 1)) * SPEC.horizon
+                places = [(first + i) % len(own) for i in range(n)]
+            else:
+                places = [min(k, len(own) - 1) for k in (u * len(own)).long().tolist()]
+            found.append([own[k] for k in places])
+        return {name: np.array([[t[name] for t in row] for row in found]) for name in COLUMNS}
+
+
+@pytest.mark.parametrize("includes_next", [False, True])
+def test_samples_are_those_of_a_plain_list_to_the_bit(includes_next: bool) -> None:
+    buffer = lab.TransitionBuffer(SPEC._replace(context_dim=9 if includes_next else 6), 5)
+    plain, rng, one, two = Plain(), np.random.default_rng(1), generator(4), generator(4)
+    for k in range(90):
+        task, source = (k % 5, list(CODES)[k // 5]) if k < 15 else (int(rng.integers(5)), str(rng.choice(list(CODES))))
+        given = walk(rng, 5 if k < 15 else int(rng.integers(13)))
+        buffer.append(task, given, source)
+        plain.append(task, given, source)
+        if k < 15 or k % 5:
+            continue
+        tasks = rng.permutation(5)[:3].tolist()
+        for drawn in SOURCES:
+            expected, got = plain.sample(tasks, 17, one, drawn), buffer.sample(torch.tensor(tasks), 17, two, drawn)
+            for name, value in got._asdict().items():
+                np.testing.assert_array_equal(value, expected[name])
+            for consecutive in (False, True):
+                expected = plain.sample(tasks, 11, one, drawn, consecutive)
+                context = buffer.sample_context(torch.tensor(tasks), 11, two, drawn, consecutive=consecutive)
+                parts = [expected["observations"], expected["actions"], expected["rewards"][..., None]]
+                parts += [expected["next_observations"]] * includes_next
+                np.testing.assert_array_equal(context, np.concatenate(parts, -1))
+
+
+class Reads(TorchDispatchMode):
+    """Counts the operations that would wait for a device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):  # type: ignore[no-untyped-def]
+        name = str(function)
+        if any(word in name for word in ("_local_scalar_dense", "nonzero", "unique", "is_nonzero")):
+            self.found.append(name)
+        return function(*arguments, **(options or {}))
+
+
+def test_sampling_reads_nothing_back_from_the_device(buffer: lab.TransitionBuffer) -> None:
+    tasks = torch.tensor([0, 1])
+    with Reads() as reads:
+        buffer.sample(tasks, 4, generator(), "offline")
+    assert reads.found, "task 2 has nothing, so somebody must look whether it is asked for"
+    buffer.append(2, columns(5, 3000), "offline")
+    buffer.version  # noqa: B018
+    with Reads() as reads:
+        buffer.tasks_with("explored")
+        buffer.sample(tasks, 4, generator(), "offline")
+        buffer.sample_context(tasks, 4, generator(), "offline", consecutive=True)
+        buffer.sample_context(tasks.expand(2, 2), 4, [generator(), generator()], "all")
+    assert reads.found == []
+
+
+def test_what_sampling_reads_stays_in_place_until_the_version_changes() -> None:
+    buffer, given = lab.TransitionBuffer(SPEC, 2), walk(np.random.default_rng(0), 5, ends=0.0)
+    sources: list[Source] = ["offline", "all", "explored"]
+
+    def addresses() -> list[object]:
+        read = [t for s in sources for t in vars(buffer._lookup(s)).values() if isinstance(t, torch.Tensor)]
+        return [buffer._rows.data_ptr(), *((t.data_ptr(), t.shape) for t in read)]
+
+    versions = []
+    for k in range(600):
+        before, version = addresses(), buffer.version
+        buffer.append(k % 2 if k < 500 else 0, given, sources[0] if k < 550 else "explored")
+        versions.append(buffer.version)
+        assert (addresses() == before) == (versions[-1] == version)
+    assert 10 < len(set(versions)) < 60
+
+    buffer.reserve(100 * 5)
+    counts, before, version = buffer._lookup("all").counts, addresses(), buffer.version
+    for _ in range(100):
+        buffer.append(0, given, "offline")
+    assert buffer.version == version
+    assert addresses() == before
+    assert counts.tolist() == buffer.counts.tolist(), "brought up to date in place, by asking for the version"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_captured_graph_samples_what_was_appended_since() -> None:
+    buffer, on_device = lab.TransitionBuffer(SPEC, 2, "cuda"), torch.Generator("cuda").manual_seed(0)
+    buffer.reserve(200)
+    for task in (0, 1):
+        buffer.append(task, columns(20), "offline")
+    tasks = torch.arange(2, device="cuda")
+    buffer.sample(tasks, 500, on_device)  # warm up
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        buffer.sample_context(tasks, 500, on_device, consecutive=True)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph, version = torch.cuda.CUDAGraph(), buffer.version
+    graph.register_generator_state(on_device)
+    with torch.cuda.graph(graph):
+        rewards = buffer.sample(tasks, 500, on_device).rewards
+    graph.replay()
+    assert rewards.unique().tolist() == [*range(20)]
+    buffer.append(1, columns(20, 100), "offline")
+    assert buffer.version == version
+    graph.replay()
+    assert rewards[0].unique().tolist() == [*range(20)]
+    assert rewards[1].unique().tolist() == [*range(20), *range(100, 120)]
+
+
+def test_tensors_made_in_inference_mode_can_be_written_to_outside() -> None:
+    buffer = lab.TransitionBuffer(SPEC, 1)
+    with torch.inference_mode():
+        buffer.append(0, columns(5), "offline")
+        buffer.sample(torch.tensor([0]), 2, generator())
+    buffer.append(0, columns(5, 10), "offline")
+    assert not buffer.sample(torch.tensor([0]), 2, generator()).rewards.is_inference()
+    assert buffer.rewards[buffer.rows_of(0)].tolist() == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]
+
+
+# -- several seeds -----------------------------------------------------------------------------------------------
+
+
+def seeds_of(n: int) -> list[lab.TransitionBuffer]:
+    buffers = [lab.TransitionBuffer(SPEC, 3) for _ in range(n)]
+    for s, buffer in enumerate(buffers):
+        rng = np.random.default_rng(s)
+        for k in range(12):
+            buffer.append(k % 3, walk(rng, 5 + k), "offline" if k < 6 else "explored")
+    return buffers
+
+
+@pytest.mark.parametrize("consecutive", [False, True])
+def test_a_joined_buffer_samples_for_each_seed_what_its_own_would(consecutive: bool) -> None:
+    buffers = seeds_of(3)
+    joined = lab.TransitionBuffer.join(buffers)
+    assert (joined.seeds, joined.n_tasks, len(joined)) == (3, 9, sum(map(len, buffers)))
+    tasks = torch.tensor([[2, 0], [1, 2], [0, 1]])
+    shifted = tasks + 3 * torch.arange(3)[:, None]
+    for source in ("offline", "explored", "all"):
+        context = joined.sample_context(shifted, 8, [generator(s) for s in range(3)], source, consecutive)
+        assert context.shape == (3, 2, 8, 6)
+        sampled = joined.sample(shifted, 8, [generator(s) for s in range(3)], source)
+        assert sampled.rewards.shape == (3, 2, 8)
+        for s, own in enumerate(buffers):
+            assert torch.equal(context[s], own.sample_context(tasks[s], 8, generator(s), source, consecutive))
+            for field, expected in zip(sampled, own.sample(tasks[s], 8, generator(s), source), strict=True):
+                assert torch.equal(field[s], expected)
+
+
+def test_splitting_gives_each_seed_its_rows_back() -> None:
+    buffers = seeds_of(3)
+    joined, rng = lab.TransitionBuffer.join(buffers).clone(), np.random.default_rng(9)
+    for k in (8, 0, 4, 3, 1):  # tasks of all seeds in turn
+        given = walk(rng, 7)
+        joined.append(k, given, "self-collected")
+        buffers[k // 3].append(k % 3, given, "self-collected")
+    for part, own in zip(joined.split(), buffers, strict=True):
+        assert (part.seeds, part.n_tasks) == (None, 3)
+        assert torch.equal(part.rows, own.rows)
+        assert part.segments.tolist() == own.segments.tolist()
+
+
+def test_buffers_that_do_not_belong_together_are_refused() -> None:
+    one, *_ = buffers = seeds_of(2)
+    joined = lab.TransitionBuffer.join(buffers)
+    for other in (lab.TransitionBuffer(SPEC, 4), lab.TransitionBuffer(SPEC._replace(horizon=6), 3), joined):
+        with pytest.raises(ValueError, match="can be joined"):
+            lab.TransitionBuffer.join([one, other])
+    with pytest.raises(ValueError, match="no buffers"):
+        lab.TransitionBuffer.join([])
+    with pytest.raises(ValueError, match="only one made by join can be split"):
+        one.split()
+    with pytest.raises(ValueError, match="rows do not fit segments"):
+        lab.TransitionBuffer.from_rows(SPEC, 3, one.rows[1:], one.segments)
+
+
+@pytest.mark.parametrize("function", [torch.rand, torch.randn])
+def test_each_seed_draws_what_it_would_draw_alone(function) -> None:  # type: ignore[no-untyped-def]
+    together = draw(function, (2, 3, 4), [generator(1), generator(2)], "cpu")
+    assert torch.equal(together[1], draw(function, (3, 4), generator(2), "cpu"))
+    assert torch.equal(together[0], function(3, 4, generator=generator(1)))
+    with pytest.raises(ValueError, match="2 generators cannot draw for 3 seeds"):
+        draw(function, (3, 4), [generator(1), generator(2)], "cpu")

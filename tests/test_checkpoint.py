@@ -14,6 +14,8 @@ from torch import nn
 
 import smac_lab as lab
 from smac_lab import checkpoint
+from smac_lab.data import storage
+from smac_lab.data.chains import COLUMNS
 
 
 class MeanEncoder(nn.Module):
@@ -64,6 +66,7 @@ def test_resume_equals_uninterrupted_to_the_bit(problem: Problem, tmp_path: Path
 
     assert_equal(whole, again.agent)
     assert torch.equal(whole_buffer.rows, again.buffer.rows)
+    assert whole_buffer.segments.tolist() == again.buffer.segments.tolist()
     assert torch.equal(whole.generator.get_state(), again.agent.generator.get_state())
 
 
@@ -81,6 +84,25 @@ def test_steps_are_immutable_and_buffer_shards_are_never_rewritten(problem: Prob
     assert shards.items() <= after.items()
     assert lab.load(tmp_path).agent.updates == agent.updates
     assert lab.load(first).agent.updates == 0, "an earlier step can still be opened"
+
+
+def test_shards_are_pieces_of_whole_segments(problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "SHARD_ROWS", 50)  # two episodes of 20 steps, each with its holder row
+    agent, buffer = problem.agent(), problem.buffer
+    whole = lab.TransitionBuffer.join([buffer, buffer])
+    whole.append(7, {name: getattr(buffer, name)[:70] for name in COLUMNS}, "self-collected")
+    lab.save(tmp_path, agent, buffer=whole)
+    record = json.loads((next(tmp_path.glob("step_*")) / "state.json").read_text())["buffer"]
+    assert {(shard["rows"], shard["segments"]) for shard in record["shards"]} == {(42, 2), (32, 2)}
+    again = lab.load(tmp_path).buffer
+    assert again is not None
+    assert again.seeds == 2
+    assert again.n_tasks == 2 * buffer.n_tasks
+    assert torch.equal(again.rows, whole.rows)
+    assert again.segments.tolist() == whole.segments.tolist()
+    packed = whole.rows.shape[1] * 4 * len(whole)
+    on_disk = sum(file.stat().st_size for file in (tmp_path / "buffer").iterdir())
+    assert on_disk < 1.06 * packed + 400 * len(record["shards"]), "holder rows, segments and headers alone come on top"
 
 
 def test_interrupted_save_leaves_the_previous_checkpoint(

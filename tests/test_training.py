@@ -12,6 +12,7 @@ import torch
 from conftest import Problem
 
 import smac_lab as lab
+from smac_lab.data.lookup import CODE, LENGTH
 from smac_lab.training import sample_offline, sample_self_supervised
 
 
@@ -26,6 +27,13 @@ def self_supervised(problem: Problem, family: lab.TaskFamily, encoder: str, orac
     list(lab.train_offline(agent, buffer, steps=5))
     list(lab.train_self_supervised(agent, buffer, family, problem.train, iterations=2, oracle=oracle))
     return parameters(agent)
+
+
+def mark_self_collected(buffer: lab.TransitionBuffer) -> None:
+    """Set the reward of every self-collected transition to 99."""
+    new = np.repeat(buffer.segments[:, CODE] > 0, buffer.segments[:, LENGTH] + 1)
+    buffer.rows[torch.from_numpy(new), buffer._columns["rewards"]] = 99.0
+    assert buffer.rewards[buffer.source == 1].unique().tolist() == [99.0]
 
 
 class Corrupted(lab.tasks.PointRobot):
@@ -96,15 +104,15 @@ def test_self_collected_transitions_are_appended_to_the_given_buffer_only(proble
     list(lab.train_self_supervised(agent, clone, problem.family, problem.train, iterations=1))
     episodes = problem.config.prior_episodes + problem.config.posterior_episodes
     assert len(clone) - len(original) == problem.config.online_tasks * episodes * problem.family.horizon
-    assert torch.equal(clone.rows[: len(original)], original.rows)
+    assert torch.equal(clone.rows[: len(original.rows)], original.rows)
+    assert torch.equal(clone.task[: len(original)], original.task)
     assert int(original.source.sum()) == 0
 
 
 def test_offline_batches_hold_offline_data_only(problem: Problem) -> None:
     agent = problem.agent()
     list(lab.train_self_supervised(agent, problem.buffer, problem.family, problem.train, iterations=1))
-    marked = problem.buffer._columns["rewards"]
-    problem.buffer._rows[: len(problem.buffer), marked][problem.buffer.source == 1] = 99.0
+    mark_self_collected(problem.buffer)
     for _ in range(20):
         batch = sample_offline(agent, problem.buffer)
         assert float(batch.rewards.max()) < 99.0
@@ -117,8 +125,7 @@ def test_self_supervised_contexts_come_from_where_they_should(problem: Problem, 
     everyone = dataclasses.replace(problem.config, online_tasks=problem.config.n_train_tasks)
     collector = lab.SMAC(everyone, problem.family.spec, seed=0)
     list(lab.train_self_supervised(collector, problem.buffer, problem.family, problem.train, iterations=1))
-    marked = problem.buffer._columns["rewards"]
-    problem.buffer._rows[: len(problem.buffer), marked][problem.buffer.source == 1] = 99.0
+    mark_self_collected(problem.buffer)
     batch = sample_self_supervised(agent, problem.buffer)
     share = (batch.context[..., -1] == 99.0).float().mean(1)  # of self-collected transitions in each task's context
     if kind == "mixed":

@@ -137,6 +137,6 @@ def collect_behaviour(family: TaskFamily, tasks: Tasks, config: SMACConfig, seed
         policy = scripted_policy(family, pursued, config.behaviour_noise, rng)
     episodes = rollout(policy, family.batch_env(own), seed=int(rng.integers(2**31)))
     buffer = TransitionBuffer(family.spec, len(tasks))
-    for simulation in range(len(own)):
-        buffer.append(simulation // repeats, episodes.columns(simulation), "offline")
+    ids = np.repeat(np.arange(len(tasks)), repeats).tolist()
+    buffer.append_batch(ids, episodes._asdict(), ["offline"] * len(ids), episodes.valid)
     return buffer

@@ -8,14 +8,17 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.data.lookup import LENGTH
 from smac_lab.tasks.family import FamilySpec, MujocoFamily, TaskFamily, Tasks
 
-DATASET_FORMAT = 1
+DATASET_FORMAT = 2
+SHARD_ROWS = 2**18  # at most in a shard, unless one segment is longer: a piece to copy when reading or writing
 
 
 class StorageError(ValueError):
@@ -69,33 +72,43 @@ def load_dataset(path: str | Path, family: TaskFamily) -> tuple[TransitionBuffer
     buffer = load_shards(path, record["buffer"], spec, "cpu")
     if buffer.counts.tolist() != record["counts"] or int(buffer.counts.min()) == 0:
         raise StorageError(f"{path}: some task has no or too few transitions; counts are {buffer.counts.tolist()}")
-    if not bool(torch.isfinite(buffer.rows).all()):
+    if not all(bool(torch.isfinite(part).all()) for part in buffer.rows.split(SHARD_ROWS)):
         raise StorageError(f"{path} holds numbers that are not finite")
     return buffer, Tasks(record["tasks"]), record
 
 
 def save_shards(path: Path, buffer: TransitionBuffer, known: list[dict[str, Any]]) -> dict[str, Any]:
-    """Write the rows that no `known` shard holds as one more shard under `path/buffer`; return the record."""
+    """Write what no `known` shard holds as more shards under `path/buffer`; return the record.
+
+    A shard holds the rows of whole segments, and the segments.
+    """
     folder = path / "buffer"
     folder.mkdir(parents=True, exist_ok=True)
-    columns = {"rows": buffer.rows, "task": buffer.task, "codes": buffer.codes}
-    shards, start = [], 0
+    rows, segments = buffer.rows, torch.from_numpy(buffer.segments)
+    ends = torch.cat([torch.zeros(1, dtype=torch.int64), (segments[:, LENGTH] + 1).cumsum(0)])  # of segments, in rows
+
+    def piece(first: int, last: int) -> dict[str, Tensor]:
+        return {"rows": rows[ends[first] : ends[last]], "segments": segments[first:last]}
+
+    shards, first = [], 0
     for shard in known:
-        end = start + shard["rows"]
-        if end > len(buffer) or _digest(v[start:end] for v in columns.values()) != shard["rows_sha256"]:
+        last = first + shard["segments"]
+        if last > len(segments) or _digest(piece(first, last)) != shard["content_sha256"]:
             break
         shards.append(shard)
-        start = end
-    if start < len(buffer):
-        new = {name: value[start:].cpu().clone() for name, value in columns.items()}
-        digest = _digest(new.values())
+        first = last
+    while first < len(segments):
+        limit = int(torch.searchsorted(ends, ends[first] + SHARD_ROWS, right=True)) - 1
+        last = max(first + 1, limit)
+        new = {name: value.cpu().clone() for name, value in piece(first, last).items()}
+        digest = _digest(new)
         file, partial = folder / f"{digest[:32]}.safetensors", folder / f".partial_{digest[:16]}_{os.getpid()}"
         save_file(new, partial)
         os.replace(partial, file)
-        shards.append(
-            {"file": file.name, "rows": len(buffer) - start, "rows_sha256": digest, "sha256": file_sha256(file)}
-        )
-    return {"n_tasks": buffer.n_tasks, "shards": shards}
+        sizes = {name: len(value) for name, value in new.items()}
+        shards.append({"file": file.name, **sizes, "content_sha256": digest, "sha256": file_sha256(file)})
+        first = last
+    return {"n_tasks": buffer.n_tasks, "seeds": buffer.seeds, "shards": shards}
 
 
 def load_shards(path: Path, record: dict[str, Any], spec: FamilySpec, device: str) -> TransitionBuffer:
@@ -104,15 +117,17 @@ def load_shards(path: Path, record: dict[str, Any], spec: FamilySpec, device: st
     Raises:
         StorageError: a shard is missing or damaged.
     """
-    pieces = []
+    empty = TransitionBuffer(spec, record["n_tasks"], device)
+    rows = torch.empty(sum(shard["rows"] for shard in record["shards"]), empty.rows.shape[1], device=device)
+    segments, start = [empty.segments], 0
     for shard in record["shards"]:
-        file = path / "buffer" / shard["file"]
+        file, end = path / "buffer" / shard["file"], start + shard["rows"]
         check_hash(file, shard["sha256"])
-        pieces.append(load_file(file, device=device))
-    if not pieces:
-        return TransitionBuffer(spec, record["n_tasks"], device)
-    rows, task, codes = (torch.cat([piece[name] for piece in pieces]) for name in ("rows", "task", "codes"))
-    return TransitionBuffer.from_rows(spec, record["n_tasks"], rows, task, codes)
+        piece = load_file(file, device=device)
+        rows[start:end] = piece["rows"]
+        segments.append(piece["segments"].cpu().numpy().copy())  # a view would keep the whole file mapped
+        start = end
+    return TransitionBuffer.from_rows(spec, record["n_tasks"], rows, np.concatenate(segments), record["seeds"])
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -157,9 +172,8 @@ def replace_text(file: Path, text: str) -> None:
     os.replace(partial, file)
 
 
-def _digest(columns: Any) -> str:
+def _digest(columns: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for column in columns:
-        assert isinstance(column, Tensor)
+    for column in columns.values():
         digest.update(column.cpu().contiguous().numpy().data)
     return digest.hexdigest()

@@ -1,0 +1,85 @@
+"""Transitions side by side in rows, where each one's next observation is the observation of the row after it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smac_lab.tasks.family import FamilySpec
+
+COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminations", "truncations", "features")
+SCALARS = ("rewards", "terminations", "truncations")
+Values = dict[str, NDArray[np.float32]]
+
+
+def widths_of(spec: FamilySpec) -> dict[str, int]:
+    """Size of each of `COLUMNS`."""
+    sizes = (spec.obs_dim, spec.action_dim, 1, spec.obs_dim, 1, 1, spec.feature_dim)
+    return dict(zip(COLUMNS, sizes, strict=True))
+
+
+def select(columns: dict[str, Any], widths: dict[str, int], keep: NDArray[np.bool_]) -> Values:
+    """The steps to keep of each column, in single precision, `(n, dim)`.
+
+    Args:
+        columns: an array for each of `COLUMNS`, `(*keep.shape, dim)` or, where dim is 1, `keep.shape`.
+        widths: dim of each.
+        keep: which steps.
+
+    Raises:
+        ValueError: a column has another shape.
+    """
+    values: Values = {}
+    for name, width in widths.items():
+        value, shape = np.asarray(columns[name]), (*keep.shape, width)
+        if value.shape != shape and (value.shape != keep.shape or width > 1):
+            raise ValueError(f"{name} of {math.prod(keep.shape)} transitions needs shape {shape}, got {value.shape}")
+        with np.errstate(over="ignore"):  # what single precision cannot hold is found by check_finite
+            values[name] = value.reshape(shape)[keep].astype(np.float32, copy=False)
+    return values
+
+
+def check_finite(values: Values, tasks: Sequence[int], counts: NDArray[np.int64]) -> None:
+    """Raise ValueError, naming the first, where there are numbers that are not finite.
+
+    Args:
+        values: columns as `select` gives them, one simulation's transitions after another's.
+        tasks, counts: each simulation's task and number of transitions.
+    """
+    first = {name: bad[0] for name, value in values.items() if len(bad := np.argwhere(~np.isfinite(value))[:, 0])}
+    if not first:
+        return
+    name = min(first, key=lambda name: first[name])
+    simulation = int(np.searchsorted(np.cumsum(counts), first[name], side="right"))
+    raise ValueError(
+        f"{name} of task {tasks[simulation]} holds numbers that are not finite (first at transition "
+        f"{first[name] - counts[:simulation].sum()}: {values[name][first[name]].tolist()}); only finite transitions "
+        "can be stored"
+    )
+
+
+def chain_ends(values: Values, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which transitions are not followed by one that starts, to the bit, where they ended, `(n,)`."""
+    # compared as integers: -0.0 is not 0.0 then, and what is read back is exactly what was given
+    following, starts = (values[name].view(np.int32) for name in ("next_observations", "observations"))
+    ends = np.ones(len(starts), bool)
+    ends[:-1] = (following[:-1] != starts[1:]).any(1)
+    ends[np.cumsum(counts)[counts > 0] - 1] = True  # of a simulation
+    return ends
+
+
+def write_chains(rows: NDArray[np.float32], where: dict[str, slice], values: Values, ends: NDArray[np.bool_]) -> None:
+    """Fill `rows`, `(n + number of chains, width)`, with the transitions, and a holder row after each chain.
+
+    A holder row has the observation in which its chain ended, and is zero otherwise.
+    """
+    place = np.arange(len(ends)) + np.cumsum(ends) - ends
+    holders = place[ends] + 1
+    for name, columns in where.items():
+        rows[place, columns] = values[name]
+    rows[holders] = 0.0
+    rows[holders, where["observations"]] = values["next_observations"][ends]

@@ -1,0 +1,82 @@
+"""From (task, k) to the row of that task's k-th transition, at a few bytes an episode."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+TASK, LENGTH, CODE = range(3)  # columns of a table of segments, `(segment, 3)`, in the order of their rows
+Segments = NDArray[np.int64]
+NEVER = torch.iinfo(torch.int64).max
+
+
+class Lookup:
+    """Segments of consecutive rows ordered by task, and by time within a task.
+
+    Its tensors keep their addresses, with what is new written into their spare room, until that is used up.
+
+    Args:
+        n_tasks: number of tasks.
+        device: where rows are looked up.
+    """
+
+    def __init__(self, n_tasks: int, device: torch.device):
+        self.n_tasks = n_tasks
+        self.device = device
+        self.seen = -1  # segments of the table last read
+        self.complete = False  # whether every task has transitions; known without asking the device
+        with torch.inference_mode(False):  # tensors that can be written to later, whoever asked for them first
+            self.counts, self.base = torch.zeros(2, n_tasks, dtype=torch.int64, device=device)
+            self._ends, self._shift = torch.empty(2, 0, dtype=torch.int64, device=device)
+
+    @torch.inference_mode(False)
+    def update(self, segments: Segments, members: tuple[int, ...], room: int) -> bool:
+        """Read the table anew where it has grown.
+
+        Args:
+            segments: all of them; each lies right behind the one before, with a holder row in between.
+            members: codes of the segments that belong here.
+            room: number of segments to have room for.
+
+        Returns:
+            Whether a tensor has moved.
+        """
+        if self.seen == len(segments) and room < len(self._ends):
+            return False
+        self.seen = len(segments)
+        first = np.cumsum(segments[:, LENGTH] + 1) - segments[:, LENGTH] - 1
+        chosen = np.flatnonzero(np.isin(segments[:, CODE], members))
+        chosen = chosen[np.argsort(segments[chosen, TASK], kind="stable")]
+        length, first = segments[chosen, LENGTH], first[chosen]
+        ends = np.cumsum(length)  # where each segment ends if only these are counted
+        counts = task_counts(segments, self.n_tasks, members)
+
+        moved = False
+        if max(len(ends), room) >= len(self._ends):  # one place more than segments: no search ends outside then
+            capacity = max(room, int(1.5 * len(ends))) + 1
+            self._ends, self._shift = torch.full((2, capacity), NEVER, dtype=torch.int64, device=self.device)
+            moved = True
+        self.complete = bool(counts.all())
+        for target, values in (
+            (self.counts, counts),
+            (self.base, np.cumsum(counts) - counts),
+            (self._ends, ends),
+            (self._shift, first + length - ends),
+        ):
+            target[: len(values)].copy_(torch.from_numpy(values))
+        return moved
+
+    def rows(self, tasks: Tensor, k: Tensor) -> Tensor:
+        """Row of each task's k-th transition; `tasks` is `(...)`, `k` and the result are `(..., n)`."""
+        place = self.base[tasks].unsqueeze(-1) + k
+        return place + self._shift[torch.searchsorted(self._ends, place, right=True)]
+
+
+def task_counts(segments: Segments, n_tasks: int, members: tuple[int, ...]) -> NDArray[np.int64]:
+    """Number of transitions with one of the codes, of each task, `(task,)`."""
+    counts = np.zeros(n_tasks, np.int64)
+    chosen = segments[np.isin(segments[:, CODE], members)]
+    np.add.at(counts, chosen[:, TASK], chosen[:, LENGTH])
+    return counts

@@ -1,0 +1,281 @@
+"""Transitions of many tasks as rows of one tensor, offline and self-collected told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from smac_lab.data.chains import COLUMNS, SCALARS, chain_ends, check_finite, select, widths_of, write_chains
+from smac_lab.data.lookup import CODE, LENGTH, TASK, Segments, task_counts
+from smac_lab.tasks.family import FamilySpec
+
+# Where transitions come from. "explored" ones are self-collected with z from the prior, as at meta-test.
+Source = Literal["offline", "self-collected", "explored", "all"]
+CODES = {"offline": 0, "explored": 1, "self-collected": 2}
+MEMBERS: dict[str, tuple[int, ...]] = {
+    "offline": (0,),
+    "explored": (1,),
+    "self-collected": (1, 2),
+    "all": (0, 1, 2),
+}
+GROWTH = 1.15  # of full storage: spare room stays well below a fifth
+
+
+class TransitionStore:
+    """Per-task transitions on one device.
+
+    Rows of all tasks lie one after another in the order in which they came, and are never rewritten. A next
+    observation is the observation of the row after, where transitions follow each other, and is stored in a
+    holder row of its own at the end of such a segment, which is no transition. All else is kept for each segment
+    (mostly an episode): 2.5 million transitions of the cheetah, 120 bytes a row and 200 steps an episode, take 125
+    bytes of resident memory each, where next observations and an index for each transition would make it 308.
+
+    Storage grows by use, and while it is copied then both copies exist: `reserve` saves that where it is known how
+    much will come.
+
+    Args:
+        spec: sizes of the family.
+        n_tasks: number of tasks.
+        device: where the transitions live.
+
+    Attributes:
+        seeds: number of buffers joined here (see `join`), or None; `n_tasks` counts the tasks of all of them.
+    """
+
+    def __init__(self, spec: FamilySpec, n_tasks: int, device: str | torch.device = "cpu"):
+        self.spec = spec
+        self.n_tasks = n_tasks
+        self.device = torch.device(device)
+        self.seeds: int | None = None
+        self._widths = widths_of(spec)
+        stored = {name: width for name, width in self._widths.items() if name != "next_observations"}
+        ends = np.cumsum(list(stored.values())).tolist()
+        self._columns = {name: slice(end - stored[name], end) for name, end in zip(stored, ends, strict=True)}
+        self._rows = torch.empty(0, ends[-1], device=self.device, dtype=torch.float32)
+        self._used = 0
+        self._pieces: list[Segments] = [np.empty((0, 3), np.int64)]
+        self._segment_room = 0
+        self._moves = 0  # how often a tensor that is read later on has got another address
+
+    @property
+    def counts(self) -> Tensor:
+        """Number of transitions of each task, `(task,)`."""
+        return self._counts("all")
+
+    @property
+    def offline_counts(self) -> Tensor:
+        """Number of offline transitions of each task, `(task,)`."""
+        return self._counts("offline")
+
+    def _counts(self, source: Source) -> Tensor:
+        return torch.from_numpy(task_counts(self.segments, self.n_tasks, MEMBERS[source])).to(self.device)
+
+    # -- writing -----------------------------------------------------------------------------------------
+    def append(self, task: int, columns: dict[str, Any], source: Source) -> None:
+        """Add transitions of one task, in the order in which they happened.
+
+        Args:
+            task: index of the task.
+            columns: an array for each of `COLUMNS`, `(n, dim)` or `(n,)`.
+            source: "offline", "explored" (self-collected with z from the prior) or "self-collected".
+
+        Raises:
+            ValueError: unknown task or source, missing column, wrong shape, or a number that is not finite.
+                Nothing is stored then.
+        """
+        n = len(columns.get("rewards", ()))
+        self._append([task], columns, [source], np.ones(n, bool), np.array([n]))
+
+    def append_batch(
+        self, tasks: Sequence[int], columns: dict[str, Any], sources: Sequence[Source], valid: NDArray[np.bool_]
+    ) -> None:
+        """Add what many simulations saw, as `append` does for one after the other.
+
+        Args:
+            tasks: index of each simulation's task, `(simulation,)`.
+            columns: an array for each of `COLUMNS`, `(simulation, time, dim)` or `(simulation, time)`.
+            sources: each simulation's, `(simulation,)`.
+            valid: steps to store, `(simulation, time)`.
+
+        Raises:
+            ValueError: as `append`, or tasks, sources and valid are not of as many simulations. Nothing is stored then.
+        """
+        if valid.ndim != 2 or not len(tasks) == len(sources) == len(valid):
+            raise ValueError(
+                f"{len(tasks)} tasks and {len(sources)} sources do not fit valid of shape {valid.shape}, "
+                "which must be (simulation, time)"
+            )
+        self._append(tasks, columns, sources, valid, valid.sum(1))
+
+    def _append(
+        self,
+        tasks: Sequence[int],
+        columns: dict[str, Any],
+        sources: Sequence[Source],
+        keep: NDArray[np.bool_],
+        counts: NDArray[np.int64],
+    ) -> None:
+        for task in tasks:
+            if not 0 <= task < self.n_tasks:
+                raise ValueError(f"task {task} is not among the buffer's {self.n_tasks} tasks")
+        if missing := [name for name in COLUMNS if name not in columns]:
+            raise ValueError(f"transitions lack {missing}; needed are {list(COLUMNS)}")
+        for source in sources:
+            if source not in CODES:
+                raise ValueError(f"source must be one of {', '.join(map(repr, CODES))}, got {source!r}")
+        values = select(columns, self._widths, keep)
+        check_finite(values, tasks, counts)
+        ends = chain_ends(values, counts)
+        last = np.flatnonzero(ends)
+        start, end = self._used, self._used + len(ends) + len(last)
+        if end > len(self._rows):
+            self._move(max(end, int(GROWTH * len(self._rows)), 1024))
+        target = self._rows[start:end]
+        rows = target if target.device.type == "cpu" else torch.empty(target.shape)
+        write_chains(rows.numpy(), self._columns, values, ends)
+        if rows is not target:
+            target.copy_(rows)
+        self._used = end
+        simulation = np.repeat(np.arange(len(counts)), counts)[last]
+        codes = np.array([CODES[source] for source in sources], np.int64)
+        self._pieces.append(
+            np.stack([np.asarray(tasks, np.int64)[simulation], np.diff(last, prepend=-1), codes[simulation]], axis=1)
+        )
+
+    def reserve(self, transitions: int) -> None:
+        """Make room for so many more transitions, in episodes of `horizon` steps: appending them moves nothing then.
+
+        On the CPU, room that is not used yet takes no resident memory where the system hands out memory lazily.
+        """
+        episodes = -(-transitions // self.spec.horizon)
+        self._segment_room = len(self.segments) + episodes
+        if (capacity := self._used + transitions + episodes) > len(self._rows):
+            self._move(capacity)
+
+    @torch.inference_mode(False)
+    def _move(self, capacity: int) -> None:
+        rows = torch.empty(capacity, self._rows.shape[1], device=self.device)
+        rows[: self._used] = self.rows
+        self._rows = rows
+        self._moves += 1
+
+    # -- reading -----------------------------------------------------------------------------------------
+    def __len__(self) -> int:
+        return self._used - len(self.segments)
+
+    def __getattr__(self, name: str) -> Tensor:
+        """A whole column by its name, `(transition, dim)` or `(transition,)`, in the order of storage."""
+        columns = self.__dict__.get("_columns", {})
+        if name not in columns and name != "next_observations":
+            raise AttributeError(name)
+        holders = torch.from_numpy(np.cumsum(self.segments[:, LENGTH] + 1) - 1).to(self.device)
+        stored = torch.ones(self._used, dtype=torch.bool, device=self.device)
+        stored[holders] = False
+        if name == "next_observations":
+            return self.rows[1:, columns["observations"]][stored[:-1]]
+        column = self.rows[:, columns[name]][stored]
+        return column.squeeze(1) if name in SCALARS else column
+
+    @property
+    def rows(self) -> Tensor:
+        """All stored rows, `(row, width)`: transitions without their next observations, and holder rows."""
+        return self._rows[: self._used]
+
+    @property
+    def segments(self) -> Segments:
+        """Task, number of transitions and source code of each segment, `(segment, 3)`; a holder row follows each."""
+        if len(self._pieces) > 1:
+            self._pieces = [np.concatenate(self._pieces)]
+        return self._pieces[0]
+
+    @property
+    def task(self) -> Tensor:
+        """Task of each stored transition, `(transition,)`."""
+        return torch.from_numpy(np.repeat(self.segments[:, TASK], self.segments[:, LENGTH])).to(self.device)
+
+    @property
+    def codes(self) -> Tensor:
+        """Source of each stored transition as one of `CODES`, `(transition,)`."""
+        codes = self.segments[:, CODE].astype(np.int8)
+        return torch.from_numpy(np.repeat(codes, self.segments[:, LENGTH])).to(self.device)
+
+    @property
+    def source(self) -> Tensor:
+        """0 for offline, 1 for self-collected transitions, `(transition,)`."""
+        return (self.codes > 0).to(torch.int8)
+
+    def rows_of(self, task: int, source: Source = "all") -> Tensor:
+        """Places of one task's transitions in the columns, in time order, `(k,)`."""
+        segments = self.segments
+        chosen = (segments[:, TASK] == task) & np.isin(segments[:, CODE], MEMBERS[source])
+        return torch.from_numpy(np.flatnonzero(np.repeat(chosen, segments[:, LENGTH]))).to(self.device)
+
+    # -- buffers of buffers ------------------------------------------------------------------------------
+    def clone(self) -> Self:
+        """An independent copy, so that each arm appends to its own."""
+        return self.from_rows(self.spec, self.n_tasks, self.rows.clone(), self.segments, self.seeds)
+
+    @classmethod
+    def from_rows(
+        cls, spec: FamilySpec, n_tasks: int, rows: Tensor, segments: Segments, seeds: int | None = None
+    ) -> Self:
+        """A buffer made of another's `rows`, which become its own, `segments` and `seeds`.
+
+        Raises:
+            ValueError: the segments are not those of the rows.
+        """
+        if len(rows) != (expected := int((segments[:, LENGTH] + 1).sum())):
+            raise ValueError(f"{len(rows)} rows do not fit segments of {expected}, holder rows included")
+        buffer = cls(spec, n_tasks, rows.device)
+        buffer._rows, buffer._used, buffer._pieces, buffer.seeds = rows.contiguous(), len(rows), [segments], seeds
+        return buffer
+
+    @classmethod
+    def join(cls, buffers: Sequence[Self]) -> Self:
+        """One buffer of several seeds' buffers, on the first one's device; it shares no memory with them.
+
+        Task t of buffer s is its task s * n_tasks + t, where n_tasks is each buffer's own.
+
+        Raises:
+            ValueError: no buffers, buffers of other families or numbers of tasks, or one that is joined itself.
+        """
+        if not buffers:
+            raise ValueError("there are no buffers to join")
+        spec, n_tasks = buffers[0].spec, buffers[0].n_tasks
+        for buffer in buffers:
+            if (buffer.spec, buffer.n_tasks, buffer.seeds) != (spec, n_tasks, None):
+                raise ValueError(
+                    f"only single seeds' buffers of {spec} with {n_tasks} tasks can be joined here, got one of "
+                    f"{buffer.spec} with {buffer.n_tasks} tasks and seeds={buffer.seeds}"
+                )
+        rows = torch.cat([buffer.rows.to(buffers[0].device) for buffer in buffers])
+        segments = np.concatenate([buffer.segments + np.array([s * n_tasks, 0, 0]) for s, buffer in enumerate(buffers)])
+        return cls.from_rows(spec, n_tasks * len(buffers), rows, segments, len(buffers))
+
+    def split(self) -> list[Self]:
+        """The buffers of single seeds, each with what was joined and appended for it, in that order.
+
+        Raises:
+            ValueError: this buffer was not joined.
+        """
+        if self.seeds is None:
+            raise ValueError("this buffer is a single seed's; only one made by join can be split")
+        n_tasks, segments, parts = self.n_tasks // self.seeds, self.segments, []
+        for seed in range(self.seeds):
+            own = segments[:, TASK] // n_tasks == seed
+            mask = torch.from_numpy(np.repeat(own, segments[:, LENGTH] + 1)).to(self.device)
+            mine = segments[own] - [seed * n_tasks, 0, 0]
+            parts.append(self.from_rows(self.spec, n_tasks, self.rows[mask], mine))
+        return parts
+
+    def __repr__(self) -> str:
+        offline = int(self.offline_counts.sum())
+        return (
+            f"{type(self).__name__}({self.spec.name!r}, {self.n_tasks} tasks, {offline} offline + "
+            f"{len(self) - offline} self-collected transitions)"
+        )
