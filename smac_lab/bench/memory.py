@@ -10,7 +10,8 @@ import numpy as np
 from smac_lab.agent import SMAC
 from smac_lab.bench.race import peak_memory
 from smac_lab.config import SMACConfig
-from smac_lab.data.buffer import COLUMNS, TransitionBuffer
+from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.data.collect import Episodes
 from smac_lab.tasks import make_family
 from smac_lab.tasks.family import FamilySpec
 from smac_lab.training import sample_offline
@@ -19,7 +20,8 @@ from smac_lab.training import sample_offline
 def widths(spec: FamilySpec) -> dict[str, int]:
     """Numbers of a transition by column."""
     wide = {"observations": spec.obs_dim, "next_observations": spec.obs_dim, "actions": spec.action_dim}
-    return {name: {**wide, "features": spec.feature_dim}.get(name, 1) for name in COLUMNS}
+    columns = (name for name in Episodes._fields if name != "valid")
+    return {name: {**wide, "features": spec.feature_dim}.get(name, 1) for name in columns}
 
 
 def hold(family_name: str, transitions: int, n_tasks: int, updates: int = 3) -> dict[str, int]:
@@ -29,6 +31,8 @@ def hold(family_name: str, transitions: int, n_tasks: int, updates: int = 3) -> 
     for episode, start in enumerate(range(0, transitions, family.horizon)):
         n = min(family.horizon, transitions - start)
         columns = {name: rng.standard_normal((n, width)) for name, width in widths(family.spec).items()}
+        seen = rng.standard_normal((n + 1, family.obs_dim))
+        columns |= {"observations": seen[:-1], "next_observations": seen[1:]}  # as an episode goes on
         buffer.append(episode % n_tasks, columns, "offline" if episode < 6 * n_tasks else "self-collected")
     for _ in range(updates if len(buffer) else 0):
         agent.update(sample_offline(agent, buffer))

@@ -19,7 +19,7 @@ from smac_lab.agent import SMAC, Batch
 from smac_lab.bench.race import Array, Call, Effort, Row, Skipped, against, at_least, at_most, native_bf16, race, repeat
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
-from smac_lab.data.collect import collect_behaviour
+from smac_lab.data.collect import Episodes, collect_behaviour
 from smac_lab.tasks import make_family
 from smac_lab.training import sample_offline, sample_self_supervised
 
@@ -109,10 +109,31 @@ def make_agent(config: SMACConfig, setting: Setting = SETTINGS[0], seed: Any = 0
 def make_buffer(config: SMACConfig) -> TransitionBuffer:
     """Behaviour data of the case's tasks, on the device of its agents."""
     family = make_family(FAMILY)
-    buffer = collect_behaviour(family, family.split(config.n_train_tasks, 1, 0)[0], config, 0)
-    return TransitionBuffer.from_rows(
-        buffer.spec, buffer.n_tasks, *(v.to(config.device) for v in (buffer.rows, buffer.task, buffer.codes))
-    )
+    return on_device(collect_behaviour(family, family.split(config.n_train_tasks, 1, 0)[0], config, 0), config.device)
+
+
+def on_device(buffer: TransitionBuffer, device: str | torch.device) -> TransitionBuffer:
+    """A copy of offline data elsewhere; data that is there already is left as it is."""
+    if torch.device(device) == buffer.device:
+        return buffer
+    copied = TransitionBuffer(buffer.spec, buffer.n_tasks, device)
+    for task in range(buffer.n_tasks):
+        rows = buffer.rows_of(task)
+        columns = {name: getattr(buffer, name)[rows].cpu().numpy() for name in Episodes._fields if name != "valid"}
+        copied.append(task, columns, "offline")
+    return copied
+
+
+def join(buffer: TransitionBuffer, n: int) -> TransitionBuffer:
+    """The data of `n` seeds in one buffer.
+
+    Raises:
+        NotImplementedError: this version's buffer holds one seed.
+    """
+    # -- merge: `TransitionBuffer.join([buffer] * n)` alone, and in its one caller.
+    if not hasattr(TransitionBuffer, "join"):
+        raise NotImplementedError("this version's buffer holds one seed at a time")
+    return TransitionBuffer.join([buffer] * n)
 
 
 def operations(update: Callable[[], object]) -> int:
@@ -207,11 +228,12 @@ def seeds(effort: Effort, device: str = "cpu") -> Iterator[Row]:
         name = f"{case.name}, {n} seeds at once, {setting.name}"
         try:
             together, alone = make_agent(config, setting, range(n)), make_agent(config, setting)
+            joined = join(buffer, n)
         except NotImplementedError as error:
             yield Skipped(name, str(error))
             continue
         calls = [
-            Call(repeat(effort.updates, partial(case.step, together, buffer)), singles),
+            Call(repeat(effort.updates, partial(case.step, together, joined)), singles),
             Call(repeat(singles, partial(case.step, alone, buffer)), singles),
             Call(products, singles),
         ]
