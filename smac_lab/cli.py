@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import json
 import shlex
 import sys
@@ -185,34 +186,69 @@ def evaluate(
 
 
 def bench(
-    what: tuple[Literal["simulation", "collection", "update"], ...] = ("simulation", "collection", "update"),
+    what: Annotated[tuple[Literal["simulation", "update", "evaluate", "pipeline"], ...], tyro.conf.Positional] = (
+        "simulation",
+        "update",
+        "evaluate",
+        "pipeline",
+    ),
+    family: str = "cheetah-vel",
+    preset: Preset = "paper",
+    processes: tuple[int, ...] = (),
+    profile: bool = False,
+    scaling: Path | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    quick: bool = False,
 ) -> None:
-    """How fast it is here, each figure as a ratio to what the machine can do, measured in turn.
+    """How fast it is here: ratios to what the machine can do and to what one would otherwise write, measured in turns.
 
     Args:
-        what: what to measure.
-        as_json: print JSON instead of a table.
+        what: simulation, update, evaluate, pipeline; default all.
+        family: whose run `pipeline` is about.
+        preset: of that run.
+        processes: environments, a process each, of gymnasium's AsyncVectorEnv; default four a core.
+        profile: also where the time goes in each stage.
+        scaling: also cost against size, drawn in this file (.html, with .json and .png beside it).
+        as_json: print one JSON object instead of tables.
+        quick: tiny sizes, which only show that it runs.
     """
-    import torch
+    import contextlib
 
-    from smac_lab import bench as measured
+    from smac_lab import bench as bm
 
-    runs = {
-        "simulation": lambda: [measured.simulation("cheetah-vel"), measured.simulation("ant-dir")],
-        "collection": lambda: [measured.collection("cheetah-vel")],
-        "update": lambda: [measured.update(4, 128), measured.update(4, 256)],
-    }
-    found = [ratio for name in what for ratio in runs[name]()]
+    effort = bm.QUICK if quick else bm.Effort()
+    configure(family, preset, None, ())  # unknown names end here
+    record: dict[str, Any] = {"machine": bm.machine(), "quick": quick, "interrupted": True}
+    rows: list[bm.Row] = []
+    stages: list[bm.pipeline.Stage] = []
+    profiles: list[bm.profiling.Profile] = []
+    with contextlib.suppress(KeyboardInterrupt):  # what is known by then is told
+        for case in what:
+            for row in bm.rows(case, effort, processes, (family, preset)):
+                rows.append(row)
+            if case == "pipeline":
+                for stage in bm.pipeline.stages(family, preset, effort):
+                    stages.append(stage)
+        for found in bm.profiling.profiles(effort) if profile else ():
+            profiles.append(found)
+        if scaling is not None:
+            curves = bm.scaling.measure(effort, bm.scaling.FEW if quick else bm.scaling.Sizes())
+            record["scaling"] = [curve._asdict() for curve in curves]
+            say = functools.partial(print, file=sys.stderr)
+            record["files"] = [str(f) for f in bm.scaling.write(scaling, curves, {"machine": record["machine"]}, say)]
+        record["interrupted"] = False
+
+    record["ratios"] = [row.to_dict() for row in rows if isinstance(row, bm.Ratio)]
+    record["skipped"] = [row._asdict() for row in rows if isinstance(row, bm.Skipped)]
+    record["stages"] = [{**stage._asdict(), "total": stage.total} for stage in stages]
+    record["profiles"] = [found._asdict() for found in profiles]
     if as_json:
-        print(json.dumps({"threads": torch.get_num_threads(), "ratios": [r._asdict() for r in found]}, indent=1))
-        return
-    print(f"{torch.get_num_threads()} threads; a second, median of interleaved rounds; ratio with its range")
-    for r in found:
-        print(
-            f"  {r.name:28s} {r.ours:12,.0f} of {r.limit:12,.0f} {r.unit:14s}"
-            f" {r.ratio:5.2f} [{r.low:.2f}, {r.high:.2f}]"
-        )
+        print(json.dumps(record, indent=1))
+    else:
+        print("\n".join(bm.report(record, rows, stages, profiles)))
+    if record["interrupted"]:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130)
 
 
 def film(out: Path, family_name: str, phase: Path) -> None:

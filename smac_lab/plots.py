@@ -443,3 +443,25 @@ def _panel_height(points: Array, least: int) -> int:
     """Pixels that a panel about 400 pixels wide needs for equal lengths along both axes."""
     width, height = np.ptp(points, axis=0)
     return int(np.clip(400 * height / max(width, 1e-6), least, 400))
+
+
+# -- speed -----------------------------------------------------------------------------------------------
+def scaling(curves: Sequence[tuple[str, str, str, ArrayLike, ArrayLike, float]]) -> go.Figure:
+    """Cost against size, both axes logarithmic, with the power law that fits.
+
+    Args:
+        curves: for each panel what is measured, label of the size, unit of the cost, sizes, costs `(point,)`, and
+            the exponent that `costs ~ sizes^exponent` has.
+    """
+    fig, places = style.grid([f"{name}: size^{exponent:.2f}" for name, *_, exponent in curves], height=300)
+    for (name, x, y, sizes, costs, exponent), place in zip(curves, places, strict=True):
+        sizes, costs = np.asarray(sizes, dtype=np.float64), np.asarray(costs, dtype=np.float64)
+        fitted = np.exp(np.log(costs).mean() + exponent * (np.log(sizes) - np.log(sizes).mean()))
+        shared = {"showlegend": False, "x": sizes, **place}
+        fig.add_scatter(y=fitted, mode="lines", name="fit", line={"color": GREY, "dash": "dot"}, **shared)
+        hover = f"%{{x:,}} {x}: %{{y:.3g}} {y}<extra></extra>"
+        fig.add_scatter(
+            y=costs, mode="lines+markers", name=name, line={"color": OFFLINE}, hovertemplate=hover, **shared
+        )
+        fig.update_xaxes(type="log", title=x, dtick=1, **place).update_yaxes(type="log", title=y, **place)
+    return fig

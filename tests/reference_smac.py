@@ -54,13 +54,13 @@ def mlp(net: Net, x: Tensor) -> Tensor:
 
 
 def product_of_gaussians(means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
-    """prod_n N(z; mu_n, sigma_n^2) of one task, `(n, z_dim)` to mean and standard deviation `(z_dim,)`.
+    """prod_n N(z; mu_n, sigma_n^2), `(task, n, z_dim)` to mean and standard deviation `(task, z_dim)`.
 
     1 / sigma^2 = sum_n 1 / sigma_n^2,    mu = sigma^2 sum_n mu_n / sigma_n^2    (PEARL, eq. 2)
     """
-    variances = torch.clamp(variances, min=1e-7)
-    variance = 1.0 / (1.0 / variances).sum(dim=0)
-    mean = variance * (means / variances).sum(dim=0)
+    precisions = 1.0 / torch.clamp(variances, min=1e-7)
+    variance = 1.0 / precisions.sum(dim=1)
+    mean = variance * (means * precisions).sum(dim=1)
     return mean, torch.sqrt(variance)
 
 
@@ -68,19 +68,14 @@ def infer(encoder: Net, context: Tensor) -> Normal:
     """q(z|h) of every task: each transition of h gives one Gaussian factor."""
     output = mlp(encoder, context)  # (task, n, 2 z_dim)
     z_dim = output.shape[-1] // 2
-    products = []
-    for task_output in output:
-        means, variances = task_output[:, :z_dim], functional.softplus(task_output[:, z_dim:])
-        products.append(product_of_gaussians(means, variances))
-    mean = torch.stack([mean for mean, _ in products])
-    std = torch.stack([std for _, std in products])
+    mean, std = product_of_gaussians(output[..., :z_dim], functional.softplus(output[..., z_dim:]))
     return Normal(mean, std, validate_args=False)
 
 
 def draw_z(posterior: Normal, noise: Tensor, batch_size: int) -> Tensor:
     """z = mu + sigma * noise, one draw a task, repeated for each of its transitions, `(task, batch, z_dim)`."""
     z = posterior.mean + posterior.stddev * noise
-    return torch.stack([task_z.repeat(batch_size, 1) for task_z in z])
+    return z.unsqueeze(1).expand(-1, batch_size, -1)
 
 
 def gaussian_policy(actor: Net, observations: Tensor, z: Tensor) -> Normal:
@@ -154,9 +149,11 @@ def awac_loss(policy: Normal, batch: Batch, advantages: Tensor, numbers: Numbers
 
 
 # -- what each phase minimises, and the gradients --------------------------------------------------------
-def gradient(loss: Tensor, net: Net, keep_graph: bool = False) -> Net:
-    """d loss / d weights."""
-    return dict(zip(net, torch.autograd.grad(loss, list(net.values()), retain_graph=keep_graph), strict=True))
+def gradients_of(loss: Tensor, *nets: Net) -> list[Net]:
+    """d loss / d weights of each network, in one pass back through what they share."""
+    weights = [weight for net in nets for weight in net.values()]
+    found = iter(torch.autograd.grad(loss, weights))
+    return [{name: next(found) for name in net} for net in nets]
 
 
 def offline_gradients(smac: ReferenceSMAC, batch: Batch) -> tuple[Losses, dict[str, Net]]:
@@ -189,13 +186,12 @@ def offline_gradients(smac: ReferenceSMAC, batch: Batch) -> tuple[Losses, dict[s
 
     losses = {"reward_error": error, "kl": kl, "critic_loss": critic_loss_1 + critic_loss_2, "awac_loss": actor_loss}
     losses["loss"] = reward_loss + critic_loss_1 + critic_loss_2 + actor_loss
-    return losses, {
-        "encoder": gradient(reward_loss, nets["encoder"], keep_graph=True),
-        "decoder": gradient(reward_loss, nets["decoder"]),
-        "critic 1": gradient(critic_loss_1, nets["critic 1"]),
-        "critic 2": gradient(critic_loss_2, nets["critic 2"]),
-        "actor": gradient(actor_loss, nets["actor"]),
-    }
+    gradients: dict[str, Net] = {}
+    gradients["encoder"], gradients["decoder"] = gradients_of(reward_loss, nets["encoder"], nets["decoder"])
+    (gradients["critic 1"],) = gradients_of(critic_loss_1, nets["critic 1"])
+    (gradients["critic 2"],) = gradients_of(critic_loss_2, nets["critic 2"])
+    (gradients["actor"],) = gradients_of(actor_loss, nets["actor"])
+    return losses, gradients
 
 
 def self_supervised_gradients(
@@ -221,14 +217,14 @@ def self_supervised_gradients(
         losses["reward_error"] = reward_error(nets["decoder"], batch, z)
         losses["kl"] = kl_to_prior(posterior, numbers.kl_reduction)
         reward_loss = losses["reward_error"] + numbers.kl_weight * losses["kl"]
-        gradients["encoder"] = gradient(reward_loss, nets["encoder"])
+        (gradients["encoder"],) = gradients_of(reward_loss, nets["encoder"])
 
     z = z.detach()
     target = bellman_target(smac, batch, z)
     q1, q2 = value(nets["critic 1"], obs, actions, z), value(nets["critic 2"], obs, actions, z)
     critic_loss_1, critic_loss_2 = torch.mean((target - q1) ** 2), torch.mean((target - q2) ** 2)
-    gradients["critic 1"] = gradient(critic_loss_1, nets["critic 1"])
-    gradients["critic 2"] = gradient(critic_loss_2, nets["critic 2"])
+    (gradients["critic 1"],) = gradients_of(critic_loss_1, nets["critic 1"])
+    (gradients["critic 2"],) = gradients_of(critic_loss_2, nets["critic 2"])
 
     policy = gaussian_policy(nets["actor"], obs, z)
     own_actions = act(policy, batch.noise.action)
@@ -238,7 +234,7 @@ def self_supervised_gradients(
     losses["awac_loss"] = awac_loss(policy, batch, torch.minimum(q1, q2) - own_values, numbers)
     losses["q_loss"] = -own_values.mean()
     actor_loss = numbers.online_awac_weight * losses["awac_loss"] + numbers.online_q_weight * losses["q_loss"]
-    gradients["actor"] = gradient(actor_loss, nets["actor"])
+    (gradients["actor"],) = gradients_of(actor_loss, nets["actor"])
 
     losses["loss"] = losses["critic_loss"] + actor_loss + (reward_loss if train_encoder else 0.0)
     return losses, gradients
@@ -264,20 +260,22 @@ class Adam:
     @torch.no_grad()
     def step(self, net: Net, gradients: Net) -> None:
         """Move the weights of `net` in place."""
+        if self.t == 0:
+            self.m, self.v = ({name: torch.zeros_like(g) for name, g in gradients.items()} for _ in range(2))
         self.t += 1
         for name, g in gradients.items():
-            m = self.b1 * self.m.get(name, torch.zeros_like(g)) + (1 - self.b1) * g
-            v = self.b2 * self.v.get(name, torch.zeros_like(g)) + (1 - self.b2) * g**2
-            self.m[name], self.v[name] = m, v
-            m_hat, v_hat = m / (1 - self.b1**self.t), v / (1 - self.b2**self.t)
-            net[name] -= self.alpha * m_hat / (torch.sqrt(v_hat) + self.eps)
+            m, v = self.m[name], self.v[name]
+            m.mul_(self.b1).add_(g, alpha=1 - self.b1)
+            v.mul_(self.b2).addcmul_(g, g, value=1 - self.b2)
+            v_hat = v / (1 - self.b2**self.t)
+            net[name].addcdiv_(m, torch.sqrt(v_hat) + self.eps, value=-self.alpha / (1 - self.b1**self.t))
 
 
 @torch.no_grad()
 def polyak(target: Net, source: Net, tau: float) -> None:
     """theta_target <- (1 - tau) theta_target + tau theta, in place."""
     for name, weight in source.items():
-        target[name].copy_((1 - tau) * target[name] + tau * weight)
+        target[name].lerp_(weight, tau)
 
 
 @dataclass

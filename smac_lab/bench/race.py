@@ -1,0 +1,228 @@
+"""What every case shares: timing in turns, ratios with their spread, bars, and the machine they hold for."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+class Effort(NamedTuple):
+    """How much is done: the sizes that the bars are about, or `QUICK`, which only shows that it runs."""
+
+    rounds: int = 9
+    simulations: int = 128
+    steps: int = 200  # control steps of each simulation in one timing: a horizon
+    tasks: int = 130  # of an evaluation: 100 training, 30 held-out ones
+    updates: int = 10  # in one timing
+    seeds: int = 16  # at once
+
+
+QUICK = Effort(rounds=2, simulations=4, steps=5, tasks=2, updates=1, seeds=2)
+
+
+class Bar(NamedTuple):
+    """The number wanted of a figure."""
+
+    wanted: str
+    met: bool
+
+
+def at_least(value: float, wanted: float, unit: str = "x") -> Bar:
+    """`value` should not be below `wanted`."""
+    return Bar(f">= {wanted:g} {unit}", bool(value >= wanted))
+
+
+def at_most(value: float, wanted: float, unit: str = "x") -> Bar:
+    """`value` should not be above `wanted`."""
+    return Bar(f"<= {wanted:g} {unit}", bool(value <= wanted))
+
+
+class Ratio(NamedTuple):
+    """`ours` against `limit`, in `unit`; the ratio is that of each round, as the machine's speed drifts."""
+
+    name: str
+    against: str
+    unit: str
+    ours: float  # median over rounds
+    limit: float
+    ratio: float  # ours / limit: median of the rounds' ratios
+    low: float  # least and greatest of them
+    high: float
+    rounds: int
+    bar: Bar | None = None
+    device: str = "cpu"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {**self._asdict(), "bar": None if self.bar is None else self.bar._asdict()}
+
+
+class Skipped(NamedTuple):
+    """A figure that cannot be measured here."""
+
+    name: str
+    why: str
+
+
+Row = Ratio | Skipped
+
+
+class Call(NamedTuple):
+    """Something to time: `amount` units are done by one `run`; `prepare` goes before it, untimed."""
+
+    run: Callable[[], object]
+    amount: float = 1.0
+    prepare: Callable[[], object] = lambda: None
+
+
+def repeat(times: int, call: Callable[[], object]) -> Callable[[], None]:
+    """`call` so many times, what it returns forgotten each time."""
+
+    def run() -> None:
+        for _ in range(times):
+            call()
+
+    return run
+
+
+def race(name: str, calls: Sequence[Call], rounds: int, device: str = "cpu") -> Array:
+    """Time `calls` in turns, after a warm-up of each; every other round runs in the opposite order.
+
+    Args:
+        name: shown beside the progress bar.
+        calls: the contenders.
+        rounds: timings of each.
+        device: "cuda" waits for the device before and after every timing.
+
+    Returns:
+        Units a second, `(call, round)`.
+    """
+    from tqdm import tqdm
+
+    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    rates = np.empty((len(calls), rounds))
+    with tqdm(total=(rounds + 1) * len(calls), desc=name, unit=" timings", leave=False, disable=None) as bar:
+        for turn in range(-1, rounds):  # the first is the warm-up, overwritten by the last
+            for i in range(len(calls))[:: -1 if turn % 2 else 1]:
+                call = calls[i]
+                call.prepare()
+                wait()
+                began = time.perf_counter()
+                call.run()
+                wait()
+                rates[i, turn] = call.amount / (time.perf_counter() - began)
+                bar.update()
+    return rates
+
+
+def against(
+    name: str, limit_name: str, unit: str, ours: Array, limit: Array, bar: Callable[[float], Bar] | None = None,
+    device: str = "cpu",
+) -> Ratio:  # fmt: skip
+    """The ratio of two rows of a race, or of anything else that was measured in the same rounds.
+
+    Args:
+        name, limit_name, unit: what is compared with what.
+        ours, limit: a number a round.
+        bar: from the median ratio to the verdict.
+        device: where it ran.
+    """
+    ratios = ours / limit
+    ratio = float(np.median(ratios))
+    return Ratio(
+        name, limit_name, unit, float(np.median(ours)), float(np.median(limit)), ratio, float(ratios.min()),
+        float(ratios.max()), len(ratios), bar(ratio) if bar else None, device,
+    )  # fmt: skip
+
+
+def compare(
+    name: str, unit: str, amount: float, ours: Callable[[], object], limit: Callable[[], object], rounds: int = 9
+) -> Ratio:
+    """The rates of two callables that do `amount` units each, timed in turns."""
+    rates = race(name, [Call(ours, amount), Call(limit, amount)], rounds)
+    return against(name, "", unit, rates[0], rates[1])
+
+
+def slope(sizes: Iterable[float], values: Iterable[float]) -> float:
+    """Exponent p of values ~ sizes^p: the least-squares line through the logarithms."""
+    return float(np.polyfit(np.log(list(sizes)), np.log(list(values)), 1)[0])
+
+
+def peak_memory() -> int:
+    """Largest resident memory of this process so far, bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # what getrusage reports on Linux begins with the memory of whoever started the process
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+
+
+def native_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware; without that it is emulated, and slower."""
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    if any(getattr(torch.cpu, name, bool)() for name in names):
+        return True
+    info = Path("/proc/cpuinfo")
+    words = info.read_text().split() if info.exists() else []
+    return bool({"avx512_bf16", "amx_bf16", "bf16"}.intersection(words))
+
+
+def machine() -> dict[str, Any]:
+    """What the figures hold for."""
+    from smac_lab.summary import versions
+
+    info = Path("/proc/cpuinfo")
+    models = (
+        [s.partition(":")[2].strip() for s in info.read_text().splitlines() if "model name" in s]
+        if info.exists()
+        else []
+    )
+    return {
+        "processor": models[0] if models else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "native_bf16": native_bf16(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": platform.platform(),
+        "versions": versions(),
+    }
+
+
+def table(rows: Sequence[Row]) -> Iterator[str]:
+    """Rows as aligned text, one line each."""
+    found = [row for row in rows if isinstance(row, Ratio)]
+    cells = [("figure", "ours", "of", "unit", "ratio", "[low, high] x rounds", "wanted", "", "device", "against")]
+    for r in found:
+        verdict = "" if r.bar is None else "met" if r.bar.met else "MISSED"
+        cells.append(
+            (r.name, _number(r.ours), _number(r.limit), r.unit, f"{r.ratio:.2f}",
+             f"[{r.low:.2f}, {r.high:.2f}] x {r.rounds}", r.bar.wanted if r.bar else "", verdict, r.device, r.against)
+        )  # fmt: skip
+    yield from aligned(cells if found else [], right={1, 2, 4})
+    for row in rows:
+        if isinstance(row, Skipped):
+            yield f"not measured: {row.name}: {row.why}"
+
+
+def aligned(cells: Sequence[Sequence[str]], right: set[int]) -> Iterator[str]:
+    """Rows of cells as lines of text; `right` names the columns that end at the same place."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        pieces = (c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        yield "  ".join(pieces).rstrip()
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -1,0 +1,273 @@
+"""How fast the networks learn: updates against dense products of as many floating-point operations."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import smac_lab
+from smac_lab.agent import SMAC, Batch
+from smac_lab.bench.race import Array, Call, Effort, Row, Skipped, against, at_least, at_most, native_bf16, race, repeat
+from smac_lab.config import SMACConfig
+from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.data.collect import Episodes, collect_behaviour
+from smac_lab.tasks import make_family
+from smac_lab.training import sample_offline, sample_self_supervised
+
+FAMILY = "cheetah-vel"
+WIDTH = 300  # of the products: the hidden layers of the paper's actor and critics
+REFERENCE = Path(smac_lab.__file__).parents[1] / "tests" / "reference_smac.py"
+OFFLINE_MINUTES = 15.0  # wanted of the paper preset's offline phase
+
+
+class Setting(NamedTuple):
+    """A way of computing the same update."""
+
+    name: str
+    dtype: torch.dtype
+    fields: dict[str, Any]
+
+
+SETTINGS = (
+    Setting("fp32", torch.float32, {"compile": False, "precision": "fp32"}),
+    Setting("fp32 compiled", torch.float32, {"compile": True, "precision": "fp32"}),
+    Setting("bf16 compiled", torch.bfloat16, {"compile": True, "precision": "bf16"}),
+)
+SHARES = {torch.float32: 0.70, torch.bfloat16: 0.40}  # of the ceiling in that precision, wanted of 4 x 256
+
+
+class Case(NamedTuple):
+    """An update at the paper's networks."""
+
+    loss: str  # as the agent's methods are called, without "_loss"
+    meta_batch: int
+    batch_size: int
+
+    @property
+    def name(self) -> str:
+        """As it is called in tables."""
+        return f"{self.loss.replace('_', '-')} update, {self.meta_batch} x {self.batch_size}"
+
+    def config(self, device: str = "cpu") -> SMACConfig:
+        """The paper's numbers with this case's batch, in both phases."""
+        return SMACConfig(
+            n_train_tasks=max(8, self.meta_batch),
+            meta_batch=self.meta_batch,
+            batch_size=self.batch_size,
+            online_meta_batch=self.meta_batch,
+            online_batch_size=self.batch_size,
+            device=device,
+        )
+
+    def sample(self, agent: SMAC, buffer: TransitionBuffer) -> Batch:
+        """A meta-batch of the phase."""
+        return (sample_offline if self.loss == "offline" else sample_self_supervised)(agent, buffer)
+
+    def step(self, agent: SMAC, buffer: TransitionBuffer) -> object:
+        """One update as training makes it: sampling, loss, gradients, optimizer, slow copies."""
+        return agent.update(self.sample(agent, buffer), loss=getattr(agent, f"{self.loss}_loss"))
+
+
+CPU_CASES = (
+    Case("offline", 4, 128),
+    Case("offline", 4, 256),
+    Case("self_supervised", 4, 256),
+    Case("self_labelled", 4, 256),
+)
+CUDA_CASES = (Case("offline", 4, 256),)
+
+
+def make_agent(config: SMACConfig, setting: Setting = SETTINGS[0], seed: Any = 0) -> SMAC:
+    """An agent that computes in a certain way.
+
+    Raises:
+        NotImplementedError: this version has no such setting, or does not train several seeds at once.
+    """
+    # -- merge: once SMACConfig has `compile` and `precision` and SMAC takes many seeds, the three lines at the end,
+    #    without `try`, are all that is needed; NotImplementedError and its handlers then go, too.
+    known = {field.name for field in dataclasses.fields(config)}
+    if missing := [n for n, v in setting.fields.items() if n not in known and v not in (False, "fp32")]:
+        raise NotImplementedError(f"no setting {', '.join(missing)} in this version")
+    fields: dict[str, Any] = {name: value for name, value in setting.fields.items() if name in known}
+    try:
+        return SMAC(dataclasses.replace(config, **fields), make_family(FAMILY).spec, seed=seed)
+    except (TypeError, ValueError) as error:
+        if isinstance(seed, int):
+            raise
+        raise NotImplementedError("this version trains one seed at a time") from error
+
+
+def make_buffer(config: SMACConfig) -> TransitionBuffer:
+    """Behaviour data of the case's tasks, on the device of its agents."""
+    family = make_family(FAMILY)
+    return on_device(collect_behaviour(family, family.split(config.n_train_tasks, 1, 0)[0], config, 0), config.device)
+
+
+def on_device(buffer: TransitionBuffer, device: str | torch.device) -> TransitionBuffer:
+    """A copy of offline data elsewhere; data that is there already is left as it is."""
+    if torch.device(device) == buffer.device:
+        return buffer
+    copied = TransitionBuffer(buffer.spec, buffer.n_tasks, device)
+    for task in range(buffer.n_tasks):
+        rows = buffer.rows_of(task)
+        columns = {name: getattr(buffer, name)[rows].cpu().numpy() for name in Episodes._fields if name != "valid"}
+        copied.append(task, columns, "offline")
+    return copied
+
+
+def join(buffer: TransitionBuffer, n: int) -> TransitionBuffer:
+    """The data of `n` seeds in one buffer.
+
+    Raises:
+        NotImplementedError: this version's buffer holds one seed.
+    """
+    # -- merge: `TransitionBuffer.join([buffer] * n)` alone, and in its one caller.
+    if not hasattr(TransitionBuffer, "join"):
+        raise NotImplementedError("this version's buffer holds one seed at a time")
+    return TransitionBuffer.join([buffer] * n)
+
+
+def operations(update: Callable[[], object]) -> int:
+    """Floating-point operations of an update's dense products, counted as it runs (a product and a sum are two)."""
+    with FlopCounterMode(display=False) as counter:
+        update()
+    return int(counter.get_total_flops())
+
+
+def eager_operations(case: Case) -> int:
+    """Those of the library's update, in its plainest setting."""
+    config = case.config()
+    agent, buffer = make_agent(config), make_buffer(config)
+    return operations(lambda: case.step(agent, buffer))
+
+
+def ceiling(flops: float, rows: int, dtype: torch.dtype, device: str = "cpu", members: int = 1) -> Callable[[], None]:
+    """Dense products `(rows, 300) x (300, 300)` that add up to `flops`, `members` of them in one call."""
+    stack = (members,) if members > 1 else ()
+    left = torch.randn(*stack, rows, WIDTH, device=device, dtype=dtype)
+    right = torch.randn(*stack, WIDTH, WIDTH, device=device, dtype=dtype)
+    out, product = torch.empty_like(left), torch.bmm if stack else torch.mm
+    times = max(1, round(flops / (2 * members * rows * WIDTH * WIDTH)))
+    return repeat(times, lambda: product(left, right, out=out))
+
+
+def update(effort: Effort, cases: tuple[Case, ...] = CPU_CASES, device: str = "cpu") -> Iterator[Row]:
+    """Every case, in every setting that this machine has."""
+    for case in cases:
+        yield from _one_case(case, effort, device)
+
+
+def _one_case(case: Case, effort: Effort, device: str) -> Iterator[Row]:
+    """One update in every setting, the ceiling in every precision and the textbook, all in one race."""
+    count, rows, config = effort.updates, case.meta_batch * case.batch_size, case.config(device)
+    flops, buffer = eager_operations(case), make_buffer(config)
+    members = 1 if device == "cpu" else effort.seeds  # a GPU needs several at once to be busy
+    calls: dict[str, Call] = {}
+    settings: list[Setting] = []
+    for setting in SETTINGS:
+        if setting.dtype == torch.bfloat16 and device == "cpu" and not native_bf16():
+            yield Skipped(f"{case.name}, {setting.name}", "no native bf16 here")
+            continue
+        try:
+            agent = make_agent(config, setting)
+        except NotImplementedError as error:
+            yield Skipped(f"{case.name}, {setting.name}", str(error))
+            continue
+        settings.append(setting)
+        calls[setting.name] = Call(repeat(count, partial(case.step, agent, buffer)), count)
+        limit = f"ceiling {setting.dtype}"
+        calls.setdefault(limit, Call(ceiling(count * flops, rows, setting.dtype, device, members), count))
+    if textbook := _textbook(case, config, buffer):
+        calls["textbook"] = Call(repeat(count, textbook), count)
+    found = race(case.name, list(calls.values()), effort.rounds, device)
+    rates: dict[str, Array] = dict(zip(calls, found, strict=True))
+
+    # The bar is about the fastest setting of a precision.
+    fastest = {
+        dtype: max((s for s in settings if s.dtype == dtype), key=lambda s: float(np.median(rates[s.name])))
+        for dtype in {s.dtype for s in settings}
+    }
+    products = "torch.mm" if members == 1 else f"torch.bmm of {members}"
+    for setting in settings:
+        row = against(
+            f"{case.name}, {setting.name}", f"{products}, {flops / 1e9:.2f} GFLOP", "updates/s", rates[setting.name],
+            rates[f"ceiling {setting.dtype}"], device=device,
+        )  # fmt: skip
+        if setting is fastest[setting.dtype] and case.batch_size == 256 and device == "cpu":
+            row = row._replace(bar=at_least(row.ratio, SHARES[setting.dtype]))
+        yield row
+    best = fastest[torch.float32]
+    if textbook:
+        name, its = f"{case.name}, {best.name}", f"textbook, {operations(textbook) / 1e9:.2f} GFLOP"
+        yield against(name, its, "updates/s", rates[best.name], rates["textbook"], device=device)
+    else:
+        yield Skipped(f"{case.name} against the textbook", "tests/reference_smac.py is only in the repository")
+    if case == Case("offline", 4, 128) and device == "cpu":
+        minutes = SMACConfig().offline_steps / rates[best.name] / 60
+        name = f"offline phase of the paper preset, {best.name}"
+        row = against(name, "what is wanted", "min", minutes, np.full_like(minutes, OFFLINE_MINUTES))
+        yield row._replace(bar=at_most(row.ours, OFFLINE_MINUTES, "min"))
+
+
+def seeds(effort: Effort, device: str = "cpu") -> Iterator[Row]:
+    """One update of many seeds at once against as many updates of one, and against batched products."""
+    case, n = Case("offline", 4, 256), effort.seeds
+    config, singles = case.config(device), n * effort.updates
+    flops, buffer = eager_operations(case), make_buffer(config)
+    products = ceiling(singles * flops, case.meta_batch * case.batch_size, torch.float32, device, members=n)
+    for setting in SETTINGS[:2]:
+        name = f"{case.name}, {n} seeds at once, {setting.name}"
+        try:
+            together, alone = make_agent(config, setting, range(n)), make_agent(config, setting)
+            joined = join(buffer, n)
+        except NotImplementedError as error:
+            yield Skipped(name, str(error))
+            continue
+        calls = [
+            Call(repeat(effort.updates, partial(case.step, together, joined)), singles),
+            Call(repeat(singles, partial(case.step, alone, buffer)), singles),
+            Call(products, singles),
+        ]
+        rates = race(name, calls, effort.rounds, device)
+        limits = ("one seed after the other", f"torch.bmm of {n}, {flops / 1e9:.2f} GFLOP")
+        for limit_name, limit in zip(limits, rates[1:], strict=True):
+            yield against(name, limit_name, "updates/s", rates[0], limit, device=device)
+
+
+def cuda(effort: Effort) -> Iterator[Row]:
+    """The same on a GPU, where there is one."""
+    if not torch.cuda.is_available():
+        yield Skipped("updates on cuda", "no GPU here")
+        return
+    yield from update(effort, CUDA_CASES, "cuda")
+    yield from seeds(effort, "cuda")
+
+
+def _textbook(case: Case, config: SMACConfig, buffer: TransitionBuffer) -> Callable[[], object] | None:
+    """One update of the textbook version, sampling included; None in an installed package, which has no tests."""
+    if not REFERENCE.exists():
+        return None
+    name = "smac_lab_textbook"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, REFERENCE)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    agent = make_agent(config)
+    step = getattr(sys.modules[name].copy_of(agent), f"{case.loss}_update")
+
+    def run() -> object:
+        batch = case.sample(agent, buffer)
+        return step(batch._replace(noise=agent.draw_noise(batch)))
+
+    return run
