@@ -217,7 +217,7 @@ class SMAC:
         parameters = optimizer.param_groups[0]["params"]
         gradients = torch.autograd.grad(value.sum(), parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = _laid_out_as(parameter, gradient)
         optimizer.step()
 
         # Slow copy of the critics, where they moved.
@@ -467,6 +467,13 @@ def compiled_or_eager(function: Callable[..., Any]) -> Callable[..., Any]:
         return compiled(*inputs) if works else function(*inputs)
 
     return call
+
+
+def _laid_out_as(parameter: Tensor, gradient: Tensor | None) -> Tensor | None:
+    """The gradient in its parameter's memory layout: fused Adam goes through both in order of memory."""
+    if gradient is None or gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _made(part: Part | None) -> nn.Module | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_map
 
-T = TypeVar("T")
 Generators = torch.Generator | Sequence[torch.Generator]  # one, or one a seed
 
 
@@ -34,7 +33,7 @@ def draw(function: Callable[..., Tensor], shape: Sequence[int], generator: Gener
     return torch.stack([function(*shape[1:], generator=g, device=g.device) for g in generator])
 
 
-def over_seeds(modules: nn.Module, function: Callable[..., T], *inputs: Any) -> T:
+def over_seeds(modules: nn.Module, function: Callable[..., Any], *inputs: Any) -> Any:
     """`function(*inputs)` for every seed, with that seed's parameters in place of the stacked ones of `modules`.
 
     Args:
@@ -54,6 +53,8 @@ def over_seeds(modules: nn.Module, function: Callable[..., T], *inputs: Any) -> 
 
 class _Within(nn.Module):
     """A function as a module, so that `functional_call` puts parameters in place while it runs."""
+
+    function: Callable[..., Any]
 
     def __init__(self, modules: nn.Module, function: Callable[..., Any]):
         super().__init__()
@@ -75,15 +76,14 @@ def select_seed(module: nn.Module, index: int) -> nn.Module:
     return _with(module, {name: value[index].clone() for name, value in _state(module).items()})
 
 
-def stack_results(results: Sequence[T]) -> T:
+def stack_results(results: Sequence[Any]) -> Any:
     """Equal structures of arrays, tensors and numbers, one a seed, as one with a leading seed axis."""
-    first: Any = results[0]
+    first = results[0]
     if isinstance(first, Tensor):
-        return torch.stack(results)  # type: ignore[arg-type, return-value]
+        return torch.stack(list(results))
     if isinstance(first, tuple) and hasattr(first, "_fields"):
-        columns = zip(*results, strict=True)  # type: ignore[call-overload]
-        return type(first)(*[stack_results(column) for column in columns])  # type: ignore[return-value]
-    return np.stack(results)  # type: ignore[arg-type, call-overload, no-any-return]
+        return type(first)(*[stack_results(column) for column in zip(*results, strict=True)])
+    return np.stack(results)
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:
@@ -94,14 +94,14 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
 def _with(module: nn.Module, values: dict[str, Tensor]) -> nn.Module:
     """A copy of `module` with other values, of whatever shape, in place of its parameters and buffers."""
     made = copy.deepcopy(module)
-    replaced: dict[int, nn.Parameter] = {}  # a parameter with two names stays one
+    replaced: dict[nn.Parameter, nn.Parameter] = {}  # old to new: a parameter with two names stays one
     for name, value in values.items():
         owner_name, _, leaf = name.rpartition(".")
         owner = made.get_submodule(owner_name)
         if leaf in owner._parameters:
             old = owner._parameters[leaf]
             assert old is not None
-            owner._parameters[leaf] = replaced.setdefault(id(old), nn.Parameter(value, old.requires_grad))
+            owner._parameters[leaf] = replaced.setdefault(old, nn.Parameter(value, old.requires_grad))
         else:
             owner._buffers[leaf] = value
     return made

@@ -83,7 +83,7 @@ def test_columns_come_back_as_they_were(buffer: lab.TransitionBuffer) -> None:
     assert buffer.source.tolist() == [0] * 15 + [1] * 15
     assert buffer.counts.tolist() == [25, 5, 0]
     assert buffer.offline_counts.tolist() == [10, 5, 0]
-    assert buffer.tasks_with("explored").tolist() == [0]
+    assert buffer.counts_of("explored").nonzero().flatten().tolist() == [0]
     assert "3 tasks, 15 offline + 15 self-collected" in repr(buffer)
     with pytest.raises(AttributeError, match="velocities"):
         _ = buffer.velocities
@@ -234,7 +234,7 @@ def test_memory_is_that_of_the_transitions(reserved: bool) -> None:
         buffer.append(k % 20 if k < 200 else 7, given, "offline" if k < 100 else "self-collected")
         assert reserved or k < 10 or len(buffer._rows) < 1.17 * len(buffer)
     for source in SOURCES:
-        buffer.tasks_with(source)
+        buffer.counts_of(source)
     lookups = [value for lookup in buffer._lookups.values() for value in vars(lookup).values()]
     tensors = [value for value in [buffer._rows, *lookups] if isinstance(value, torch.Tensor)]
     held = sum(t.numel() * t.element_size() for t in tensors) + buffer.segments.nbytes
@@ -389,7 +389,7 @@ def test_sampling_reads_nothing_back_from_the_device(buffer: lab.TransitionBuffe
     buffer.append(2, columns(5, 3000), "offline")
     buffer.version  # noqa: B018
     with Reads() as reads:
-        buffer.tasks_with("explored")
+        buffer.counts_of("explored")
         buffer.sample(tasks, 4, generator(), "offline")
         buffer.sample_context(tasks, 4, generator(), "offline", consecutive=True)
         buffer.sample_context(tasks.expand(2, 2), 4, [generator(), generator()], "all")
@@ -516,8 +516,8 @@ def test_buffers_that_do_not_belong_together_are_refused() -> None:
 
 @pytest.mark.parametrize("function", [torch.rand, torch.randn])
 def test_each_seed_draws_what_it_would_draw_alone(function) -> None:  # type: ignore[no-untyped-def]
-    together = draw(function, (2, 3, 4), [generator(1), generator(2)], "cpu")
-    assert torch.equal(together[1], draw(function, (3, 4), generator(2), "cpu"))
+    together = draw(function, (2, 3, 4), [generator(1), generator(2)])
+    assert torch.equal(together[1], draw(function, (3, 4), generator(2)))
     assert torch.equal(together[0], function(3, 4, generator=generator(1)))
     with pytest.raises(ValueError, match="2 generators cannot draw for 3 seeds"):
-        draw(function, (3, 4), [generator(1), generator(2)], "cpu")
+        draw(function, (3, 4), [generator(1), generator(2)])

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import smac_lab as lab
+from smac_lab.actor_critic import awac_loss
 from smac_lab.agent import TRAINED
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.seeds import draw, over_seeds, select_seed, stack_modules, stack_results
@@ -134,7 +135,8 @@ def test_whole_run_and_splitting(setting, tmp_path):
     # A seed taken out goes on where it was, and so do all of them from a checkpoint.
     lab.save(tmp_path, agent, buffer=joined)
     restored = lab.load(tmp_path)
-    assert restored.agent.seeds == SEEDS and restored.buffer.seeds == 3
+    assert restored.agent.seeds == SEEDS
+    assert restored.buffer.seeds == 3
     one = singles[2]
     for mine, data in ((agent, joined), (restored.agent, restored.buffer), (one, buffers[2])):
         mine.update(sample_self_supervised(mine, data), mine.self_supervised_loss)
@@ -158,7 +160,7 @@ def test_what_a_seed_collects_is_its_own(setting):
 
 
 def test_tasks_of_each_seed(setting):
-    family, config, _, test, _ = setting
+    family, config, *_ = setting
     agent = lab.SMAC(config, family.spec, seed=(0, 1))
     sets = [family.split(3, 1, seed)[0] for seed in (0, 1)]
     found = lab.evaluate(agent, family, sets)
@@ -178,15 +180,18 @@ def test_stacking():
 
     modules = [Tied() for _ in range(4)]
     stacked = stack_modules(modules)
-    assert stacked.one.weight.shape == (4, 2, 2) and stacked.two.weight is stacked.one.weight
+    assert stacked.one.weight.shape == (4, 2, 2)
+    assert stacked.two.weight is stacked.one.weight
     x = torch.randn(4, 5, 2)
     expected = torch.stack([module(one) for module, one in zip(modules, x, strict=True)])
     torch.testing.assert_close(over_seeds(stacked, stacked, x), expected)
     torch.testing.assert_close(select_seed(stacked, 2)(x[2]), expected[2])
-    assert torch.equal(modules[0].one.weight, stacked.one.weight[0]) and modules[0].one.weight.ndim == 2
+    assert torch.equal(modules[0].one.weight, stacked.one.weight[0])
+    assert modules[0].one.weight.ndim == 2
 
     shift = stack_results([lab.Gaussian(torch.ones(2), torch.zeros(2))] * 3)
-    assert isinstance(shift, lab.Gaussian) and shift.mean.shape == (3, 2)
+    assert isinstance(shift, lab.Gaussian)
+    assert shift.mean.shape == (3, 2)
     assert stack_results([1.0, 2.0]).tolist() == [1.0, 2.0]
 
 
@@ -204,8 +209,7 @@ def test_impossible_seeds(setting, seeds):
 
 
 # -- compiled, and with bf16 products --------------------------------------------------------------------
-@pytest.mark.parametrize("loss", LOSSES[:3])
-@pytest.mark.parametrize("seed", [0, (0, 1)])
+@pytest.mark.parametrize(("loss", "seed"), [("offline_loss", 0), ("self_labelled_loss", (0, 1))])
 def test_compiled_update_is_the_same_update(setting, loss, seed):
     family, config, _, _, buffer = setting
     eager = lab.SMAC(config, family.spec, seed=seed)
@@ -233,11 +237,12 @@ def test_without_a_compiler_one_warning_and_eager(setting, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", no_compiler)
     agent, eager = (lab.SMAC(dataclasses.replace(config, compile=on), family.spec) for on in (True, False))
-    with pytest.warns(UserWarning, match="updates run eagerly: no working C\\+\\+ compiler") as caught:
-        for _ in range(3):
-            agent.update(sample_offline(agent, buffer))
-    assert len(caught) == 1
-    for _ in range(3):
+    with pytest.warns(UserWarning, match="updates run eagerly: no working C\\+\\+ compiler"):
+        agent.update(sample_offline(agent, buffer))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # once is enough
+        agent.update(sample_offline(agent, buffer))
+    for _ in range(2):
         eager.update(sample_offline(eager, buffer))
     assert all(torch.equal(a, b) for a, b in zip(parameters(agent).values(), parameters(eager).values(), strict=True))
 
@@ -261,7 +266,7 @@ def test_bf16_is_for_dense_products_alone(setting):
         mean, log_std = agent.actor(batch.observations, z)
         values = agent.critics(batch.observations, batch.actions, z)
         seen.extend([z.dtype, mean.dtype, log_std.dtype, values.dtype])
-        return lab.awac_loss(agent, batch, z)
+        return awac_loss(agent, batch, z)
 
     exact, rounded = (
         lab.SMAC(dataclasses.replace(config, precision=precision), family.spec, actor_loss=spying)
