@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,9 +45,13 @@ def over_seeds(modules: nn.Module, function: Callable[..., Any], *inputs: Any) -
         The function's outputs with a leading seed axis.
     """
     within = _Within(modules, function)
-    state = {**dict(within.named_parameters()), **dict(within.named_buffers())}
+    state = dict(_leaves(within))
     dims = tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, inputs)
-    mapped = vmap(lambda one, *given: functional_call(within, one, given), in_dims=(0, *dims), randomness="different")
+    mapped = vmap(
+        lambda one, *given: functional_call(within, one, given, tie_weights=False),
+        in_dims=(0, *dims),
+        randomness="different",
+    )
     return mapped(state, *inputs)
 
 
@@ -87,8 +91,15 @@ def stack_results(results: Sequence[Any]) -> Any:
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:
-    named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
-    return {name: value.detach() for name, value in named}
+    return {name: value.detach() for name, value in _leaves(module)}
+
+
+def _leaves(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers, a shared one under the name of every module that holds it."""
+    for owner_name, owner in module.named_modules():
+        for name, value in [*owner._parameters.items(), *owner._buffers.items()]:
+            if value is not None:
+                yield f"{owner_name}.{name}".removeprefix("."), value
 
 
 def _with(module: nn.Module, values: dict[str, Tensor]) -> nn.Module:
