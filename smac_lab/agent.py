@@ -16,6 +16,7 @@ from smac_lab.actor_critic import Actor, Critics, Evaluations, Info, awac_loss, 
 from smac_lab.config import SMACConfig
 from smac_lab.encoder import ContextEncoder, Gaussian
 from smac_lab.nets import polyak_update
+from smac_lab.policy import EpisodePolicy
 from smac_lab.reward_model import RewardDecoder, relabel, reward_loss
 from smac_lab.seeds import Generators, draw, over_seeds, select_seed, stack_modules
 from smac_lab.tasks.family import FamilySpec
@@ -310,7 +311,6 @@ class SMAC:
         """Numbers as the agent's networks take them: default dtype, on its device."""
         return torch.as_tensor(values, dtype=torch.get_default_dtype(), device=self.device)
 
-    @torch.inference_mode()
     def act(
         self,
         observations: np.ndarray | Tensor,
@@ -319,33 +319,21 @@ class SMAC:
         generator: Generators | None = None,
     ) -> np.ndarray:
         """Actions in [-1, 1] for `observations`, `(..., obs_dim)`, and z, `(..., z_dim)`, as a numpy array."""
+        shape = (*observations.shape[:-1], self.spec.action_dim)
+        chosen = self.generator if generator is None else generator
+        return self.actions(observations, z, None if deterministic else draw(torch.randn, shape, chosen))
+
+    @torch.inference_mode()
+    def actions(
+        self, observations: np.ndarray | Tensor, z: np.ndarray | Tensor, noise: Tensor | None = None
+    ) -> np.ndarray:
+        """As `act`, with the N(0, I) drawn by the caller, `(..., action_dim)`; without, the mean action."""
         mean, log_std = self._apply(self.actor, self.tensor(observations), self.tensor(z))
-        if deterministic:
-            return torch.tanh(mean).cpu().numpy()
-        noise = draw(torch.randn, mean.shape, self.generator if generator is None else generator)
-        return sample_action(mean, log_std, noise).cpu().numpy()
+        return (torch.tanh(mean) if noise is None else sample_action(mean, log_std, noise)).cpu().numpy()
 
-    def policy(
-        self, z: Gaussian, generator: Generators, deterministic: bool = True
-    ) -> Callable[[np.ndarray], np.ndarray]:
-        """A policy for one episode of many simulations: `(n, obs_dim)` to `(n, action_dim)`.
-
-        z is drawn from the Gaussian once (`z_resampling="episode"`) or anew at every step ("step"). With several
-        seeds, the first n / seeds simulations are those of the first seed, and so on.
-        """
-        leading = z.mean.shape[:-1]  # (n,), or (seed, n / seeds)
-
-        def draw_z() -> Tensor:
-            return z.sample(draw(torch.randn, z.mean.shape, generator))
-
-        fixed = draw_z() if self.config.z_resampling == "episode" else None
-
-        def policy(observations: np.ndarray) -> np.ndarray:
-            current = draw_z() if fixed is None else fixed
-            actions = self.act(observations.reshape(*leading, -1), current, deterministic, generator)
-            return actions.reshape(len(observations), -1)
-
-        return policy
+    def policy(self, z: Gaussian, generator: Generators, deterministic: bool = True) -> EpisodePolicy:
+        """A policy for one episode of many simulations: `(n, obs_dim)` to `(n, action_dim)`; see `EpisodePolicy`."""
+        return EpisodePolicy(self, z, generator, deterministic)
 
     # -- several seeds -----------------------------------------------------------------------------------
     def split(self) -> list[SMAC]:

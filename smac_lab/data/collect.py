@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.policy import EpisodePolicy
 from smac_lab.tasks.family import Array, TaskFamily, Tasks
 from smac_lab.tasks.simulation import BatchEnv
 
@@ -53,6 +56,9 @@ class Episodes(NamedTuple):
 def rollout(policy: Policy, env: BatchEnv, seed: int | list[int | None] | None = None) -> Episodes:
     """Run `policy` for one horizon in every simulation of `env`, all at once.
 
+    An `EpisodePolicy` of one seed's agent is run by several threads, each with a part of the simulations (see
+    `BatchEnv.split`).
+
     Args:
         policy: observations `(n, obs_dim)` to actions `(n, action_dim)`; called once a step.
         env: simulations; they are reset first.
@@ -61,6 +67,20 @@ def rollout(policy: Policy, env: BatchEnv, seed: int | list[int | None] | None =
     Returns:
         Episodes with `n` rows of `horizon` steps.
     """
+    seeds, parts = env.seeds(seed), env.split()
+    if len(parts) == 1 or not isinstance(policy, EpisodePolicy) or policy.agent.seeds is not None:
+        return _rollout(policy, env, seeds)
+    policies = policy.split([part.num_envs for part in parts])
+    starts = np.cumsum([0, *[part.num_envs for part in parts]])
+    own_seeds = [seeds[start:end] for start, end in itertools.pairwise(starts)]
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(len(parts), initializer=torch.set_num_threads, initargs=(parts[-1].num_threads,)) as pool:
+        episodes = list(pool.map(_rollout, policies, parts, own_seeds))
+    torch.set_num_threads(threads)  # the workers' number is theirs, but later threads would start with it
+    return Episodes(*[np.concatenate(columns) for columns in zip(*episodes, strict=True)])
+
+
+def _rollout(policy: Policy, env: BatchEnv, seeds: list[int | None]) -> Episodes:
     n, horizon = env.num_envs, env.family.horizon
     obs_dim, action_dim = env.family.obs_dim, env.family.action_dim
     observations, next_observations = np.empty((2, n, horizon, obs_dim))
@@ -69,7 +89,7 @@ def rollout(policy: Policy, env: BatchEnv, seed: int | list[int | None] | None =
     terminations, truncations, valid = np.empty((3, n, horizon), dtype=bool)
     features = np.empty((n, horizon, env.family.spec.feature_dim))
 
-    observation, _ = env.reset(seed=seed)
+    observation, _ = env.reset(seed=seeds)
     for t in range(horizon):
         action = policy(observation)
         observations[:, t], actions[:, t] = observation, action

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
@@ -15,6 +16,9 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from smac_lab.tasks.family import Array, DynamicsFamily, MujocoFamily, TaskFamily, Tasks
+
+MAX_PARTS = 4  # of a batch that threads step by themselves: Python itself runs in one of them at a time
+PART_SIZE = 32  # simulations in a part, at least
 
 
 class StepResult(NamedTuple):
@@ -194,12 +198,55 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
         self.family = family
         self.tasks = tasks
         self.num_envs = len(tasks)
-        self.simulation = Simulation(family, tasks.values, num_threads, rewards)
+        self.num_threads = num_threads or torch.get_num_threads()
+        self.rewards = rewards
         self.single_observation_space, self.single_action_space = _spaces(family)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._rngs: list[np.random.Generator | None] = [None] * self.num_envs
         self._elapsed = np.zeros(self.num_envs, dtype=np.int64)
+        self._parts: list[BatchEnv] | None = None
+
+    @functools.cached_property
+    def simulation(self) -> Simulation:
+        """The physics, made when it is first needed."""
+        return Simulation(self.family, self.tasks.values, self.num_threads, self.rewards)
+
+    def split(self) -> list[BatchEnv]:
+        """Consecutive parts that threads can step by themselves, each with its share of the physics threads.
+
+        Between two steps of a rollout somebody must choose actions. One thread that does both for a part of the
+        simulations wastes no time in handing over, and keeps its part in its processor's cache. The parts have
+        physics of their own; whoever steps them leaves this environment alone. A family without an engine, whose
+        steps are Python's, is not split.
+        """
+        if self._parts is None:
+            most = min(MAX_PARTS, self.num_threads, self.num_envs // PART_SIZE)
+            parts = max(1, most) if isinstance(self.family, MujocoFamily) else 1
+            chunks = np.array_split(np.arange(self.num_envs), parts)
+            threads = [self.num_threads // parts + (i < self.num_threads % parts) for i in range(parts)]
+            self._parts = (
+                [self]
+                if parts == 1
+                else [
+                    BatchEnv(self.family, self.tasks[chunk], n, self.rewards)
+                    for chunk, n in zip(chunks, threads, strict=True)
+                ]
+            )
+        return self._parts
+
+    def seeds(self, seed: int | list[int | None] | None) -> list[int | None]:
+        """What `reset` makes of its argument: the seed of each simulation, or None to go on.
+
+        Raises:
+            ValueError: a list of the wrong length.
+        """
+        if isinstance(seed, (int, np.integer)):
+            return [int(seed) + i for i in range(self.num_envs)]
+        seeds = [None] * self.num_envs if seed is None else list(seed)
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"a list of seeds needs one for each of {self.num_envs} simulations, got {len(seeds)}")
+        return seeds
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -218,11 +265,7 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
             ValueError: a list of seeds, or a mask, of the wrong length.
         """
         n = self.num_envs
-        if isinstance(seed, (int, np.integer)):
-            seed = [int(seed) + i for i in range(n)]
-        seeds = [None] * n if seed is None else seed
-        if len(seeds) != n:
-            raise ValueError(f"a list of seeds needs one for each of {n} simulations, got {len(seeds)}")
+        seeds = self.seeds(seed)
         mask = np.asarray((options or {}).get("reset_mask", np.ones(n, bool)))
         if mask.shape != (n,) or mask.dtype != np.bool_:
             raise ValueError(f"reset_mask must hold {n} booleans, got {mask.dtype} of shape {mask.shape}")
