@@ -104,7 +104,10 @@ class Simulation:
 
 def _sound(values: Array) -> NDArray[np.bool_]:
     """Which simulations' numbers MuJoCo would accept: finite, and none as large as its mjMAXVAL."""
-    return np.all(np.abs(values).reshape(len(values), -1) < 1e10, axis=1)
+    size = np.abs(values)
+    if size.max() < 1e10:  # nearly always; false for not-a-number
+        return np.ones(len(values), dtype=bool)
+    return np.all(size.reshape(len(values), -1) < 1e10, axis=1)
 
 
 class _DynamicsEngine:
