@@ -46,6 +46,7 @@ class EpisodePolicy:
         return draw(torch.randn, (*seeds, steps, n, width), generator)
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
+        """Actions of the next step."""
         step = next(self._steps)  # after an episode's length its random numbers come round again
         z = self._z.select(-3, step % self._z.shape[-3])
         noise = None if self._noise is None else self._noise.select(-3, step % self._noise.shape[-3])

@@ -44,8 +44,8 @@ def test_evaluate_follows_the_protocol(problem: Problem) -> None:
 def test_z_is_drawn_by_the_rule(problem: Problem, resampling: str) -> None:
     agent = lab.SMAC(dataclasses.replace(problem.config, z_resampling=resampling), problem.family.spec)
     drawn: list[torch.Tensor] = []
-    act = agent.act
-    agent.act = lambda o, z, *rest: drawn.append(z) or act(o, z, *rest)  # type: ignore[method-assign]
+    act = agent.actions
+    agent.actions = lambda o, z, *rest: drawn.append(z) or act(o, z, *rest)  # type: ignore[method-assign]
     lab.evaluate(agent, problem.family, problem.test, repeats=1)
     horizon = problem.family.horizon
     assert len(drawn) == 3 * horizon

@@ -15,9 +15,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import smac_lab
+from smac_lab.actor_critic import Info
 from smac_lab.agent import SMAC, Batch
 from smac_lab.bench.race import Array, Call, Effort, Row, Skipped, against, at_least, at_most, native_bf16, race, repeat
 from smac_lab.config import SMACConfig
+from smac_lab.cuda_graph import captured
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.collect import Episodes, collect_behaviour
 from smac_lab.tasks import make_family
@@ -72,9 +74,13 @@ class Case(NamedTuple):
         """A meta-batch of the phase."""
         return (sample_offline if self.loss == "offline" else sample_self_supervised)(agent, buffer)
 
-    def step(self, agent: SMAC, buffer: TransitionBuffer) -> object:
+    def step(self, agent: SMAC, buffer: TransitionBuffer) -> Info:
         """One update as training makes it: sampling, loss, gradients, optimizer, slow copies."""
         return agent.update(self.sample(agent, buffer), loss=getattr(agent, f"{self.loss}_loss"))
+
+    def stepper(self, agent: SMAC, buffer: TransitionBuffer) -> Callable[[], Info]:
+        """`step` as training repeats it: on a GPU, a CUDA graph."""
+        return captured(agent, buffer, partial(self.step, agent, buffer))
 
 
 CPU_CASES = (
@@ -87,23 +93,8 @@ CUDA_CASES = (Case("offline", 4, 256),)
 
 
 def make_agent(config: SMACConfig, setting: Setting = SETTINGS[0], seed: Any = 0) -> SMAC:
-    """An agent that computes in a certain way.
-
-    Raises:
-        NotImplementedError: this version has no such setting, or does not train several seeds at once.
-    """
-    # -- merge: once SMACConfig has `compile` and `precision` and SMAC takes many seeds, the three lines at the end,
-    #    without `try`, are all that is needed; NotImplementedError and its handlers then go, too.
-    known = {field.name for field in dataclasses.fields(config)}
-    if missing := [n for n, v in setting.fields.items() if n not in known and v not in (False, "fp32")]:
-        raise NotImplementedError(f"no setting {', '.join(missing)} in this version")
-    fields: dict[str, Any] = {name: value for name, value in setting.fields.items() if name in known}
-    try:
-        return SMAC(dataclasses.replace(config, **fields), make_family(FAMILY).spec, seed=seed)
-    except (TypeError, ValueError) as error:
-        if isinstance(seed, int):
-            raise
-        raise NotImplementedError("this version trains one seed at a time") from error
+    """An agent that computes in a certain way."""
+    return SMAC(dataclasses.replace(config, **setting.fields), make_family(FAMILY).spec, seed=seed)
 
 
 def make_buffer(config: SMACConfig) -> TransitionBuffer:
@@ -124,18 +115,6 @@ def on_device(buffer: TransitionBuffer, device: str | torch.device) -> Transitio
     return copied
 
 
-def join(buffer: TransitionBuffer, n: int) -> TransitionBuffer:
-    """The data of `n` seeds in one buffer.
-
-    Raises:
-        NotImplementedError: this version's buffer holds one seed.
-    """
-    # -- merge: `TransitionBuffer.join([buffer] * n)` alone, and in its one caller.
-    if not hasattr(TransitionBuffer, "join"):
-        raise NotImplementedError("this version's buffer holds one seed at a time")
-    return TransitionBuffer.join([buffer] * n)
-
-
 def operations(update: Callable[[], object]) -> int:
     """Floating-point operations of an update's dense products, counted as it runs (a product and a sum are two)."""
     with FlopCounterMode(display=False) as counter:
@@ -150,13 +129,15 @@ def eager_operations(case: Case) -> int:
     return operations(lambda: case.step(agent, buffer))
 
 
-def ceiling(flops: float, rows: int, dtype: torch.dtype, device: str = "cpu", members: int = 1) -> Callable[[], None]:
-    """Dense products `(rows, 300) x (300, 300)` that add up to `flops`, `members` of them in one call."""
+def ceiling(
+    flops: float, rows: int, dtype: torch.dtype, device: str = "cpu", members: int = 1, width: int = WIDTH
+) -> Callable[[], None]:
+    """Dense products `(rows, width) x (width, width)` that add up to `flops`, `members` of them in one call."""
     stack = (members,) if members > 1 else ()
-    left = torch.randn(*stack, rows, WIDTH, device=device, dtype=dtype)
-    right = torch.randn(*stack, WIDTH, WIDTH, device=device, dtype=dtype)
+    left = torch.randn(*stack, rows, width, device=device, dtype=dtype)
+    right = torch.randn(*stack, width, width, device=device, dtype=dtype)
     out, product = torch.empty_like(left), torch.bmm if stack else torch.mm
-    times = max(1, round(flops / (2 * members * rows * WIDTH * WIDTH)))
+    times = max(1, round(flops / (2 * members * rows * width * width)))
     return repeat(times, lambda: product(left, right, out=out))
 
 
@@ -177,13 +158,8 @@ def _one_case(case: Case, effort: Effort, device: str) -> Iterator[Row]:
         if setting.dtype == torch.bfloat16 and device == "cpu" and not native_bf16():
             yield Skipped(f"{case.name}, {setting.name}", "no native bf16 here")
             continue
-        try:
-            agent = make_agent(config, setting)
-        except NotImplementedError as error:
-            yield Skipped(f"{case.name}, {setting.name}", str(error))
-            continue
         settings.append(setting)
-        calls[setting.name] = Call(repeat(count, partial(case.step, agent, buffer)), count)
+        calls[setting.name] = Call(repeat(count, case.stepper(make_agent(config, setting), buffer)), count)
         limit = f"ceiling {setting.dtype}"
         calls.setdefault(limit, Call(ceiling(count * flops, rows, setting.dtype, device, members), count))
     if textbook := _textbook(case, config, buffer):
@@ -219,28 +195,39 @@ def _one_case(case: Case, effort: Effort, device: str) -> Iterator[Row]:
 
 
 def seeds(effort: Effort, device: str = "cpu") -> Iterator[Row]:
-    """One update of many seeds at once against as many updates of one, and against batched products."""
-    case, n = Case("offline", 4, 256), effort.seeds
-    config, singles = case.config(device), n * effort.updates
-    flops, buffer = eager_operations(case), make_buffer(config)
-    products = ceiling(singles * flops, case.meta_batch * case.batch_size, torch.float32, device, members=n)
-    for setting in SETTINGS[:2]:
-        name = f"{case.name}, {n} seeds at once, {setting.name}"
-        try:
-            together, alone = make_agent(config, setting, range(n)), make_agent(config, setting)
-            joined = join(buffer, n)
-        except NotImplementedError as error:
-            yield Skipped(name, str(error))
-            continue
-        calls = [
-            Call(repeat(effort.updates, partial(case.step, together, joined)), singles),
-            Call(repeat(singles, partial(case.step, alone, buffer)), singles),
-            Call(products, singles),
-        ]
-        rates = race(name, calls, effort.rounds, device)
-        limits = ("one seed after the other", f"torch.bmm of {n}, {flops / 1e9:.2f} GFLOP")
-        for limit_name, limit in zip(limits, rates[1:], strict=True):
-            yield against(name, limit_name, "updates/s", rates[0], limit, device=device)
+    """One update of many seeds at once against as many updates of one, and against batched products.
+
+    On a GPU at the paper's size; on a CPU also at the size of the point robot's preset, where a lone update is too
+    small to keep even that busy.
+    """
+    n = effort.seeds
+    effort = effort._replace(updates=max(1, effort.updates // 5), rounds=min(5, effort.rounds))
+    small = SMACConfig.preset("point-robot", "cpu")
+    sizes = {field: getattr(small, field) for field in ("encoder_hidden", "actor_hidden", "critic_hidden")}
+    yield from _seeds(Case("offline", 4, 256), {}, n, effort, device)
+    if device == "cpu":
+        yield from _seeds(Case("offline", small.meta_batch, small.batch_size), sizes, n, effort, device)
+
+
+def _seeds(case: Case, sizes: dict[str, Any], n: int, effort: Effort, device: str) -> Iterator[Row]:
+    config, singles = dataclasses.replace(case.config(device), **sizes), n * effort.updates
+    buffer = make_buffer(config)
+    joined, width = TransitionBuffer.join([buffer] * n), config.actor_hidden[0]
+    counted = make_agent(dataclasses.replace(config, device="cpu"))
+    flops = operations(partial(case.step, counted, make_buffer(counted.config)))
+    rows = case.meta_batch * case.batch_size
+    products = ceiling(singles * flops, rows, torch.float32, device, members=n, width=width)
+    setting = SETTINGS[0]
+    calls = [
+        Call(repeat(effort.updates, case.stepper(make_agent(config, setting, range(n)), joined)), singles),
+        Call(repeat(singles, case.stepper(make_agent(config, setting), buffer)), singles),
+        Call(products, singles),
+    ]
+    name = f"{case.name}, {width} wide, {n} seeds at once, {setting.name}"
+    rates = race(name, calls, effort.rounds, device)
+    limits = ("one seed after the other", f"torch.bmm of {n}, {flops / 1e9:.3g} GFLOP")
+    for limit_name, limit in zip(limits, rates[1:], strict=True):
+        yield against(name, limit_name, "updates/s", rates[0], limit, device=device)
 
 
 def cuda(effort: Effort) -> Iterator[Row]:

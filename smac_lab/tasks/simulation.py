@@ -46,8 +46,6 @@ class Simulation:
     """
 
     def __init__(self, family: TaskFamily, tasks: Array, num_threads: int = 0, rewards: bool = True):
-        if tasks.ndim != 2 or tasks.shape[1] != family.task_dim:
-            raise ValueError(f"{family.name} needs tasks of shape (n, {family.task_dim}), got {tasks.shape}")
         self.family = family
         self.tasks = tasks
         self.rewards = rewards
@@ -198,6 +196,8 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
 
     def __init__(self, family: TaskFamily, tasks: Tasks, num_threads: int = 0, rewards: bool = True):
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+        if tasks.values.shape[1] != family.task_dim:
+            raise ValueError(f"{family.name} needs tasks of shape (n, {family.task_dim}), got {tasks.values.shape}")
         self.family = family
         self.tasks = tasks
         self.num_envs = len(tasks)
@@ -246,7 +246,7 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
         """
         if isinstance(seed, (int, np.integer)):
             return [int(seed) + i for i in range(self.num_envs)]
-        seeds = [None] * self.num_envs if seed is None else list(seed)
+        seeds: list[int | None] = list(seed) if seed is not None else [None] * self.num_envs
         if len(seeds) != self.num_envs:
             raise ValueError(f"a list of seeds needs one for each of {self.num_envs} simulations, got {len(seeds)}")
         return seeds
