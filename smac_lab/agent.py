@@ -99,7 +99,7 @@ class SMAC:
         if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
             raise ValueError(f"seed={seed!r} is not allowed: at least one seed, each once")
         self.seed_axis = () if self.seeds is None else (len(self.seeds),)  # leads every shape
-        self.device = torch.device(_resolve_device(config.device))
+        self.device = config.torch_device()
 
         obs, act, z = spec.obs_dim, spec.action_dim, config.z_dim
         made: list[tuple[nn.Module, ...]] = []  # parts of each seed
@@ -466,9 +466,3 @@ def _laid_out_as(parameter: Tensor, gradient: Tensor | None) -> Tensor | None:
 
 def _made(part: Part | None) -> nn.Module | None:
     return part if part is None or isinstance(part, nn.Module) else part()
-
-
-def _resolve_device(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device

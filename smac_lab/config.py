@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
+
+if TYPE_CHECKING:
+    import torch
 
 PresetName = Literal["smoke", "cpu", "paper"]
 # Scripted behaviour data by how much it betrays the task: share of episodes that pursue it.
@@ -127,6 +130,14 @@ class SMACConfig:
                 raise ValueError(f"unknown behaviour {behaviour!r}; known: {', '.join(BEHAVIOURS)}")
             fields["behaviour_on_task"] = BEHAVIOURS[behaviour]
         return cls(**fields)
+
+    def torch_device(self) -> torch.device:
+        """The device that `device` names here, where agents and buffers live."""
+        import torch
+
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, as JSON can hold them."""

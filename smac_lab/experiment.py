@@ -122,7 +122,7 @@ def read_data(experiment: Experiment) -> TransitionBuffer:
     buffer, tasks, _ = load_dataset(experiment.data, family)
     if not np.array_equal(tasks.values, train.values):
         raise StorageError(f"{experiment.data} was collected for other tasks than those of seed {experiment.seeds[0]}")
-    return buffer
+    return buffer.to(config.torch_device())
 
 
 def run_seed(folder: Path, experiment: Experiment, seed: int, tick: Tick = lambda *_: None) -> None:

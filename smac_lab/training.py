@@ -38,9 +38,11 @@ def train_offline(
         several seeds arrays `(seed,)`.
 
     Raises:
+        ValueError: a buffer of another family, on another device, or joined from another number of seeds.
         FloatingPointError: a metric is no longer finite.
     """
     steps = agent.config.offline_steps if steps is None else steps
+    _check_buffer(agent, buffer)
     learn = captured(agent, buffer, lambda: agent.update(sample_offline(agent, buffer), loss=agent.offline_loss))
     meter = _Meter()
     for step in range(1, steps + 1):
@@ -74,7 +76,7 @@ def train_self_supervised(
         Number of iterations made here so far, and finite metrics averaged since the last yield.
 
     Raises:
-        ValueError: several seeds with one seed's buffer.
+        ValueError: a buffer of another family, on another device, or not of as many seeds.
         FloatingPointError: a metric is no longer finite.
     """
     config = agent.config
@@ -82,6 +84,7 @@ def train_self_supervised(
     loss = agent.self_labelled_loss if config.online_encoder == "self-labelled" else agent.self_supervised_loss
     if agent.labeller is None:
         agent.freeze_labeller()
+    _check_buffer(agent, buffer)
     if agent.seeds is not None and not buffer.seeds:
         raise ValueError(
             f"{len(agent.seeds)} seeds collect data of their own and need a buffer each: "
@@ -183,6 +186,17 @@ def self_collect(
     collected = agent.tensor(rewards).reshape(*agent.seed_axis, -1).mean(-1)
     stored = torch.zeros_like(collected) + len(buffer) / (buffer.seeds or 1)
     return {"collected_reward_mean": _number(collected), "buffer_transitions": _number(stored)}
+
+
+def _check_buffer(agent: SMAC, buffer: TransitionBuffer) -> None:
+    if buffer.spec != agent.spec:
+        raise ValueError(f"an agent for {agent.spec} cannot learn from a buffer of {buffer.spec}")
+    if buffer.device.type != agent.device.type:
+        raise ValueError(
+            f"the buffer is on {buffer.device}, the agent on {agent.device}: buffer.to({agent.device.type!r})"
+        )
+    if buffer.seeds is not None and buffer.seeds != len(agent.seeds or ()):
+        raise ValueError(f"a buffer of {buffer.seeds} seeds does not fit an agent with seed={agent.seed!r}")
 
 
 def _batch(agent: SMAC, context: Tensor, buffer: TransitionBuffer, tasks: Tensor, size: int, source: Source) -> Batch:

@@ -17,7 +17,6 @@ from smac_lab import checkpoint
 from smac_lab.adaptation import evaluate
 from smac_lab.agent import SMAC
 from smac_lab.bench.race import Bar, Effort, Ratio, against, aligned, at_most
-from smac_lab.bench.update import on_device
 from smac_lab.config import SMACConfig
 from smac_lab.data.collect import collect_behaviour
 from smac_lab.experiment import Experiment
@@ -65,7 +64,7 @@ def stages(family_name: str, preset: str, effort: Effort) -> Iterator[Stage]:
     online_updates = c.online_iterations * c.online_updates
 
     yield Stage("collect behaviour data", _median(lambda: collect_behaviour(family, train, c), 1 if few < 3 else 2), 1)
-    buffer = on_device(collect_behaviour(family, train, c), agent.device)
+    buffer = collect_behaviour(family, train, c)
     offline = _median(lambda: float(agent.update(sample_offline(agent, buffer))["critic_loss"]), updates)
     yield Stage("offline update", offline, c.offline_steps)
     agent.freeze_labeller()

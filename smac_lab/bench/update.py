@@ -21,7 +21,7 @@ from smac_lab.bench.race import Array, Call, Effort, Row, Skipped, against, at_l
 from smac_lab.config import SMACConfig
 from smac_lab.cuda_graph import captured
 from smac_lab.data.buffer import TransitionBuffer
-from smac_lab.data.collect import Episodes, collect_behaviour
+from smac_lab.data.collect import collect_behaviour
 from smac_lab.tasks import make_family
 from smac_lab.training import sample_offline, sample_self_supervised
 
@@ -100,19 +100,7 @@ def make_agent(config: SMACConfig, setting: Setting = SETTINGS[0], seed: Any = 0
 def make_buffer(config: SMACConfig) -> TransitionBuffer:
     """Behaviour data of the case's tasks, on the device of its agents."""
     family = make_family(FAMILY)
-    return on_device(collect_behaviour(family, family.split(config.n_train_tasks, 1, 0)[0], config, 0), config.device)
-
-
-def on_device(buffer: TransitionBuffer, device: str | torch.device) -> TransitionBuffer:
-    """A copy of offline data elsewhere; data that is there already is left as it is."""
-    if torch.device(device) == buffer.device:
-        return buffer
-    copied = TransitionBuffer(buffer.spec, buffer.n_tasks, device)
-    for task in range(buffer.n_tasks):
-        rows = buffer.rows_of(task)
-        columns = {name: getattr(buffer, name)[rows].cpu().numpy() for name in Episodes._fields if name != "valid"}
-        copied.append(task, columns, "offline")
-    return copied
+    return collect_behaviour(family, family.split(config.n_train_tasks, 1, 0)[0], config, 0)
 
 
 def operations(update: Callable[[], object]) -> int:

@@ -139,7 +139,7 @@ def collect_behaviour(family: TaskFamily, tasks: Tasks, config: SMACConfig, seed
         seed: of everything drawn.
 
     Returns:
-        A buffer of offline transitions on the CPU.
+        A buffer of offline transitions on the config's device.
 
     Raises:
         ValueError: `behaviour_transitions` is not a multiple of the horizon.
@@ -156,7 +156,7 @@ def collect_behaviour(family: TaskFamily, tasks: Tasks, config: SMACConfig, seed
         pursued = Tasks(np.where(on_task[:, None], own.values, other))
         policy = scripted_policy(family, pursued, config.behaviour_noise, rng)
     episodes = rollout(policy, family.batch_env(own), seed=int(rng.integers(2**31)))
-    buffer = TransitionBuffer(family.spec, len(tasks))
+    buffer = TransitionBuffer(family.spec, len(tasks), config.torch_device())
     ids = np.repeat(np.arange(len(tasks)), repeats).tolist()
     buffer.append_batch(ids, episodes._asdict(), ["offline"] * len(ids), episodes.valid)
     return buffer

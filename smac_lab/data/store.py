@@ -220,6 +220,12 @@ class TransitionStore:
         """An independent copy, so that each arm appends to its own."""
         return self.from_rows(self.spec, self.n_tasks, self.rows.clone(), self.segments, self.seeds)
 
+    def to(self, device: str | torch.device) -> Self:
+        """The same transitions on another device: a copy, or this very buffer where it is there already."""
+        if self._rows.device == torch.empty(0, device=device).device:
+            return self
+        return self.from_rows(self.spec, self.n_tasks, self.rows.to(device), self.segments, self.seeds)
+
     @classmethod
     def from_rows(
         cls, spec: FamilySpec, n_tasks: int, rows: Tensor, segments: Segments, seeds: int | None = None
