@@ -6,6 +6,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,29 +112,43 @@ class Stopwatch:
         return Profile(stage, wall, {**parts, "copying and bookkeeping": wall - sum(parts.values())})
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread: a rollout's threads step parts of its simulations, and one of them is looked at."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def collecting(family_name: str, effort: Effort) -> Profile:
-    """One `rollout` with the paper's actor."""
-    env, watch = make_env(family_name, effort.simulations), Stopwatch()
-    agent = paper_agent(env)
-    policy = agent.policy(agent.prior(env.num_envs), torch.Generator().manual_seed(0), deterministic=False)
-    watch.watch_env(env)
-    watch.watch_family(env.family)
-    timed = watch.timed("actor", policy)
-    return watch.profile(f"rollout, {family_name}, {env.num_envs} simulations", lambda: rollout(timed, env, 0))
+    """One `rollout` with the paper's actor, as each of two threads does it."""
+    with one_thread():
+        env, watch = make_env(family_name, max(1, effort.simulations // 2)), Stopwatch()
+        agent = paper_agent(env)
+        policy = agent.policy(agent.prior(env.num_envs), torch.Generator().manual_seed(0), deterministic=False)
+        watch.watch_env(env)
+        watch.watch_family(env.family)
+        timed = watch.timed("actor", policy)
+        name = f"rollout, {family_name}, {env.num_envs} simulations on one thread"
+        return watch.profile(name, lambda: rollout(timed, env, 0))
 
 
 def evaluating(family_name: str, effort: Effort) -> Profile:
-    """One `evaluate` with the paper's actor."""
-    watch = Stopwatch()
-    family = make_env(family_name, 1).family
-    agent = paper_agent(make_env(family_name, 1))
-    tasks = Tasks(family.sample_tasks(np.random.default_rng(0), effort.tasks))
-    batch_env, policy = family.batch_env, agent.policy
-    vars(family)["batch_env"] = lambda *a, **k: watch.watch_env(batch_env(*a, **k))
-    vars(agent)["policy"] = lambda *a, **k: watch.timed("actor", policy(*a, **k))
-    watch.watch_family(family)
-    watch.watch(agent, "infer_posterior", "encoder")
-    return watch.profile(f"evaluate, {family_name}, {len(tasks)} tasks", lambda: evaluate(agent, family, tasks))
+    """One `evaluate` with the paper's actor, on one thread."""
+    with one_thread():
+        watch, tiny = Stopwatch(), make_env(family_name, 1)
+        family, agent = tiny.family, paper_agent(tiny)
+        tasks = Tasks(family.sample_tasks(np.random.default_rng(0), max(1, effort.tasks // 4)))
+        batch_env, policy = family.batch_env, agent.policy
+        vars(family)["batch_env"] = lambda *a, **k: watch.watch_env(batch_env(*a, **k))
+        vars(agent)["policy"] = lambda *a, **k: watch.timed("actor", policy(*a, **k))
+        watch.watch_family(family)
+        watch.watch(agent, "infer_posterior", "encoder")
+        name = f"evaluate, {family_name}, {len(tasks)} tasks on one thread"
+        return watch.profile(name, lambda: evaluate(agent, family, tasks))
 
 
 def profiles(effort: Effort, family_name: str = "cheetah-vel") -> Iterator[Profile]:

@@ -19,11 +19,11 @@ Array = NDArray[np.float64]
 class Effort(NamedTuple):
     """How much is done: the sizes that the bars are about, or `QUICK`, which only shows that it runs."""
 
-    rounds: int = 9
+    rounds: int = 7
     simulations: int = 128
     steps: int = 200  # control steps of each simulation in one timing: a horizon
     tasks: int = 130  # of an evaluation: 100 training, 30 held-out ones
-    updates: int = 10  # in one timing
+    updates: int = 6  # in one timing
     seeds: int = 16  # at once
 
 
