@@ -447,7 +447,8 @@ def compiled_or_eager(function: Callable[..., Any]) -> Callable[..., Any]:
             except Exception as error:
                 outputs = function(*inputs)  # an error of the function's own is raised here
                 works = False
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                lines = str(error).splitlines() or [type(error).__name__]
+                reason = next((line for line in lines if not line.startswith("backend=")), lines[0])
                 warnings.warn(f"compile=True has no effect here, updates run eagerly: {reason}", stacklevel=2)
             else:
                 works = True
