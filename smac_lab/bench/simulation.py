@@ -170,5 +170,5 @@ def evaluation(family_name: str, effort: Effort) -> Iterator[Ratio]:
         Call(lambda: evaluate(agent, env.family, tasks)),
         Call(repeat(episodes, lambda: bare.step(actions)), 1, bare.restart),
     ]
-    seconds = 1 / race(name, calls, max(2, effort.rounds // 2))
+    seconds = 1 / race(name, calls, min(5, effort.rounds))
     yield against(name, BARE, "s", seconds[0], seconds[1], lambda ratio: at_most(ratio, 1.5))
