@@ -1,20 +1,59 @@
 """Ten seeds of the point robot at once, in two settings of the machine: does what is learned depend on them?
 
-python tests/compare_settings.py precision=bf16 --short
+python tests/compare_settings.py precision=bf16            on a processor with native bf16
+python tests/compare_settings.py precision=bf16 --emulate  on any other, where real bf16 products take minutes a step
 python tests/compare_settings.py compile=True
+
+--short learns a third as long.
 """
 
 import ast
+import contextlib
 import dataclasses
 import sys
 import time
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
 
 import smac_lab as lab
 from smac_lab.stats import gap_closed, interval
+from smac_lab.training import sample_offline
 
 SHORT = {"offline_steps": 1_500, "online_iterations": 8, "online_updates": 150}
+
+
+class Bf16Products(TorchFunctionMode):
+    """Dense products with operands and results rounded to bf16, forwards and backwards, and sums in float32.
+
+    That is what bf16 hardware computes; `check_emulation` holds it against PyTorch's own.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in (F.linear, torch.baddbmm):
+            args = tuple(rounded(a) if isinstance(a, torch.Tensor) else a for a in args)
+            return rounded(function(*args, **(kwargs or {})))
+        return function(*args, **(kwargs or {}))
+
+
+def rounded(values):
+    return values.to(torch.bfloat16).to(values.dtype)
+
+
+def check_emulation(config):
+    """Relative difference of one update's gradients: emulated from real bf16, and real bf16 from float32."""
+    family = lab.make_family("point-robot")
+    buffer = lab.collect_behaviour(family, family.split(config.n_train_tasks, 1, 0)[0], config)
+    gradients = []
+    for precision, emulate in (("fp32", False), ("bf16", False), ("fp32", True)):
+        agent = lab.SMAC(dataclasses.replace(config, precision=precision), family.spec)
+        with Bf16Products() if emulate else contextlib.nullcontext():
+            agent.update(sample_offline(agent, buffer))
+        gradients.append(torch.cat([p.grad.flatten() for p in agent.critics.parameters()]))
+    exact, real, emulated = gradients
+    return float((emulated - real).norm() / real.norm()), float((real - exact).norm() / exact.norm())
 
 
 def learn(config, seeds):
@@ -41,16 +80,22 @@ def learn(config, seeds):
     return before, look(), time.perf_counter() - began
 
 
-def compare(changes, seeds=tuple(range(10)), short=False):
+def compare(changes, seeds=tuple(range(10)), short=False, emulate=False):
     """Print both settings and their paired difference, each with its 95 % interval over seeds.
 
     Returns:
         The intervals of the differences by name.
     """
     base = dataclasses.replace(lab.SMACConfig.preset("point-robot", "cpu"), **(SHORT if short else {}))
+    if emulate:
+        if changes != {"precision": "bf16"}:
+            raise SystemExit("--emulate stands in for precision=bf16 alone")
+        print("gradients: emulated from real bf16 {:.1e}, real bf16 from float32 {:.1e}".format(*check_emulation(base)))
+        changes = {}
     found = {}
     for name, config in (("default", base), ("changed", dataclasses.replace(base, **changes))):
-        before, after, seconds = learn(config, seeds)
+        with Bf16Products() if emulate and name == "changed" else contextlib.nullcontext():
+            before, after, seconds = learn(config, seeds)
         found[name] = {
             "before, offline context": before["offline_context"],
             "before, self-collected context": before["online_context"],
@@ -61,7 +106,8 @@ def compare(changes, seeds=tuple(range(10)), short=False):
             "gap closed": gap_closed(before, after).closed,
         }
         print(f"{name}: {seconds:.0f} s")
-    print(f"\n{len(seeds)} seeds, {'shortened' if short else 'whole'}; {changes}; mean [95 % interval]")
+    what = changes or "bf16 products, emulated"
+    print(f"\n{len(seeds)} seeds, {'shortened' if short else 'whole'}; {what}; mean [95 % interval]")
     differences = {}
     for name, one in found["default"].items():
         two = found["changed"][name]
@@ -79,4 +125,5 @@ if __name__ == "__main__":
     compare(
         {k: known.get(v, v if not v[:1].isdigit() else ast.literal_eval(v)) for k, v in fields.items()},
         short="--short" in sys.argv,
+        emulate="--emulate" in sys.argv,
     )

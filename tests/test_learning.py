@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from compare_settings import compare
 
 import smac_lab as lab
+from smac_lab.bench.race import native_bf16
 from smac_lab.experiment import Experiment, run_experiment
 from smac_lab.stats import gap_closed, share_of_range
 
@@ -41,3 +43,11 @@ def check(summary: dict, arm: str, each_closed: float, mean_closed: float, level
     assert np.mean(gap.closed) > mean_closed
     assert np.mean(share_of_range(after["online_context"], summary["random"], summary["best"])) > level
     assert np.all(np.array(after["shift"]) < 0.5 * np.array(before["shift"]))
+
+
+@pytest.mark.learning
+def test_bf16_products_learn_the_same() -> None:
+    """Ten seeds, a third of the demo's length: no difference that its interval tells from nothing."""
+    differences = compare({"precision": "bf16"}, short=True, emulate=not native_bf16())
+    for name in ("after, self-collected context", "gap closed"):
+        assert differences[name].low < 0 < differences[name].high, name
