@@ -56,10 +56,11 @@ def parameters(agent):
     return {f"{name}.{key}": value for name, part in agent.parts.items() for key, value in part.named_parameters()}
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_seeds_at_once_equal_seeds_one_by_one(setting, double, loss):
+@pytest.mark.parametrize(("loss", "next_z"), [*((loss, "shared") for loss in LOSSES), (LOSSES[0], "resampled")])
+def test_seeds_at_once_equal_seeds_one_by_one(setting, double, loss, next_z):
     """In double precision, several updates of three seeds together are those of three agents, draws included."""
     family, config, _, _, buffer = setting
+    config = dataclasses.replace(config, next_z=next_z)
     together = lab.SMAC(config, family.spec, seed=SEEDS)
     alone = [lab.SMAC(config, family.spec, seed=seed) for seed in SEEDS]
     for _ in range(4):
@@ -206,6 +207,37 @@ def test_impossible_seeds(setting, seeds):
     family, config, *_ = setting
     with pytest.raises(ValueError, match="at least one seed, each once"):
         lab.SMAC(config, family.spec, seed=seeds)
+
+
+def test_buffers_that_do_not_fit(setting):
+    family, config, train, _, buffer = setting
+    other = lab.make_family("point-direction")
+    strange = lab.collect_behaviour(other, other.split(6, 1, 0)[0], config)
+    one, many = lab.SMAC(config, family.spec), lab.SMAC(config, family.spec, seed=(0, 1))
+    three = TransitionBuffer.join([buffer] * 3)
+    for agent, data, message in (
+        (one, strange, "point-robot.* cannot learn from a buffer of .*point-direction"),
+        (one, three, "a buffer of 3 seeds does not fit an agent with seed=0"),
+        (many, three, r"a buffer of 3 seeds does not fit an agent with seed=\(0, 1\)"),
+        (
+            one,
+            TransitionBuffer(family.spec, 6, "meta"),
+            r"is on meta, the agent on cpu: buffer.to\('cpu'\)",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            next(lab.train_offline(agent, data))
+        with pytest.raises(ValueError, match=message):
+            next(lab.train_self_supervised(agent, data, family, train))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [("compile", "yes", "True or False"), ("compile", 1, "True or False"), ("precision", "fp16", "'fp32', 'bf16'")],
+)
+def test_settings_out_of_range(field, value, allowed):
+    with pytest.raises(ValueError, match=rf"{field}={value!r} is not allowed: it must be .*{allowed}"):
+        lab.SMACConfig(**{field: value})
 
 
 # -- compiled, and with bf16 products --------------------------------------------------------------------
