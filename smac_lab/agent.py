@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from smac_lab.acceleration import compiled_or_eager
 from smac_lab.actor_critic import Actor, Critics, Evaluations, Info, awac_loss, critic_loss, q_loss, sample_action
 from smac_lab.config import SMACConfig
 from smac_lab.encoder import ContextEncoder, Gaussian
@@ -432,30 +432,6 @@ def expect_shapes(part: str, outputs: Iterable[Tensor], expected: dict[str, tupl
     if got != list(expected.values()):
         owed = ", ".join(f"{name} {shape}" for name, shape in expected.items())
         raise ValueError(f"{part} returned shapes {got} for 2 tasks and 3 transitions each; it must return {owed}")
-
-
-def compiled_or_eager(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`torch.compile(function)`; where the machine cannot compile, the function itself, after one warning."""
-    compiled = torch.compile(function, dynamic=False)
-    works: bool | None = None
-
-    def call(*inputs: Any) -> Any:
-        nonlocal works
-        if works is None:
-            try:
-                outputs = compiled(*inputs)
-            except Exception as error:
-                outputs = function(*inputs)  # an error of the function's own is raised here
-                works = False
-                lines = str(error).splitlines() or [type(error).__name__]
-                reason = next((line for line in lines if not line.startswith("backend=")), lines[0])
-                warnings.warn(f"compile=True has no effect here, updates run eagerly: {reason}", stacklevel=2)
-            else:
-                works = True
-            return outputs
-        return compiled(*inputs) if works else function(*inputs)
-
-    return call
 
 
 def _laid_out_as(parameter: Tensor, gradient: Tensor | None) -> Tensor | None:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smac_lab.acceleration import captured
 from smac_lab.actor_critic import Info
 from smac_lab.agent import SMAC, Batch
-from smac_lab.cuda_graph import captured
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.collect import rollout
 from smac_lab.data.store import Source

@@ -8,7 +8,7 @@ import torch
 from test_buffer import Reads
 
 import smac_lab as lab
-from smac_lab.cuda_graph import WARM_UP, captured
+from smac_lab.acceleration import WARM_UP, captured
 from smac_lab.training import sample_offline, sample_self_supervised, self_collect
 
 CONTEXTS = ("mixed", "separate", "episodes")

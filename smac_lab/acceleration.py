@@ -1,20 +1,49 @@
-"""On a GPU an update is hundreds of small launches; captured once as a CUDA graph, it is replayed as one."""
+"""The very same step, faster: compiled, or captured once as a CUDA graph and replayed."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from smac_lab.actor_critic import Info
-from smac_lab.agent import SMAC
-from smac_lab.data.buffer import TransitionBuffer
+if TYPE_CHECKING:
+    from smac_lab.actor_critic import Info
+    from smac_lab.agent import SMAC
+    from smac_lab.data.buffer import TransitionBuffer
 
 WARM_UP = 3  # steps that run as they are first: optimizer state, compilation and autotuning are then in place
 
 
+def compiled_or_eager(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`torch.compile(function)`; where the machine cannot compile, the function itself, after one warning."""
+    compiled = torch.compile(function, dynamic=False)
+    works: bool | None = None
+
+    def call(*inputs: Any) -> Any:
+        nonlocal works
+        if works is None:
+            try:
+                outputs = compiled(*inputs)
+            except Exception as error:
+                outputs = function(*inputs)  # an error of the function's own is raised here
+                works = False
+                lines = str(error).splitlines() or [type(error).__name__]
+                reason = next((line for line in lines if not line.startswith("backend=")), lines[0])
+                warnings.warn(f"compile=True has no effect here, updates run eagerly: {reason}", stacklevel=2)
+            else:
+                works = True
+            return outputs
+        return compiled(*inputs) if works else function(*inputs)
+
+    return call
+
+
 def captured(agent: SMAC, buffer: TransitionBuffer, step: Callable[[], Info]) -> Callable[[], Info]:
     """The same step, replayed from a CUDA graph where the agent lives on a GPU; elsewhere `step` itself.
+
+    On a GPU an update is hundreds of small launches; a graph makes them one.
 
     Args:
         agent: what the step trains.
