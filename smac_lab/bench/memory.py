@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 from smac_lab.agent import SMAC
-from smac_lab.bench.race import peak_memory
+from smac_lab.bench.race import peak_memory, resident_memory
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.collect import Episodes
@@ -25,19 +25,21 @@ def widths(spec: FamilySpec) -> dict[str, int]:
 
 
 def hold(family_name: str, transitions: int, n_tasks: int, updates: int = 3) -> dict[str, int]:
-    """Append `transitions` an episode at a time, make a few of the paper's updates, and look at the peak."""
+    """Append `transitions` an episode at a time, make a few of the paper's updates, and look at the memory."""
     family, rng = make_family(family_name), np.random.default_rng(0)
     buffer, agent = TransitionBuffer(family.spec, n_tasks), SMAC(SMACConfig(device="cpu"), family.spec)
+    before = resident_memory()
     for episode, start in enumerate(range(0, transitions, family.horizon)):
         n = min(family.horizon, transitions - start)
         columns = {name: rng.standard_normal((n, width)) for name, width in widths(family.spec).items()}
         seen = rng.standard_normal((n + 1, family.obs_dim))
         columns |= {"observations": seen[:-1], "next_observations": seen[1:]}  # as an episode goes on
         buffer.append(episode % n_tasks, columns, "offline" if episode < 6 * n_tasks else "self-collected")
+    grown = resident_memory() - before
     for _ in range(updates if len(buffer) else 0):
         agent.update(sample_offline(agent, buffer))
     stored = 4 * sum(widths(family.spec).values()) * len(buffer)  # single precision
-    return {"transitions": len(buffer), "stored": stored, "peak": peak_memory()}
+    return {"transitions": len(buffer), "stored": stored, "grown": grown, "peak": peak_memory()}
 
 
 if __name__ == "__main__":

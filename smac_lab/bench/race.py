@@ -158,6 +158,14 @@ def slope(sizes: Iterable[float], values: Iterable[float]) -> float:
     return float(np.polyfit(np.log(list(sizes)), np.log(list(values)), 1)[0])
 
 
+def resident_memory() -> int:
+    """Bytes of this process in memory now; where the system does not say, the most there have been."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return peak_memory()
+    return 1024 * int(status.read_text().split("VmRSS:")[1].split()[0])
+
+
 def peak_memory() -> int:
     """Largest resident memory of this process so far, bytes."""
     status = Path("/proc/self/status")
