@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -146,8 +147,15 @@ def _one_case(case: Case, effort: Effort, device: str) -> Iterator[Row]:
         if setting.dtype == torch.bfloat16 and device == "cpu" and not native_bf16():
             yield Skipped(f"{case.name}, {setting.name}", "no native bf16 here")
             continue
+        step = case.stepper(make_agent(config, setting), buffer)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            step()
+        if any("compile=True" in str(warning.message) for warning in caught):
+            yield Skipped(f"{case.name}, {setting.name}", "no C++ compiler here")
+            continue
         settings.append(setting)
-        calls[setting.name] = Call(repeat(count, case.stepper(make_agent(config, setting), buffer)), count)
+        calls[setting.name] = Call(repeat(count, step), count)
         limit = f"ceiling {setting.dtype}"
         calls.setdefault(limit, Call(ceiling(count * flops, rows, setting.dtype, device, members), count))
     if textbook := _textbook(case, config, buffer):
