@@ -94,16 +94,17 @@ class SMAC:
         reward_loss: RewardLoss = reward_loss,
     ):
         self.config, self.spec = config, spec
-        self.seeds = None if isinstance(seed, (int, np.integer)) else tuple(int(s) for s in seed)
-        self.seed: Any = self.seeds or seed
-        if self.seeds is not None and (not self.seeds or len(set(self.seeds)) < len(self.seeds)):
+        every = (int(seed),) if isinstance(seed, (int, np.integer)) else tuple(int(one) for one in seed)
+        if not every or len(set(every)) < len(every):
             raise ValueError(f"seed={seed!r} is not allowed: at least one seed, each once")
+        self.seeds = None if isinstance(seed, (int, np.integer)) else every
+        self.seed: Any = every[0] if self.seeds is None else every
         self.seed_axis = () if self.seeds is None else (len(self.seeds),)  # leads every shape
         self.device = config.torch_device()
 
         obs, act, z = spec.obs_dim, spec.action_dim, config.z_dim
         made: list[tuple[nn.Module, ...]] = []  # parts of each seed
-        for one in self.seeds or (self.seed,):
+        for one in every:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(one)
                 made.append(
@@ -125,7 +126,8 @@ class SMAC:
         self.awac_lambda, self.awac_weight = config.awac_lambda, config.awac_weight
         self.kl_weight, self.kl_reduction = config.kl_weight, config.kl_reduction
 
-        self.generator = self.new_generator(seed)
+        streams = [torch.Generator(self.device).manual_seed(one) for one in every]
+        self.generator: Generators = streams[0] if self.seeds is None else streams
         self.optimizers: dict[str, torch.optim.Adam] = {}
         self.updates = 0  # updates so far, all phases
         self._compiled: dict[PhaseLoss, Callable[[Batch], tuple[Tensor, Info]]] = {}
@@ -147,7 +149,7 @@ class SMAC:
         """Reward error + KL (encoder, decoder) + Bellman error (critics) + AWAC (actor); SMAC, algorithm 1."""
         posterior, z = self._infer(batch)
         reward, reward_info = self.reward_loss(self, batch, z, posterior)
-        batch, z = self._evaluate(batch, z)
+        batch, z = self._with_evaluations(batch, z)
         critic, critic_info = self.critic_loss(self, batch, z)
         actor, actor_info = self.actor_loss(self, batch, z)
         return reward + critic + actor, {**reward_info, **critic_info, **actor_info}
@@ -173,7 +175,7 @@ class SMAC:
 
     def _improve(self, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
         """What actor and critics minimise on self-collected and offline data together."""
-        batch, z = self._evaluate(batch, z)
+        batch, z = self._with_evaluations(batch, z)
         critic, critic_info = self.critic_loss(self, batch, z)
         q, q_info = q_loss(self, batch, z)  # before AWAC, which needs the same values without their graph
         awac, awac_info = self.actor_loss(self, batch, z)
@@ -192,7 +194,7 @@ class SMAC:
         z = posterior.sample(batch.noise.z).unsqueeze(1)
         return posterior, z.expand(-1, batch.observations.shape[1], -1)
 
-    def _evaluate(self, batch: Batch, z: Tensor) -> tuple[Batch, Tensor]:
+    def _with_evaluations(self, batch: Batch, z: Tensor) -> tuple[Batch, Tensor]:
         """The batch with room for what several losses read, and z as actor and critics see it: without a gradient."""
         z = z.detach()
         return batch._replace(evaluations=Evaluations(self, batch, z)), z
@@ -214,7 +216,7 @@ class SMAC:
             batch = batch._replace(noise=self.draw_noise(batch))
 
         # Gradients of the trained parts only. Seeds have no parameter in common: a sum keeps their gradients apart.
-        value, info = self._evaluated(loss)(batch)
+        value, info = self._as_configured(loss)(batch)
         parameters = optimizer.param_groups[0]["params"]
         gradients = torch.autograd.grad(value.sum(), parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -227,10 +229,8 @@ class SMAC:
         self.updates += 1
         return {name: number.detach() for name, number in info.items()}
 
-    def _evaluated(self, loss: PhaseLoss) -> PhaseLoss:
+    def _as_configured(self, loss: PhaseLoss) -> PhaseLoss:
         """The very same loss as the config wants it evaluated: over seeds, in bf16 products, compiled."""
-        if loss in self._compiled:
-            return self._compiled[loss]
 
         def evaluate(batch: Batch) -> tuple[Tensor, Info]:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
@@ -240,7 +240,8 @@ class SMAC:
 
         if not self.config.compile:
             return evaluate
-        self._compiled[loss] = compiled_or_eager(evaluate)
+        if loss not in self._compiled:
+            self._compiled[loss] = compiled_or_eager(evaluate)
         return self._compiled[loss]
 
     def draw_noise(self, batch: Batch) -> Noise:
@@ -259,12 +260,6 @@ class SMAC:
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers from the agent's generator; with several seeds, `shape` for each of them."""
         return draw(torch.randn, (*self.seed_axis, *shape), self.generator)
-
-    def new_generator(self, seed: int | Sequence[int]) -> Generators:
-        """A stream of random numbers on the agent's device, or one for each of several seeds."""
-        if isinstance(seed, Sequence):
-            return [torch.Generator(self.device).manual_seed(int(one)) for one in seed]
-        return torch.Generator(self.device).manual_seed(int(seed))
 
     def _apply(self, part: nn.Module, *inputs: Tensor) -> Any:
         """A part's outputs; with several seeds, each seed's own part on its own inputs."""

@@ -1,7 +1,7 @@
 """Ten seeds of the point robot at once, in two settings of the machine: does what is learned depend on them?
 
 python tests/compare_settings.py precision=bf16            on a processor with native bf16
-python tests/compare_settings.py precision=bf16 --emulate  on any other, where real bf16 products take minutes a step
+python tests/compare_settings.py precision=bf16 --emulate  on any other, where real ones are slow
 python tests/compare_settings.py compile=True
 
 --short learns a third as long.
