@@ -120,6 +120,7 @@ class SMACConfig:
         Raises:
             ValueError: unknown family, preset or behaviour.
         """
+        family = family.partition(":")[0]  # variants share their presets
         if family not in PRESETS:
             raise ValueError(f"no presets for task family {family!r}; known: {', '.join(PRESETS)}")
         if preset not in get_args(PresetName):
@@ -245,4 +246,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "cpu": {**_BODY_CPU, **_ANT_DATA, "n_test_tasks": 20},
         "paper": _ANT_DATA,
     },
+    "humanoid-dir": {"smoke": _SMOKE, "cpu": {**_BODY_CPU, "n_test_tasks": 20}, "paper": {}},
+    "walker-params": {"smoke": _SMOKE, "cpu": {**_BODY_CPU, "n_test_tasks": 20}, "paper": {}},
+    "hopper-params": {"smoke": _SMOKE, "cpu": {**_BODY_CPU, "n_test_tasks": 20}, "paper": {}},
 }

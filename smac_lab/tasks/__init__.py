@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import gymnasium as gym
@@ -9,11 +10,23 @@ import gymnasium as gym
 from smac_lab.tasks.ant import AntDir
 from smac_lab.tasks.family import DynamicsFamily, FamilySpec, MujocoFamily, TaskFamily, Tasks
 from smac_lab.tasks.half_cheetah import CheetahVel, HalfCheetah
+from smac_lab.tasks.humanoid import HumanoidDir
 from smac_lab.tasks.point_robot import PointDirection, PointFamily, PointRobot, SparsePointRobot
+from smac_lab.tasks.random_params import HopperParams, RandomParams, WalkerParams
 from smac_lab.tasks.simulation import BatchEnv, TaskEnv
 
 FAMILIES: dict[str, type[TaskFamily]] = {
-    family.name: family for family in (PointRobot, PointDirection, SparsePointRobot, CheetahVel, AntDir)
+    family.name: family
+    for family in (
+        PointRobot,
+        PointDirection,
+        SparsePointRobot,
+        CheetahVel,
+        AntDir,
+        HumanoidDir,
+        WalkerParams,
+        HopperParams,
+    )
 }
 
 
@@ -21,14 +34,24 @@ def make_family(name: str, **options: Any) -> TaskFamily:
     """Make the task family called `name`.
 
     Args:
-        name: one of `FAMILIES`.
+        name: one of `FAMILIES`; options may stand behind it, as in "ant-dir:contact_cost=False", which is how data,
+            agents and results name the variant that they are of (`TaskFamily.full_name`).
         **options: the family's own options, such as `obs="v5"` for cheetah-vel.
 
     Raises:
-        ValueError: for an unknown name; the message lists the known ones.
+        ValueError: for an unknown name, option or value; the message lists the known ones.
     """
+    name, _, variant = name.partition(":")
     if name not in FAMILIES:
         raise ValueError(f"unknown task family {name!r}; known families: {', '.join(FAMILIES)}")
+    for part in filter(None, variant.split(",")):
+        option, equals, text = part.partition("=")
+        if not equals:
+            raise ValueError(f"{name}:{variant} is not FAMILY:OPTION=VALUE,OPTION=VALUE")
+        options[option] = {"True": True, "False": False}.get(text, text)
+    known = inspect.signature(FAMILIES[name]).parameters
+    if unknown := [option for option in options if option not in known]:
+        raise ValueError(f"{name} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}")
     return FAMILIES[name](**options)
 
 
@@ -51,14 +74,18 @@ __all__ = [
     "DynamicsFamily",
     "FamilySpec",
     "HalfCheetah",
+    "HopperParams",
+    "HumanoidDir",
     "MujocoFamily",
     "PointDirection",
     "PointFamily",
     "PointRobot",
+    "RandomParams",
     "SparsePointRobot",
     "TaskEnv",
     "TaskFamily",
     "Tasks",
+    "WalkerParams",
     "make_family",
     "register_envs",
 ]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from smac_lab.tasks.family import Array, MujocoFamily
+from smac_lab.tasks.family import Array, MujocoFamily, add_accelerometer, check_option
 
 
 class AntDir(MujocoFamily):
@@ -18,29 +18,36 @@ class AntDir(MujocoFamily):
     Reward: v_xy . (cos t, sin t) - 0.5 |a|^2 - 5e-4 |clip(cfrc_ext, -1, 1)|^2 + 1. An episode ends when the
     state is not finite or the torso's height leaves [0.2, 1.0] m. Velocity is the displacement of qpos, and contact
     forces are those of the new state (`mj_forward`); gymnasium's Ant reads both a substep late.
+
+    Args:
+        contact_cost: whether contact forces cost. MuJoCo 2.0 left them at zero, so many published returns are without.
+        velocity_only: the reward is v_xy . (cos t, sin t) alone, and episodes last to the horizon (CORRO, UNICORN).
     """
 
     name: ClassVar[str] = "ant-dir"
     task_dim: ClassVar[int] = 1
     task_label: ClassVar[str] = "direction (rad)"
-    xml: ClassVar[str] = "ant.xml"
-    state_fields: ClassVar[tuple[str, ...]] = ("qpos", "qvel", "cfrc_ext")
+    xml = "ant.xml"
     obs_dim = 27
     action_dim = 8
     horizon = 200
     control_dt = 0.05
 
-    def edit_model(self, spec: Any) -> None:
-        """Add an accelerometer: MuJoCo leaves `cfrc_ext` at zero unless a sensor asks for it."""
-        import mujoco
+    def __init__(self, contact_cost: bool = True, velocity_only: bool = False):
+        check_option("contact_cost", contact_cost, (True, False))
+        check_option("velocity_only", velocity_only, (False, True))
+        self.contact_cost, self.velocity_only = contact_cost, velocity_only
+        if self.pays_contacts:
+            self.state_fields = ("qpos", "qvel", "cfrc_ext")
 
-        spec.body("torso").add_site(name="accelerometer")
-        spec.add_sensor(
-            name="accelerometer",
-            type=mujoco.mjtSensor.mjSENS_ACCELEROMETER,
-            objtype=mujoco.mjtObj.mjOBJ_SITE,
-            objname="accelerometer",
-        )
+    @property
+    def pays_contacts(self) -> bool:
+        """Whether the reward reads contact forces, which take a further pass through the physics."""
+        return self.contact_cost and not self.velocity_only
+
+    def edit_model(self, spec: Any) -> None:
+        if self.pays_contacts:
+            add_accelerometer(spec, "torso")
 
     def sample_tasks(self, rng: np.random.Generator, n: int) -> Array:
         return rng.uniform(0.0, 2 * np.pi, (n, 1))
@@ -53,15 +60,24 @@ class AntDir(MujocoFamily):
         return np.concatenate([state.qpos[:, 2:], state.qvel], axis=1)
 
     def measure(self, before: SimpleNamespace, action: Array, after: SimpleNamespace) -> Array:
-        """Velocity in the plane (m/s, 2) and squared norm of the clipped contact forces (1)."""
-        features = np.empty((len(action), 3))
+        """Velocity in the plane (m/s, 2) and squared norm of the clipped contact forces (1; 0 where they are free)."""
+        features = np.zeros((len(action), 3))
         features[:, :2] = (after.qpos[:, :2] - before.qpos[:, :2]) / self.control_dt
-        features[:, 2] = np.square(np.clip(after.cfrc_ext, -1.0, 1.0)).sum((1, 2))
+        if self.pays_contacts:
+            features[:, 2] = np.square(np.clip(after.cfrc_ext, -1.0, 1.0)).sum((1, 2))
         return features
 
     def reward(self, features: Array, actions: Array, tasks: Array) -> Array:
         forward = features[:, 0] * np.cos(tasks[:, 0]) + features[:, 1] * np.sin(tasks[:, 0])
+        if self.velocity_only:
+            return forward
         return forward - 0.5 * np.square(actions).sum(1) - 5e-4 * features[:, 2] + 1.0
+
+    def terminated(self, state: SimpleNamespace) -> NDArray[np.bool_]:
+        if self.velocity_only:
+            return super().terminated(state)
+        height = state.qpos[:, 2]
+        return ~((height >= 0.2) & (height <= 1.0))
 
     def behave(self, step: int, observations: Array, tasks: Array) -> Array:
         """The scripted `gait` towards each task's direction: a stand-in for the paper's trained behaviour policy.
@@ -70,10 +86,6 @@ class AntDir(MujocoFamily):
         data has it, about 1.2 m/s and 310; with noise of 0.5 it barely gets away and most episodes end in a fall.
         """
         return gait(step, observations, tasks[:, 0])
-
-    def terminated(self, state: SimpleNamespace) -> NDArray[np.bool_]:
-        height = state.qpos[:, 2]
-        return ~((height >= 0.2) & (height <= 1.0))
 
 
 # A walk in any direction, found by tests/find_ant_gait.py: the cross-entropy method on the reward without noise.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ Array = NDArray[np.float64]
 class FamilySpec(NamedTuple):
     """The sizes that networks and buffers need to know of a task family."""
 
-    name: str
+    name: str  # with its variant: `TaskFamily.full_name`
     obs_dim: int
     action_dim: int
     task_dim: int
@@ -78,9 +79,21 @@ class TaskFamily:
     action_dim: int
     horizon: int = 200  # control steps
     control_dt: float = 1.0  # seconds per control step
-    state_fields: ClassVar[tuple[str, ...]]  # what `observe`, `measure` and `terminated` may read
+    state_fields: tuple[str, ...]  # what `observe`, `measure` and `terminated` may read
     context_includes_next: ClassVar[bool] = False  # s' belongs to the context where dynamics differ
     task_label: ClassVar[str] = "task"  # axis label, with unit
+
+    @property
+    def full_name(self) -> str:
+        """The name with every option that is not at its default, `ant-dir:contact_cost=False`.
+
+        It is what `make_family` takes and what data, agents and results carry, so that those of different variants are
+        never mixed up. An option is an argument of the constructor that the instance keeps under the same name.
+        """
+        parameters = inspect.signature(type(self)).parameters.values()
+        values = {p.name: getattr(self, p.name) for p in parameters if hasattr(self, p.name)}
+        changed = [f"{p.name}={values[p.name]}" for p in parameters if p.name in values and values[p.name] != p.default]
+        return f"{self.name}:{','.join(changed)}" if changed else self.name
 
     # -- the definition: override these ------------------------------------------------------------------
     def sample_tasks(self, rng: np.random.Generator, n: int) -> Array:
@@ -107,6 +120,10 @@ class TaskFamily:
         """Whether each episode ends at this state, `(n,)`. The default never ends one."""
         first = getattr(state, self.state_fields[0])
         return np.zeros(len(first), dtype=bool)
+
+    def place(self, state: Mapping[str, Array], tasks: Array) -> Mapping[str, Array]:
+        """Initial states that depend on the task, from those that `reset_state` drew; the default leaves them."""
+        return state
 
     # -- what behaviour data and reports use, where a family has it --------------------------------------
     def controller(self, observations: Array, tasks: Array) -> Array | None:
@@ -166,12 +183,18 @@ class TaskFamily:
             feature_dim = features.shape[1]
             context_dim = obs_dim + self.action_dim + 1 + (obs_dim if self.context_includes_next else 0)
             self.__dict__["_spec"] = FamilySpec(
-                self.name, obs_dim, self.action_dim, self.task_dim, feature_dim, context_dim, self.horizon
+                self.full_name, obs_dim, self.action_dim, self.task_dim, feature_dim, context_dim, self.horizon
             )
         return self.__dict__["_spec"]
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name!r})"
+        return f"{type(self).__name__}({self.full_name!r})"
+
+
+def check_option(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """Raise ValueError unless a family's option has one of the allowed values."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
 
 
 class DynamicsFamily(TaskFamily):
@@ -191,11 +214,25 @@ class MujocoFamily(TaskFamily):
 
     `state_fields` names MjData fields. `qpos` and `qvel` are always there; a derived field (`xpos`,
     `cfrc_ext`, ...) costs one more forward pass a control step and describes the state *after* the step.
+    `settable_fields` are those that `reset_state` gives.
+
+    Bodies that differ between tasks do so through `physics`: MuJoCo then steps one batch in which every simulation has
+    fields of its own.
     """
 
-    xml: ClassVar[str]  # file among the models that gymnasium installs
+    xml: str  # file among the models that gymnasium installs
     frame_skip: ClassVar[int] = 5
-    state_fields: ClassVar[tuple[str, ...]] = ("qpos", "qvel")
+    state_fields: tuple[str, ...] = ("qpos", "qvel")
+    settable_fields: ClassVar[tuple[str, ...]] = ("qpos", "qvel")
+    set_const: bool = True  # recompute the constants that MuJoCo derives from what `physics` changes
+
+    def physics(self, tasks: Array) -> Mapping[str, Array]:
+        """MjModel fields that tasks `(n, task_dim)` change: name to `(n, ...)`; the default changes none."""
+        return {}
+
+    def control(self, state: SimpleNamespace, actions: Array) -> Mapping[str, Array]:
+        """MjData fields that actions in [-1, 1] set for a control step: name to `(n, ...)`; by default `ctrl`."""
+        return {"ctrl": actions}
 
     def edit_model(self, spec: Any) -> None:
         """Change the `mujoco.MjSpec` before it is compiled; the default leaves it as it is."""
@@ -233,6 +270,19 @@ class MujocoFamily(TaskFamily):
         import hashlib
 
         return hashlib.sha256(self.xml_path.read_bytes()).hexdigest()
+
+
+def add_accelerometer(spec: Any, body: str) -> None:
+    """Add a sensor that makes MuJoCo compute `cfrc_ext`, which it leaves at zero unless a sensor asks for it."""
+    import mujoco
+
+    spec.body(body).add_site(name="accelerometer")
+    spec.add_sensor(
+        name="accelerometer",
+        type=mujoco.mjtSensor.mjSENS_ACCELEROMETER,
+        objtype=mujoco.mjtObj.mjOBJ_SITE,
+        objname="accelerometer",
+    )
 
 
 def _load_mujoco() -> Any:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from smac_lab.tasks.family import Array, MujocoFamily
+from smac_lab.tasks.family import Array, MujocoFamily, check_option
 
 
 class HalfCheetah(MujocoFamily):
@@ -19,14 +19,13 @@ class HalfCheetah(MujocoFamily):
             observes the 17 of gymnasium's HalfCheetah-v5, without the torso position.
     """
 
-    xml: ClassVar[str] = "half_cheetah.xml"
+    xml = "half_cheetah.xml"
     action_dim = 6
     horizon = 200
     control_dt = 0.05
 
     def __init__(self, obs: Literal["paper", "v5"] = "paper"):
-        if obs not in ("paper", "v5"):
-            raise ValueError(f"obs must be 'paper' or 'v5', got {obs!r}")
+        check_option("obs", obs, ("paper", "v5"))
         self.obs = obs
         self.obs_dim = 20 if obs == "paper" else 17
 

@@ -21,7 +21,7 @@ class PointFamily(DynamicsFamily):
     action_dim = 2
     horizon = 20
     control_dt = 0.1  # s: at full speed along an axis the robot moves at 1 m/s
-    state_fields: ClassVar[tuple[str, ...]] = ("position",)
+    state_fields = ("position",)
 
     def reset_state(self, rng: np.random.Generator, n: int) -> Mapping[str, Array]:
         return {"position": np.zeros((n, 2))}

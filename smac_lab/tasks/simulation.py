@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
@@ -47,18 +48,23 @@ class Simulation:
 
     def __init__(self, family: TaskFamily, tasks: Array, num_threads: int = 0, rewards: bool = True):
         self.family = family
-        self.tasks = tasks
         self.rewards = rewards
         engine: Any = _MujocoEngine if isinstance(family, MujocoFamily) else _DynamicsEngine
         self.engine = engine(family, len(tasks), num_threads)
         self.state: SimpleNamespace = self.engine.state
         self._before = SimpleNamespace(**{name: value.copy() for name, value in vars(self.state).items()})
+        self.set_tasks(tasks)
+
+    def set_tasks(self, tasks: Array) -> None:
+        """Give the simulations other tasks, `(n, task_dim)`; states stay as they are until they are reset."""
+        self.tasks = tasks
+        self.engine.set_tasks(tasks)
 
     def reset(self, ids: NDArray[np.intp], rngs: list[np.random.Generator]) -> None:
         """Put simulations `ids` into fresh initial states, each drawn from its own generator."""
         draws = [self.family.reset_state(rng, 1) for rng in rngs]
         values = {name: np.concatenate([draw[name] for draw in draws]) for name in draws[0]}
-        self.engine.set_state(ids, values)
+        self.engine.set_state(ids, self.family.place(values, self.tasks[ids]))
 
     def observe(self) -> Array:
         """Observation of every simulation, `(n, obs_dim)`, a new array."""
@@ -92,7 +98,7 @@ class Simulation:
         )
         kept = {name: getattr(self._before, name)[ids] for name in self.engine.settable}
         sound = np.all([_sound(value) for value in kept.values()], axis=0)
-        first = self.family.reset_state(np.random.default_rng(0), len(ids))
+        first = self.family.place(self.family.reset_state(np.random.default_rng(0), len(ids)), self.tasks[ids])
         for values, which in ((kept, sound), (first, ~sound)):
             if which.any():
                 self.engine.set_state(ids[which], {name: value[which] for name, value in values.items()})
@@ -115,7 +121,10 @@ class _DynamicsEngine:
         self.state = SimpleNamespace(**{name: np.array(start[name], float) for name in family.state_fields})
         self.settable = family.state_fields
 
-    def set_state(self, ids: NDArray[np.intp], values: dict[str, Array]) -> None:
+    def set_tasks(self, tasks: Array) -> None:
+        """Nothing: a formula knows no bodies."""
+
+    def set_state(self, ids: NDArray[np.intp], values: Mapping[str, Array]) -> None:
         for name, value in values.items():
             getattr(self.state, name)[ids] = value
 
@@ -128,26 +137,32 @@ class _DynamicsEngine:
 
 
 class _MujocoEngine:
-    settable = ("qpos", "qvel")
-
     def __init__(self, family: MujocoFamily, n: int, num_threads: int):
         import mujoco
         from mujoco.batch import Batch
 
         self.family = family
+        self.settable = family.settable_fields
         self.batch = Batch(family.model, nsim=n, nthread=num_threads or torch.get_num_threads())
         names = dict.fromkeys((*self.settable, *family.state_fields))
         self.state = SimpleNamespace(**{name: self.batch.bind(name) for name in names})
-        self._control = self.batch.bind("ctrl")
         # A derived field lags one substep behind after a bare step; where the family reads one, compute it
         # at the new state. Sensors that need accelerations (contact forces) come with the last stage.
-        derived = set(names) - {"qpos", "qvel"}
+        derived = set(names) - set(self.settable)
         self.stage = int(mujoco.mjtStage.mjSTAGE_ACC) if derived else int(mujoco.mjtStage.mjSTAGE_NONE)
         self._none = int(mujoco.mjtStage.mjSTAGE_NONE)
         bad = mujoco.mjtWarning
         self._breakdowns = [int(bad.mjWARN_BADQPOS), int(bad.mjWARN_BADQVEL), int(bad.mjWARN_BADQACC)]
 
-    def set_state(self, ids: NDArray[np.intp], values: dict[str, Array]) -> None:
+    def set_tasks(self, tasks: Array) -> None:
+        """Write what tasks change in the body, from the model's own values each time: draws never add up."""
+        fields = self.family.physics(tasks)
+        for name, value in fields.items():
+            self.batch.expand(name)[:] = value
+        if fields and self.family.set_const:
+            self.batch.set_const()
+
+    def set_state(self, ids: NDArray[np.intp], values: Mapping[str, Array]) -> None:
         self.batch.reset(ids, stage=self._none)  # clears time, warm start, controls and warnings
         for name, value in values.items():
             getattr(self.state, name)[ids] = value
@@ -155,7 +170,8 @@ class _MujocoEngine:
             self.batch.forward(ids)
 
     def step(self, actions: Array) -> NDArray[np.bool_]:
-        self._control[:] = actions
+        for name, value in self.family.control(self.state, actions).items():
+            self.batch.bind(name)[:] = value
         self.batch.step(nstep=self.family.frame_skip, stage=self.stage)
         # MuJoCo resets a simulation that breaks down, and counts a warning; the last substep is still unchecked.
         broken = self.batch.warning[:, self._breakdowns, 1].any(1)
@@ -349,7 +365,7 @@ class TaskEnv(gym.Env[Array, Array]):
         super().reset(seed=seed)
         if options and "task" in options:
             self._task = _task_row(self.family, options["task"])
-        self.simulation.tasks = self.family.sample_tasks(self.np_random, 1) if self._task is None else self._task
+        self.simulation.set_tasks(self.family.sample_tasks(self.np_random, 1) if self._task is None else self._task)
         self.simulation.reset(np.arange(1), [self.np_random])
         self._started = True
         return self.simulation.observe()[0], {"task": self.simulation.tasks[0].copy()}
