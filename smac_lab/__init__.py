@@ -3,12 +3,14 @@
 from smac_lab import tasks
 from smac_lab.adaptation import Evaluation, evaluate
 from smac_lab.agent import SMAC, Batch, Noise
+from smac_lab.behaviour import collect_behaviour
 from smac_lab.checkpoint import Run, load, save
 from smac_lab.config import SMACConfig
-from smac_lab.data import TransitionBuffer, collect_behaviour, rollout
+from smac_lab.data import TransitionBuffer, rollout
 from smac_lab.data.storage import StorageError
 from smac_lab.encoder import Gaussian
 from smac_lab.nets import MLP
+from smac_lab.pearl import train_pearl
 from smac_lab.shift import Shift, measure_shift
 from smac_lab.tasks import TaskFamily, Tasks, make_family
 from smac_lab.training import train_offline, train_self_supervised
@@ -37,6 +39,7 @@ __all__ = [
     "save",
     "tasks",
     "train_offline",
+    "train_pearl",
     "train_self_supervised",
 ]
 

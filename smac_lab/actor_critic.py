@@ -67,10 +67,17 @@ def sample_action(mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
 def log_prob(mean: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
     """log pi(a) of a tanh-squashed Gaussian, `(...)`, in nats.
 
-    With u = atanh(a): log N(u; mean, std) - sum log(1 - tanh(u)^2), the last term in the stable form
-    2 (log 2 - u - softplus(-2u)) (Haarnoja et al., SAC, 2018, appendix C).
+    Actions of the data are known after the tanh alone: u = atanh(a), clipped where it has no end.
     """
-    u = actions.clamp(-MAX_TANH_ACTION, MAX_TANH_ACTION).atanh()
+    return log_prob_before_tanh(mean, log_std, actions.clamp(-MAX_TANH_ACTION, MAX_TANH_ACTION).atanh())
+
+
+def log_prob_before_tanh(mean: Tensor, log_std: Tensor, u: Tensor) -> Tensor:
+    """log pi(a) of a = tanh(u), `(...)`, in nats.
+
+    log N(u; mean, std) - sum log(1 - tanh(u)^2), the last term in the stable form 2 (log 2 - u - softplus(-2u))
+    (Haarnoja et al., SAC, 2018, appendix C).
+    """
     gaussian = -0.5 * ((u - mean) / log_std.exp()).square() - log_std - 0.5 * math.log(2 * math.pi)
     log_jacobian = 2.0 * (math.log(2.0) - u - functional.softplus(-2.0 * u))
     return (gaussian - log_jacobian).sum(-1)

@@ -147,7 +147,7 @@ class SMAC:
     # -- the two phases ----------------------------------------------------------------------------------
     def offline_loss(self, batch: Batch) -> tuple[Tensor, Info]:
         """Reward error + KL (encoder, decoder) + Bellman error (critics) + AWAC (actor); SMAC, algorithm 1."""
-        posterior, z = self._infer(batch)
+        posterior, z = self.infer(batch)
         reward, reward_info = self.reward_loss(self, batch, z, posterior)
         batch, z = self._with_evaluations(batch, z)
         critic, critic_info = self.critic_loss(self, batch, z)
@@ -159,7 +159,7 @@ class SMAC:
 
         The encoder reads, but does not learn.
         """
-        _, z = self._infer(batch)
+        _, z = self.infer(batch)
         return self._improve(batch, z)
 
     def self_labelled_loss(self, batch: Batch) -> tuple[Tensor, Info]:
@@ -168,7 +168,7 @@ class SMAC:
         It is trained so that the *frozen* decoder, given q(z|h), reproduces the rewards in the batch: decoded
         ones on self-collected, true ones on offline transitions. No true reward of new interaction is used.
         """
-        posterior, z = self._infer(batch)
+        posterior, z = self.infer(batch)
         reward, reward_info = self.reward_loss(self, batch, z, posterior)
         improve, info = self._improve(batch, z)
         return reward + improve, {**reward_info, **info}
@@ -184,10 +184,10 @@ class SMAC:
 
     def inference_loss(self, batch: Batch) -> tuple[Tensor, Info]:
         """Reward error + KL alone: what keeps encoder and decoder learning from offline data."""
-        posterior, z = self._infer(batch)
+        posterior, z = self.infer(batch)
         return self.reward_loss(self, batch, z, posterior)
 
-    def _infer(self, batch: Batch) -> tuple[Gaussian, Tensor]:
+    def infer(self, batch: Batch) -> tuple[Gaussian, Tensor]:
         """Posterior `(task, z_dim)` and one z a task, spread over its transitions, `(task, batch, z_dim)`."""
         assert batch.noise is not None
         posterior = Gaussian(*self.encoder(batch.context))

@@ -54,7 +54,8 @@ def collect(
     """Make the offline data set of a task family.
 
     Args:
-        family: point-robot, point-direction, sparse-point-robot, cheetah-vel or ant-dir.
+        family: point-robot, cheetah-vel, ant-dir, humanoid-dir, walker-params, hopper-params, sawyer, ...; options may
+            stand behind it, as in ant-dir:contact_cost=False.
         preset: smoke, cpu or paper.
         behaviour: how much scripted data betrays the task; default: the preset's own.
         seed: of tasks and data.
@@ -62,29 +63,38 @@ def collect(
         overrides: fields of SMACConfig to change, such as behaviour_on_task=0.1.
     """
     import numpy as np
+    from tqdm import tqdm
 
-    from smac_lab.data import collect_behaviour
-    from smac_lab.data.storage import save_dataset
+    from smac_lab.behaviour import check_recipe, collect_behaviour
+    from smac_lab.data.storage import claim_folder, read_json, save_dataset
     from smac_lab.summary import versions
     from smac_lab.tasks import make_family
 
     made, config = make_family(family), configure(family, preset, behaviour, overrides)
-    out = out or Path("data") / f"{family}-{preset}-{seed}"
+    check_recipe(made, config)
+    out = out or Path("data") / f"{family.replace(':', '-')}-{preset}-{seed}"
     if (out / "dataset.json").exists():
         raise ValueError(f"{out} already holds a data set; choose another --out")
+    claim_folder(out, {"family": made.full_name, "preset": preset, "seed": seed, "config": config.to_dict()})
     tasks, _ = made.split(config.n_train_tasks, config.n_test_tasks, seed)
     began = time.monotonic()
-    buffer = collect_behaviour(made, tasks, config, seed)
-    returns = np.array([float(buffer.rewards[buffer.rows_of(i)].mean()) * made.horizon for i in range(len(tasks))])
+    with tqdm(desc="PEARL", unit=" iterations", disable=config.behaviour_policy != "pearl") as bar:
+
+        def tick(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        buffer = collect_behaviour(made, tasks, config, seed, out / "pearl", tick)
     about = {
         "preset": preset,
         "seed": seed,
         "config": config.to_dict(),
-        "returns": returns.tolist(),
+        "seconds": time.monotonic() - began,
         "command": shlex.join(["smac-lab", *sys.argv[1:]]),
         "versions": versions(),
     }
     save_dataset(out, buffer, made, tasks, about)
+    returns = np.array(read_json(out / "dataset.json")["checks"]["returns"])
     print(f"{len(buffer):,} transitions of {len(tasks)} tasks in {time.monotonic() - began:.1f} s")
     print(f"mean return of an episode: {returns.mean():.2f} (tasks from {returns.min():.2f} to {returns.max():.2f})")
     wrote(out / "dataset.json", f"smac-lab train {family} --preset {preset} --seed {seed} --data {out}")
@@ -105,7 +115,8 @@ def train(
     """Both phases of meta-training, every arm, with measurements and a report. Run it again to go on after a stop.
 
     Args:
-        family: point-robot, point-direction, sparse-point-robot, cheetah-vel or ant-dir.
+        family: point-robot, cheetah-vel, ant-dir, humanoid-dir, walker-params, hopper-params, sawyer, ...; options may
+            stand behind it, as in ant-dir:contact_cost=False.
         preset: smoke, cpu or paper.
         behaviour: how much scripted data betrays the task; default: the preset's own.
         seed: seeds, each a run of its own.
@@ -123,7 +134,7 @@ def train(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    out = out or Path("runs") / f"{family}-{preset}"
+    out = out or Path("runs") / f"{family.replace(':', '-')}-{preset}"
     experiment = Experiment(
         family,
         preset,

@@ -26,6 +26,10 @@ class SMACConfig:
     n_train_tasks: int = 100
     n_test_tasks: int = 20
     behaviour_transitions: int = 1200  # per training task; a multiple of the horizon
+    behaviour_policy: Literal["random", "scripted", "pearl"] = "random"  # who collects; see `collect_behaviour`
+    behaviour_iterations: int = 100  # of PEARL, each with as many episodes as one of the self-supervised phase
+    behaviour_updates: int = 16_000  # of PEARL in an iteration
+    behaviour_initial_episodes: int = 10  # of each task, before PEARL's first iteration
     behaviour_on_task: float = 0.0  # share of scripted episodes that pursue their own task; the others pursue another
     behaviour_noise: float = 0.5  # standard deviation of Gaussian noise on scripted actions
 
@@ -114,8 +118,8 @@ class SMACConfig:
         Args:
             family: a name known to `make_family`.
             preset: "smoke" (seconds, shows that everything runs), "cpu" (two cores) or "paper".
-            behaviour: "expert", "narrow" or "broad" scripted data, for families that have a controller;
-                default: the preset's own.
+            behaviour: "expert", "narrow" or "broad" scripted data, for families that have a script; default: the
+                preset's own recipe.
 
         Raises:
             ValueError: unknown family, preset or behaviour.
@@ -129,7 +133,7 @@ class SMACConfig:
         if behaviour is not None:
             if behaviour not in BEHAVIOURS:
                 raise ValueError(f"unknown behaviour {behaviour!r}; known: {', '.join(BEHAVIOURS)}")
-            fields["behaviour_on_task"] = BEHAVIOURS[behaviour]
+            fields |= {"behaviour_policy": "scripted", "behaviour_on_task": BEHAVIOURS[behaviour]}
         return cls(**fields)
 
     def torch_device(self) -> torch.device:
@@ -170,9 +174,10 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 
 _SMALL = {"encoder_hidden": (64, 64), "decoder_hidden": (64, 64), "actor_hidden": (64, 64), "critic_hidden": (64, 64)}
+_SCRIPTED: dict[str, Any] = {"behaviour_policy": "scripted", "behaviour_on_task": BEHAVIOURS["narrow"]}
 _POINT_CPU: dict[str, Any] = {
     **_SMALL,
-    "behaviour_on_task": BEHAVIOURS["narrow"],
+    **_SCRIPTED,
     "discount": 0.9,  # episodes of 20 steps
     "awac_lambda": 0.5,  # of the order of the advantages there; at 100 the offline phase would be cloning
     "kl_weight": 0.003,  # rewards within 1 of each other: at 0.1 the posterior collapses
@@ -229,24 +234,37 @@ _BODY_CPU: dict[str, Any] = {
     "online_context": "episodes",
     "online_encoder": "self-labelled",
 }
-# A scripted walk stands in for the paper's trained behaviour policy; with more noise the ant falls.
-_ANT_DATA: dict[str, Any] = {"behaviour_on_task": BEHAVIOURS["narrow"], "behaviour_noise": 0.2}
+_PEARL_SMOKE: dict[str, Any] = {
+    **_SMOKE,
+    "behaviour_policy": "pearl",
+    "behaviour_iterations": 2,
+    "behaviour_updates": 10,
+    "behaviour_initial_episodes": 2,
+}
+_PEARL_CPU: dict[str, Any] = {
+    **_BODY_CPU,
+    "n_test_tasks": 20,
+    "behaviour_policy": "pearl",
+    "behaviour_iterations": 40,
+    "behaviour_updates": 500,
+    "behaviour_initial_episodes": 6,
+}
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     **{
         name: {
-            "smoke": {**_SMOKE, "behaviour_on_task": BEHAVIOURS["narrow"]},
+            "smoke": {**_SMOKE, **_SCRIPTED},
             "cpu": _POINT_CPU,
-            "paper": {"behaviour_on_task": BEHAVIOURS["narrow"]},
+            "paper": _SCRIPTED,
         }
         for name in ("point-robot", "point-direction", "sparse-point-robot")
     },
     "cheetah-vel": {"smoke": _SMOKE, "cpu": _BODY_CPU, "paper": {"n_test_tasks": 30, "online_iterations": 51}},
-    "ant-dir": {
-        "smoke": {**_SMOKE, **_ANT_DATA},
-        "cpu": {**_BODY_CPU, **_ANT_DATA, "n_test_tasks": 20},
-        "paper": _ANT_DATA,
+    **{
+        name: {
+            "smoke": _PEARL_SMOKE,
+            "cpu": _PEARL_CPU,
+            "paper": {"behaviour_policy": "pearl", "behaviour_iterations": 40 if name.endswith("params") else 100},
+        }
+        for name in ("ant-dir", "humanoid-dir", "walker-params", "hopper-params")
     },
-    "humanoid-dir": {"smoke": _SMOKE, "cpu": {**_BODY_CPU, "n_test_tasks": 20}, "paper": {}},
-    "walker-params": {"smoke": _SMOKE, "cpu": {**_BODY_CPU, "n_test_tasks": 20}, "paper": {}},
-    "hopper-params": {"smoke": _SMOKE, "cpu": {**_BODY_CPU, "n_test_tasks": 20}, "paper": {}},
 }

@@ -2,13 +2,13 @@
 
 runs/<name>/config.json  summary.json  report.html
 runs/<name>/seed_<k>/<offline | arm>/checkpoint/  metrics.csv  events.out.tfevents.*  measurement.npz
+runs/<name>/seed_<k>/behaviour/checkpoint/        PEARL, where it makes the data
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -23,11 +23,12 @@ import torch
 
 from smac_lab import checkpoint
 from smac_lab.agent import SMAC
+from smac_lab.behaviour import check_recipe, collect_behaviour
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
-from smac_lab.data.collect import check_recipe, collect_behaviour
-from smac_lab.data.storage import StorageError, load_dataset, read_json, replace_text
+from smac_lab.data.storage import StorageError, claim_folder, load_dataset, read_json
 from smac_lab.measurement import measure, save_measurement, summarise
+from smac_lab.metric_log import MetricLog
 from smac_lab.summary import write_summary
 from smac_lab.tasks import make_family
 from smac_lab.tasks.family import TaskFamily, Tasks
@@ -81,33 +82,15 @@ class Experiment:
         config = SMACConfig.from_dict(fields["config"])
         return cls(**{**fields, "config": config, "seeds": tuple(fields["seeds"]), "arms": tuple(fields["arms"])})
 
-    def updates_per_seed(self) -> int:
-        """Updates of the offline phase and all arms."""
+    def updates(self) -> dict[str, int]:
+        """Updates of a seed in each phase, in the order in which they run; "behaviour" is PEARL's."""
         c = self.config
-        return c.offline_steps + len(self.arms) * c.online_iterations * c.online_updates
-
-
-def open_run(folder: Path, experiment: Experiment) -> None:
-    """Start a run's folder, or make sure that the one there holds the same experiment, to go on with it.
-
-    Raises:
-        StorageError: the folder holds another experiment.
-    """
-    file = folder / "config.json"
-    record = json.loads(json.dumps(experiment.to_dict()))
-    if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_text(file, json.dumps(record, indent=1))
-        return
-    stored = read_json(file)
-    changed = sorted(key for key in record if stored.get(key) != record[key])
-    if "config" in changed:
-        fields = set(record["config"]) | set(stored["config"])
-        changed += [k for k in sorted(fields) if record["config"].get(k) != stored["config"].get(k)]
-    if changed:
-        raise StorageError(
-            f"{folder} holds another experiment (it differs in {', '.join(changed)}); choose another --out"
-        )
+        pearl = self.data is None and c.behaviour_policy == "pearl"
+        return {
+            "behaviour": c.behaviour_iterations * c.behaviour_updates if pearl else 0,
+            "offline": c.offline_steps,
+            **dict.fromkeys(self.arms, c.online_iterations * c.online_updates),
+        }
 
 
 def read_data(experiment: Experiment) -> TransitionBuffer:
@@ -132,7 +115,13 @@ def run_seed(folder: Path, experiment: Experiment, seed: int, tick: Tick = lambd
     here = folder / f"seed_{seed}"
 
     def data() -> TransitionBuffer:
-        return collect_behaviour(family, train, config, seed) if experiment.data is None else read_data(experiment)
+        if experiment.data is not None:
+            return read_data(experiment)
+
+        def iterations(done: int, total: int) -> None:
+            tick("behaviour", done * config.behaviour_updates, total * config.behaviour_updates)
+
+        return collect_behaviour(family, train, config, seed, here / "behaviour", iterations)
 
     phase = _Phase(here / "offline", family, train, test, seed, experiment)
     phase.run(lambda: (SMAC(config, family.spec, seed=seed), data()), None, partial(tick, "offline"))
@@ -214,46 +203,6 @@ class _Phase:
         return train_offline(agent, buffer, steps=remaining, log_every=max(1, save_every // 2))
 
 
-# -- logging ---------------------------------------------------------------------------------------------
-class MetricLog:
-    """Metrics of one phase as `metrics.csv` (rewritten atomically) and TensorBoard events.
-
-    Args:
-        folder: where to write.
-        done: rows after this step are dropped; they will be made again.
-    """
-
-    def __init__(self, folder: Path, done: int):
-        from torch.utils.tensorboard import SummaryWriter
-
-        folder.mkdir(parents=True, exist_ok=True)
-        self.file = folder / "metrics.csv"
-        self.rows: list[dict[str, Any]] = []
-        if self.file.exists() and done:
-            with self.file.open(newline="") as stream:
-                self.rows = [row for row in csv.DictReader(stream) if int(row["step"]) <= done]
-        self.writer = SummaryWriter(str(folder), purge_step=done + 1 if done else None)
-
-    def write(self, step: int, metrics: Metrics) -> None:
-        """Add one row."""
-        self.rows.append({"step": step, **metrics})
-        for name, value in metrics.items():
-            self.writer.add_scalar(name, value, step)
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        scratch = self.file.with_name(f".partial_{self.file.name}_{os.getpid()}")
-        with scratch.open("w", newline="") as stream:
-            table = csv.DictWriter(stream, names, restval="")
-            table.writeheader()
-            table.writerows(self.rows)
-        os.replace(scratch, self.file)
-
-    def __enter__(self) -> MetricLog:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.writer.close()
-
-
 # -- many seeds ------------------------------------------------------------------------------------------
 def run_experiment(
     folder: Path, experiment: Experiment, workers: int | None = None, quiet: bool = False
@@ -272,7 +221,7 @@ def run_experiment(
     began = time.monotonic()
     if experiment.data is not None:
         read_data(experiment)  # tells what is wrong with it before anything is written
-    open_run(folder, experiment)
+    claim_folder(folder, experiment.to_dict())
     workers = min(workers or len(experiment.seeds), len(experiment.seeds))
     threads = torch.get_num_threads() if workers == 1 else max(1, (os.cpu_count() or 1) // workers)
     with _progress_bars(experiment, quiet) as tick:
@@ -328,13 +277,11 @@ def _worker(folder: Path, experiment: Experiment, seed: int, threads: int, ticks
 def _progress_bars(experiment: Experiment, quiet: bool) -> Iterator[Callable[[int, str, int, int], None]]:
     from tqdm import tqdm
 
-    c = experiment.config
-    starts = {"offline": 0}
-    for i, arm in enumerate(experiment.arms):
-        starts[arm] = c.offline_steps + i * c.online_iterations * c.online_updates
+    updates = experiment.updates()
+    starts = dict(zip(updates, itertools.accumulate(updates.values(), initial=0), strict=False))
     bars = {
         seed: tqdm(
-            total=experiment.updates_per_seed(), position=i, disable=quiet, unit=" updates", desc=f"seed {seed}",
+            total=sum(updates.values()), position=i, disable=quiet, unit=" updates", desc=f"seed {seed}",
             mininterval=0.5, smoothing=0.05,
         )
         for i, seed in enumerate(experiment.seeds)

@@ -42,9 +42,9 @@ def train_offline(
         FloatingPointError: a metric is no longer finite.
     """
     steps = agent.config.offline_steps if steps is None else steps
-    _check_buffer(agent, buffer)
+    check_buffer(agent, buffer)
     learn = captured(agent, buffer, lambda: agent.update(sample_offline(agent, buffer), loss=agent.offline_loss))
-    meter = _Meter()
+    meter = Meter()
     for step in range(1, steps + 1):
         meter.add(learn())
         if step % log_every == 0 or step == steps:
@@ -84,7 +84,7 @@ def train_self_supervised(
     loss = agent.self_labelled_loss if config.online_encoder == "self-labelled" else agent.self_supervised_loss
     if agent.labeller is None:
         agent.freeze_labeller()
-    _check_buffer(agent, buffer)
+    check_buffer(agent, buffer)
     if agent.seeds is not None and not buffer.seeds:
         raise ValueError(
             f"{len(agent.seeds)} seeds collect data of their own and need a buffer each: "
@@ -99,7 +99,7 @@ def train_self_supervised(
 
     episodes = iterations * config.online_tasks * (config.prior_episodes + config.posterior_episodes)
     buffer.reserve(episodes * family.horizon * (buffer.seeds or 1))
-    learn, meter = captured(agent, buffer, update), _Meter()
+    learn, meter = captured(agent, buffer, update), Meter()
     for iteration in range(1, iterations + 1):
         collected = self_collect(agent, buffer, family, tasks, oracle)
         for _ in range(config.online_updates):
@@ -126,23 +126,29 @@ def sample_self_supervised(agent: SMAC, buffer: TransitionBuffer) -> Batch:
     """
     c, generator = agent.config, agent.generator
     if c.online_context == "mixed":
-        tasks = _draw_tasks(agent, buffer, c.online_meta_batch)
-        context = buffer.sample_context(tasks, c.context_size, generator, "all")
-    else:
-        whole = c.online_context == "episodes"
-        size = c.exploration_episodes * buffer.spec.horizon if whole else c.context_size
-        source: Source = "explored" if whole else "self-collected"
-        half = c.online_meta_batch // 2
-        offline_tasks = _draw_tasks(agent, buffer, c.online_meta_batch - half)
-        self_tasks = _draw_tasks_with(agent, buffer, source, half)  # not every task may have collected yet
-        tasks = torch.cat([offline_tasks, self_tasks], dim=-1)
-        context = torch.cat(
-            [
-                buffer.sample_context(offline_tasks, size, generator, "offline"),
-                buffer.sample_context(self_tasks, size, generator, source, consecutive=whole),
-            ],
-            dim=-3,
-        )
+        return sample_mixed(agent, buffer)
+    whole = c.online_context == "episodes"
+    size = c.exploration_episodes * buffer.spec.horizon if whole else c.context_size
+    source: Source = "explored" if whole else "self-collected"
+    half = c.online_meta_batch // 2
+    offline_tasks = _draw_tasks(agent, buffer, c.online_meta_batch - half)
+    self_tasks = _draw_tasks_with(agent, buffer, source, half)  # not every task may have collected yet
+    tasks = torch.cat([offline_tasks, self_tasks], dim=-1)
+    context = torch.cat(
+        [
+            buffer.sample_context(offline_tasks, size, generator, "offline"),
+            buffer.sample_context(self_tasks, size, generator, source, consecutive=whole),
+        ],
+        dim=-3,
+    )
+    return _batch(agent, context, buffer, tasks, c.online_batch_size, "all")
+
+
+def sample_mixed(agent: SMAC, buffer: TransitionBuffer) -> Batch:
+    """A meta-batch of everything that tasks have: context h and, independently, transitions h'."""
+    c = agent.config
+    tasks = _draw_tasks(agent, buffer, c.online_meta_batch)
+    context = buffer.sample_context(tasks, c.context_size, agent.generator, "all")
     return _batch(agent, context, buffer, tasks, c.online_batch_size, "all")
 
 
@@ -188,7 +194,8 @@ def self_collect(
     return {"collected_reward_mean": _number(collected), "buffer_transitions": _number(stored)}
 
 
-def _check_buffer(agent: SMAC, buffer: TransitionBuffer) -> None:
+def check_buffer(agent: SMAC, buffer: TransitionBuffer) -> None:
+    """Raise ValueError unless the agent can learn from the buffer: family, device and seeds fit."""
     if buffer.spec != agent.spec:
         raise ValueError(f"an agent for {agent.spec} cannot learn from a buffer of {buffer.spec}")
     if buffer.device.type != agent.device.type:
@@ -244,7 +251,7 @@ def _number(value: Tensor) -> Any:
     return value.cpu().numpy() if value.ndim else float(value)
 
 
-class _Meter:
+class Meter:
     """Averages info tensors on the device; only reading waits for the device."""
 
     def __init__(self) -> None:
@@ -252,6 +259,7 @@ class _Meter:
         self.counts: dict[tuple[str, ...], int] = {}
 
     def add(self, info: Info) -> None:
+        """Take in what one update said."""
         names, values = tuple(info), torch.stack(list(info.values()))
         self.sums[names] = self.sums[names] + values if names in self.sums else values
         self.counts[names] = self.counts.get(names, 0) + 1

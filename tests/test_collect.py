@@ -148,7 +148,13 @@ def test_without_a_script_data_is_near_random() -> None:
 def test_the_ants_stand_in_walks_and_pursues_its_own_task_only_when_told(share: float) -> None:
     family = AntDir()
     tasks = lab.Tasks(np.arange(12) * np.pi / 6)
-    recipe = config("ant-dir", behaviour_on_task=share, behaviour_noise=0.2, behaviour_transitions=200)
+    recipe = config(
+        "ant-dir",
+        behaviour_policy="scripted",
+        behaviour_on_task=share,
+        behaviour_noise=0.2,
+        behaviour_transitions=200,
+    )
     buffer = lab.collect_behaviour(family, tasks, recipe, seed=0)
     velocity = buffer.features[:, :2].reshape(12, 200, 2).mean(1).numpy()
     assert np.linalg.norm(velocity, axis=1).mean() > 0.9  # m/s

@@ -16,9 +16,9 @@ import numpy as np
 from smac_lab import checkpoint
 from smac_lab.adaptation import evaluate
 from smac_lab.agent import SMAC
+from smac_lab.behaviour import collect_behaviour
 from smac_lab.bench.race import Bar, Effort, Ratio, against, aligned, at_most
 from smac_lab.config import SMACConfig
-from smac_lab.data.collect import collect_behaviour
 from smac_lab.experiment import Experiment
 from smac_lab.shift import measure_shift
 from smac_lab.tasks import make_family

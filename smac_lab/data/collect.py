@@ -1,4 +1,4 @@
-"""Rolling policies out, and the recipes for behaviour data."""
+"""Rolling policies out."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from smac_lab.config import SMACConfig
-from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.policy import EpisodePolicy
 from smac_lab.tasks.family import Array, TaskFamily, Tasks
 from smac_lab.tasks.simulation import BatchEnv
@@ -114,49 +112,3 @@ def scripted_policy(family: TaskFamily, pursued: Tasks, noise: float, rng: np.ra
 def near_random_policy(action_dim: int, rng: np.random.Generator) -> Policy:
     """a = tanh(N(0, I)): what an untrained tanh-Gaussian actor does, the start of the paper's PEARL runs."""
     return lambda observations: np.tanh(rng.standard_normal((len(observations), action_dim)))
-
-
-def check_recipe(family: TaskFamily, config: SMACConfig) -> None:
-    """Raise ValueError unless `behaviour_transitions` is a multiple of the family's horizon."""
-    if config.behaviour_transitions % family.horizon:
-        raise ValueError(
-            f"behaviour_transitions={config.behaviour_transitions} is not allowed: it must be a multiple of the "
-            f"horizon of {family.name}, {family.horizon}"
-        )
-
-
-def collect_behaviour(family: TaskFamily, tasks: Tasks, config: SMACConfig, seed: int = 0) -> TransitionBuffer:
-    """Make the offline data set: `config.behaviour_transitions` truly labelled transitions of each task.
-
-    A family with scripted behaviour (`family.behave`) gets a mixture: an episode pursues its own task with
-    probability `behaviour_on_task`, and otherwise takes a detour (`family.sample_detours`). Other families get
-    near-random data, as the paper's cheetah has.
-
-    Args:
-        family: task family.
-        tasks: training tasks.
-        config: recipe.
-        seed: of everything drawn.
-
-    Returns:
-        A buffer of offline transitions on the config's device.
-
-    Raises:
-        ValueError: `behaviour_transitions` is not a multiple of the horizon.
-    """
-    check_recipe(family, config)
-    rng = np.random.default_rng(seed)
-    repeats = config.behaviour_transitions // family.horizon
-    own = tasks.repeat(repeats)
-    if family.behave(0, np.zeros((1, family.obs_dim)), tasks.values[:1]) is None:
-        policy = near_random_policy(family.action_dim, rng)
-    else:
-        on_task = rng.random(len(own)) < config.behaviour_on_task
-        other = family.sample_detours(rng, len(own))
-        pursued = Tasks(np.where(on_task[:, None], own.values, other))
-        policy = scripted_policy(family, pursued, config.behaviour_noise, rng)
-    episodes = rollout(policy, family.batch_env(own), seed=int(rng.integers(2**31)))
-    buffer = TransitionBuffer(family.spec, len(tasks), config.torch_device())
-    ids = np.repeat(np.arange(len(tasks)), repeats).tolist()
-    buffer.append_batch(ids, episodes._asdict(), ["offline"] * len(ids), episodes.valid)
-    return buffer

@@ -130,6 +130,29 @@ def load_shards(path: Path, record: dict[str, Any], spec: FamilySpec, device: st
     return TransitionBuffer.from_rows(spec, record["n_tasks"], rows, np.concatenate(segments), record["seeds"])
 
 
+def claim_folder(folder: Path, record: dict[str, Any]) -> None:
+    """Start a folder with what is to be done in it as `config.json`, or make sure that it holds the same, to go on.
+
+    Raises:
+        StorageError: the folder holds something else.
+    """
+    file = folder / "config.json"
+    record = json.loads(json.dumps(record))
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_text(file, json.dumps(record, indent=1))
+        return
+    stored = read_json(file)
+    changed = sorted(key for key in record if stored.get(key) != record[key])
+    if "config" in changed:
+        fields = set(record["config"]) | set(stored["config"])
+        changed += [k for k in sorted(fields) if record["config"].get(k) != stored["config"].get(k)]
+    if changed:
+        raise StorageError(
+            f"{folder} holds another experiment (it differs in {', '.join(changed)}); choose another --out"
+        )
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object from a file.
 

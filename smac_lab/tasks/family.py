@@ -141,9 +141,9 @@ class TaskFamily:
         """
         return self.controller(observations, tasks)
 
-    def sample_detours(self, rng: np.random.Generator, n: int) -> Array:
-        """What scripted behaviour pursues when it does not pursue its own task, `(n, task_dim)`."""
-        return self.sample_tasks(rng, n)
+    def detours(self, rng: np.random.Generator, tasks: Array) -> Array:
+        """What scripted behaviour pursues in an episode of `tasks` that it does not pursue, `(n, task_dim)` each."""
+        return self.sample_tasks(rng, len(tasks))
 
     # -- what follows from the definition ----------------------------------------------------------------
     def split(self, n_train: int, n_test: int, seed: int) -> tuple[Tasks, Tasks]:

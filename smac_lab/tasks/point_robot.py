@@ -85,9 +85,9 @@ class PointRobot(PointFamily):
         """Straight along each axis at full speed until that axis is reached: optimal, as the axes do not interact."""
         return np.clip((tasks - observations) / STEP, -1.0, 1.0)
 
-    def sample_detours(self, rng: np.random.Generator, n: int) -> Array:
+    def detours(self, rng: np.random.Generator, tasks: Array) -> Array:
         """Anywhere within reach of a whole episode, so that rewards are known wherever the robot may go."""
-        return rng.uniform(-2.0, 2.0, (n, 2))
+        return rng.uniform(-2.0, 2.0, tasks.shape)
 
 
 class SparsePointRobot(PointRobot):

@@ -1,0 +1,49 @@
+"""Metrics of one training phase on disk, as they come."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+from smac_lab.training import Metrics
+
+
+class MetricLog:
+    """Metrics of one phase as `metrics.csv` (rewritten atomically) and TensorBoard events.
+
+    Args:
+        folder: where to write.
+        done: rows after this step are dropped; they will be made again.
+    """
+
+    def __init__(self, folder: Path, done: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = folder / "metrics.csv"
+        self.rows: list[dict[str, Any]] = []
+        if self.file.exists() and done:
+            with self.file.open(newline="") as stream:
+                self.rows = [row for row in csv.DictReader(stream) if int(row["step"]) <= done]
+        self.writer = SummaryWriter(str(folder), purge_step=done + 1 if done else None)
+
+    def write(self, step: int, metrics: Metrics) -> None:
+        """Add one row."""
+        self.rows.append({"step": step, **metrics})
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, step)
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        scratch = self.file.with_name(f".partial_{self.file.name}_{os.getpid()}")
+        with scratch.open("w", newline="") as stream:
+            table = csv.DictWriter(stream, names, restval="")
+            table.writeheader()
+            table.writerows(self.rows)
+        os.replace(scratch, self.file)
+
+    def __enter__(self) -> MetricLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.writer.close()

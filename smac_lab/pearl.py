@@ -1,0 +1,131 @@
+"""PEARL: meta-reinforcement learning online, with true rewards. The paper's behaviour policy and online baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from smac_lab.acceleration import captured
+from smac_lab.actor_critic import Info, detached_values, log_prob_before_tanh
+from smac_lab.agent import SMAC, Batch
+from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.data.collect import rollout
+from smac_lab.data.store import Source
+from smac_lab.encoder import kl_to_prior
+from smac_lab.seeds import draw
+from smac_lab.tasks.family import TaskFamily, Tasks
+from smac_lab.training import Meter, Metrics, check_buffer, sample_mixed, self_collect
+
+
+def pearl_loss(agent: SMAC, batch: Batch) -> tuple[Tensor, Info]:
+    """What PEARL minimises (Rakelly et al., ICML 2019, algorithm 1), with the parts of a SMAC agent.
+
+    Encoder and critics: (r_scale r + gamma (1 - terminated) V(s', z) - Q_k(s, a, z))^2 + kl_weight KL(q(z|h) || p(z)),
+    where V(s', z) = min_k Q_target_k(s', a', z) - log pi(a'|s', z), a' ~ pi: unlike in SMAC, the critics' error trains
+    the encoder. Actor (soft actor-critic): log pi(a|s, z) - min_k Q_k(s, a, z), a ~ pi, at a temperature of 1, to which
+    `reward_scale` is the counterweight. Beside it the reward decoder learns (r - r_hat(s, a, z))^2.
+
+    Two target critics stand for the state-value network of PEARL's code, as in soft actor-critic's second version
+    (Haarnoja et al., 2018, arXiv 1812.05905). z reaches actor and decoder without a gradient.
+
+    Args:
+        agent: its parts, `reward_scale`, `discount`, `kl_weight` and `kl_reduction` are read.
+        batch: rewards are true ones, unscaled.
+    """
+    assert batch.noise is not None
+    posterior, z = agent.infer(batch)
+    still = z.detach()
+
+    with torch.no_grad():
+        next_actions, next_log_probs = _act(agent, batch.next_observations, still, batch.noise.next_action)
+        next_values = agent.target_critics(batch.next_observations, next_actions, still).amin(0) - next_log_probs
+        targets = agent.reward_scale * batch.rewards + agent.discount * (1.0 - batch.terminations) * next_values
+    values = agent.critics(batch.observations, batch.actions, z)  # (critic, task, batch)
+    critic = (values - targets).square().mean((-2, -1)).sum()
+    kl = kl_to_prior(posterior)  # (task,)
+    penalty = agent.kl_weight * (kl.sum() if agent.kl_reduction == "sum" else kl.mean())
+
+    actions, log_probs = _act(agent, batch.observations, still, batch.noise.action)
+    actor = (log_probs - detached_values(agent.critics, batch.observations, actions, still).amin(0)).mean()
+
+    decoded = agent.reward_decoder(batch.observations, batch.actions, still)
+    decoder = (decoded - batch.rewards).square().mean()
+    return critic + penalty + actor + decoder, {
+        "critic_loss": critic,
+        "kl": kl.mean(),
+        "actor_loss": actor,
+        "reward_error": decoder,
+        "q_mean": values.mean(),
+        "entropy": -log_probs.mean(),
+    }
+
+
+def _act(agent: SMAC, observations: Tensor, z: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """a ~ pi(.|s, z), reparameterised, `(task, batch, action_dim)`, and log pi(a|s, z), `(task, batch)`."""
+    mean, log_std = agent.actor(observations, z)
+    u = mean + log_std.exp() * noise
+    return torch.tanh(u), log_prob_before_tanh(mean, log_std, u)
+
+
+def train_pearl(
+    agent: SMAC,
+    buffer: TransitionBuffer,
+    family: TaskFamily,
+    tasks: Tasks,
+    iterations: int,
+    updates: int,
+    initial_episodes: int = 10,
+    log_every: int = 1,
+) -> Iterator[tuple[int, Metrics]]:
+    """Collect with true rewards, train on everything collected; again and again.
+
+    An iteration collects as one of the self-supervised phase does: `online_tasks` tasks, `prior_episodes` episodes each
+    with z ~ p(z) and `posterior_episodes` with z ~ q(.|own data).
+
+    Args:
+        agent: updated in place.
+        buffer: what is collected is appended to it. Tasks that have nothing yet begin with `initial_episodes`.
+        family, tasks: what to interact with; `tasks[i]` is the buffer's task `i`.
+        iterations: iterations from now on.
+        updates: updates in each.
+        initial_episodes: episodes of each task at the very beginning, with z ~ p(z).
+        log_every: iterations between two yields.
+
+    Yields:
+        Number of iterations made here so far, and finite metrics averaged since the last yield.
+
+    Raises:
+        ValueError: a buffer of another family or on another device, or an agent of several seeds.
+        FloatingPointError: a metric is no longer finite.
+    """
+    check_buffer(agent, buffer)
+    if agent.seeds is not None:
+        raise ValueError(f"train_pearl takes an agent of one seed, got seed={agent.seed!r}")
+    config = agent.config
+    if int(buffer.counts.min()) == 0:
+        _begin(agent, buffer, family, tasks, initial_episodes)
+    episodes = iterations * config.online_tasks * (config.prior_episodes + config.posterior_episodes)
+    buffer.reserve(episodes * family.horizon)
+
+    loss = partial(pearl_loss, agent)
+    learn = captured(agent, buffer, lambda: agent.update(sample_mixed(agent, buffer), loss=loss))
+    meter = Meter()
+    for iteration in range(1, iterations + 1):
+        collected = self_collect(agent, buffer, family, tasks, oracle=True)
+        for _ in range(updates):
+            meter.add(learn())
+        if iteration % log_every == 0 or iteration == iterations:
+            yield iteration, {**meter.read(), **collected}
+
+
+def _begin(agent: SMAC, buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks, episodes: int) -> None:
+    """First episodes of every task that has none."""
+    ids = torch.arange(len(tasks))[(buffer.counts == 0).cpu()].repeat(episodes)
+    policy = agent.policy(agent.prior(len(ids)), agent.generator, deterministic=False)
+    seed = int(draw(torch.rand, (1,), agent.generator) * (2**31 - 1))
+    seen = rollout(policy, family.batch_env(tasks[ids.numpy()]), seed)
+    source: list[Source] = ["explored"] * len(ids)
+    buffer.append_batch(ids.tolist(), seen._asdict(), source, seen.valid)

@@ -1,0 +1,163 @@
+"""PEARL: its loss against the textbook's arithmetic, what it trains, and that it learns."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from conftest import Problem
+from torch.distributions import Normal, TanhTransform, TransformedDistribution, kl_divergence
+
+import smac_lab as lab
+from smac_lab.actor_critic import log_prob, log_prob_before_tanh
+from smac_lab.behaviour import last_transitions
+from smac_lab.pearl import pearl_loss, train_pearl
+from smac_lab.training import sample_offline
+
+
+def parameters(agent: lab.SMAC, part: str) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in agent.parts[part].parameters()]
+
+
+def prepared(problem: Problem, agent: lab.SMAC) -> lab.Batch:
+    batch = sample_offline(agent, problem.buffer)
+    return batch._replace(noise=agent.draw_noise(batch))
+
+
+def test_the_loss_is_the_textbook_s(problem: Problem) -> None:
+    """Rakelly et al., algorithm 1, in distributions of torch, one transition at a time where that is possible."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        agent = problem.agent()
+        batch = prepared(problem, agent)
+        loss, info = pearl_loss(agent, batch)
+        assert batch.noise is not None
+
+        posterior = agent.encoder(batch.context)
+        z = (posterior.mean + posterior.std * batch.noise.z).unsqueeze(1).expand(-1, batch.observations.shape[1], -1)
+
+        def act(observations: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            mean, log_std = agent.actor(observations, z)
+            actions = torch.tanh(mean + log_std.exp() * noise)
+            squashed = TransformedDistribution(Normal(mean, log_std.exp()), [TanhTransform()])
+            return actions, squashed.log_prob(actions).sum(-1)
+
+        next_actions, next_log_probs = act(batch.next_observations, batch.noise.next_action)
+        value = agent.target_critics(batch.next_observations, next_actions, z).min(0).values - next_log_probs
+        target = agent.config.reward_scale * batch.rewards + agent.config.discount * (1 - batch.terminations) * value
+        critic = sum(((q - target) ** 2).mean() for q in agent.critics(batch.observations, batch.actions, z))
+        kl = kl_divergence(Normal(posterior.mean, posterior.std), Normal(0.0, 1.0)).sum(-1).mean()
+        actions, log_probs = act(batch.observations, batch.noise.action)
+        actor = (log_probs - agent.critics(batch.observations, actions, z).min(0).values).mean()
+        decoder = ((agent.reward_decoder(batch.observations, batch.actions, z) - batch.rewards) ** 2).mean()
+        torch.testing.assert_close(loss, critic + agent.config.kl_weight * kl + actor + decoder)
+        torch.testing.assert_close(info["entropy"], -log_probs.mean())
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_what_trains_what(problem: Problem) -> None:
+    """The critics' error and the KL reach the encoder; the actor's loss and the decoder's do not."""
+    agent = problem.agent()
+    batch = prepared(problem, agent)
+    _, info = pearl_loss(agent, batch)
+
+    def moved(value: torch.Tensor) -> set[str]:
+        found = set()
+        for name in ("actor", "critics", "encoder", "reward_decoder"):
+            own = list(agent.parts[name].parameters())
+            gradients = torch.autograd.grad(value, own, allow_unused=True, retain_graph=True)
+            if any(g is not None and g.abs().sum() > 0 for g in gradients):
+                found.add(name)
+        return found
+
+    assert moved(info["critic_loss"]) == {"critics", "encoder"}
+    assert moved(info["kl"]) == {"encoder"}
+    assert moved(info["actor_loss"]) == {"actor"}
+    assert moved(info["reward_error"]) == {"reward_decoder"}
+    before = {name: parameters(agent, name) for name in agent.parts}
+    agent.update(batch, loss=partial(pearl_loss, agent))
+    for name, values in before.items():
+        assert any(not torch.equal(a, b) for a, b in zip(values, parameters(agent, name), strict=True)), name
+
+
+def test_log_probability_of_an_action_known_before_the_tanh() -> None:
+    mean, log_std, noise = torch.randn(3, 4, 2), torch.randn(4, 2) * 0.3, torch.randn(4, 2)
+    mean = mean[0]
+    u = mean + log_std.exp() * noise
+    torch.testing.assert_close(
+        log_prob_before_tanh(mean, log_std, u), log_prob(mean, log_std, u.tanh()), rtol=1e-3, atol=1e-3
+    )
+    far = torch.full((1, 1), 30.0)  # tanh is 1 there to the last bit, and atanh would have no end
+    value = log_prob_before_tanh(far, torch.zeros(1, 1), far)
+    assert value.item() == pytest.approx(-0.5 * math.log(2 * math.pi) - 2 * math.log(2) + 2 * 30.0)
+
+
+def test_a_run_interacts_with_true_rewards_and_grows_its_buffer(problem: Problem) -> None:
+    agent = problem.agent()
+    buffer = lab.TransitionBuffer(problem.family.spec, len(problem.train))
+    seen = list(train_pearl(agent, buffer, problem.family, problem.train, iterations=2, updates=3, initial_episodes=2))
+    assert [step for step, _ in seen] == [1, 2]
+    assert all(np.isfinite(list(metrics.values())).all() for _, metrics in seen)
+    config, horizon = problem.config, problem.family.horizon
+    episodes = 2 * len(problem.train) + 2 * config.online_tasks * (config.prior_episodes + config.posterior_episodes)
+    assert len(buffer) == episodes * horizon
+    assert agent.updates == 6
+    for task in range(len(problem.train)):
+        rows = buffer.rows_of(task)
+        features, actions = buffer.features[rows].double().numpy(), buffer.actions[rows].double().numpy()
+        true = problem.family.reward(features, actions, np.tile(problem.train.values[task], (len(rows), 1)))
+        np.testing.assert_allclose(buffer.rewards[rows], true, atol=1e-5)
+
+
+def test_what_does_not_fit_is_refused(problem: Problem) -> None:
+    buffer = lab.TransitionBuffer(problem.family.spec, len(problem.train))
+    other = lab.make_family("point-direction")
+    with pytest.raises(ValueError, match="cannot learn from a buffer of"):
+        next(train_pearl(problem.agent(), lab.TransitionBuffer(other.spec, 6), other, problem.train, 1, 1))
+    two = lab.SMAC(problem.config, problem.family.spec, seed=[0, 1])
+    with pytest.raises(ValueError, match="an agent of one seed"):
+        next(train_pearl(two, buffer, problem.family, problem.train, 1, 1))
+
+
+# -- as behaviour policy -----------------------------------------------------------------------------------------
+
+
+def test_the_last_transitions_of_each_task_are_the_data(problem: Problem) -> None:
+    last = last_transitions(problem.buffer, 40)
+    assert last.offline_counts.tolist() == [40] * len(problem.train)
+    for task in range(len(problem.train)):
+        rows = problem.buffer.rows_of(task)[-40:]
+        for name in ("observations", "next_observations", "rewards", "features", "truncations"):
+            assert torch.equal(getattr(last, name)[last.rows_of(task)], getattr(problem.buffer, name)[rows]), name
+    with pytest.raises(ValueError, match="only 400 transitions, and 500 are wanted"):
+        last_transitions(problem.buffer, 500)
+
+
+def test_interrupted_collection_goes_on_where_it_was(problem: Problem, tmp_path) -> None:
+    """Stopped after a checkpoint and begun again, a PEARL run gives the data of an uninterrupted one, to the bit."""
+    config = dataclasses.replace(
+        problem.config, behaviour_policy="pearl", behaviour_iterations=4, behaviour_updates=3, behaviour_transitions=40
+    )
+    whole = lab.collect_behaviour(problem.family, problem.train, config, seed=0)
+
+    class Stop(Exception):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        lab.collect_behaviour(problem.family, problem.train, config, 0, tmp_path, stop)
+    steps: list[int] = []
+    again = lab.collect_behaviour(
+        problem.family, problem.train, config, 0, tmp_path, lambda done, total: steps.append(done)
+    )
+    assert steps == [2, 3, 4]
+    assert torch.equal(whole.rows, again.rows)
+    assert (tmp_path / "metrics.csv").read_text().count("\n") == 5
