@@ -64,9 +64,8 @@ def shared_between_tasks(
             raise ValueError(f"task {task} can be lent 0 to {len(others)} episodes of {horizon} steps, not {episodes}")
         rows = whole[np.sort(rng.choice(others, episodes, replace=False))]
         lent = {name: column[rows] for name, column in columns.items()}
-        features, actions = (lent[name].reshape(episodes * horizon, -1) for name in ("features", "actions"))
-        own = np.tile(values, (episodes * horizon, 1))
-        rewards = family.reward(features.astype(np.float64), actions.astype(np.float64), own)
+        features, actions = (columns[name][rows.ravel()].astype(np.float64) for name in ("features", "actions"))
+        rewards = family.reward(features, actions, np.tile(values, (rows.size, 1)))
         lent["rewards"] = rewards.reshape(rows.shape)
         copy.append_batch([task] * episodes, lent, ["offline"] * episodes, np.ones(rows.shape, bool))
     return copy

@@ -59,7 +59,7 @@ def check_dataset(
 
     known = np.ones(len(buffer), bool)
     if unknown_features and family.spec.feature_dim:
-        known = ~np.isnan(columns["features"]).all(1)
+        known[np.isnan(columns["features"]).all(1)] = False
     finite = columns | {"features": np.where(known[:, None], columns["features"], 0.0)}
     check_finite(finite, segments[:, TASK].tolist(), segments[:, LENGTH])
     task = buffer.task.cpu().numpy()
