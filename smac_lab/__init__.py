@@ -7,6 +7,8 @@ from smac_lab.behaviour import collect_behaviour
 from smac_lab.checkpoint import Run, load, save
 from smac_lab.config import SMACConfig
 from smac_lab.data import TransitionBuffer, rollout
+from smac_lab.data.minari import from_minari, minari_tasks, to_minari
+from smac_lab.data.relabel import relabelled, shared_between_tasks
 from smac_lab.data.storage import StorageError
 from smac_lab.encoder import Gaussian
 from smac_lab.nets import MLP
@@ -32,12 +34,17 @@ __all__ = [
     "TransitionBuffer",
     "collect_behaviour",
     "evaluate",
+    "from_minari",
     "load",
     "make_family",
     "measure_shift",
+    "minari_tasks",
+    "relabelled",
     "rollout",
     "save",
+    "shared_between_tasks",
     "tasks",
+    "to_minari",
     "train_offline",
     "train_pearl",
     "train_self_supervised",

@@ -218,6 +218,7 @@ def sections(run: Run) -> Iterator[Section]:
     """What a report shows, in its order; what there is no data for is left out."""
     yield _returns(run)
     if run.shown_seed is not None:
+        yield from _returns_by_task(run, run.shown_seed)
         yield _plane(run, run.shown_seed)
     yield from _shift(run)
     yield from _curves(run)
@@ -246,6 +247,25 @@ def _returns(run: Run) -> Section:
             f"{_mean(ours)} without them ({other}{_wins(oracle, ours)})."
         )
     return Section("What the agent gets: compare the orange bars before and after", caption, figure)
+
+
+def _returns_by_task(run: Run, seed: int) -> Iterator[Section]:
+    shown = {p: run.measurements[p][seed] for p in ("before", run.default) if p and seed in run.measurements[p]}
+    if any("behaviour_returns" not in found for found in shown.values()):
+        return  # a run of an older version
+    panels = {
+        phase: plots.TaskReturns(found["behaviour_returns"], found["offline_returns"], found["online_returns"])
+        for phase, found in shown.items()
+    }
+    data = shown["before"]["behaviour_returns"]
+    above = {p: f"{np.mean(np.asarray(r.online) > data):.0%}" for p, r in panels.items()}
+    caption = (
+        f"Training tasks of seed {seed}. Bars: mean return of the episodes in the data, from {number(data.min())} to "
+        f"{number(data.max())}. Share of tasks in which the agent, given context that it collected itself, gets more: "
+        f"{'; '.join(f'{phase}, {share}' for phase, share in above.items())}."
+    )
+    figure = plots.returns_by_task(panels, run.scale(shown["before"]["tasks"]))
+    yield Section("Task by task: who gets more than the data it learned from?", caption, figure)
 
 
 def _plane(run: Run, seed: int) -> Section:
@@ -378,6 +398,7 @@ def _episodes(run: Run, seed: int) -> Section:
         intro += measured(paths, lambda path: np.linalg.norm(path[:, -1] - goals, axis=-1).mean()) + "."
         return Section("What it does: do the paths end at the crosses of their colour?", intro, figure)
     lines, label, targets = rollouts("features", lambda f: f[..., :1]), "first feature", None
+    label = getattr(family, "feature_label", label)
     if family is not None and tasks.shape[1] == 1:
         targets, label = tasks[:, 0], scale.label.removeprefix("target ")
         errors = measured(lines, lambda line: np.abs(line[..., 0] - tasks).mean())

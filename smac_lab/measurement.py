@@ -11,6 +11,7 @@ from smac_lab.adaptation import evaluate
 from smac_lab.agent import SMAC
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.collect import rollout, scripted_policy
+from smac_lab.data.validation import episode_ends
 from smac_lab.encoder import kl_to_prior
 from smac_lab.shift import Shift, measure_shift
 from smac_lab.tasks.family import Array, TaskFamily, Tasks
@@ -33,6 +34,7 @@ def measure(
         "kl_online_offline": shift.kl_online_offline,
         "kl_online_prior": kl_to_prior(shift.online).mean(1).cpu().numpy(),
         "kl_offline_prior": kl_to_prior(shift.offline).mean(1).cpu().numpy(),
+        "behaviour_returns": behaviour_returns(buffer),
         "offline_returns": shift.offline_returns,
         "online_returns": shift.online_returns,
         "test_returns": held_out.final_returns,
@@ -45,6 +47,15 @@ def measure(
         "offline_features": shift.offline_episodes.features[shown * repeats],
         **_task_errors(family, train.repeat(repeats), shift),
     }
+
+
+def behaviour_returns(buffer: TransitionBuffer) -> Array:
+    """Mean return of the offline episodes of each task, `(task,)`."""
+    task, rewards = buffer.task.cpu().numpy(), buffer.rewards.cpu().numpy()
+    offline = (buffer.source == 0).cpu().numpy()
+    ends = episode_ends(buffer) & offline
+    totals = np.bincount(task[offline], rewards[offline], buffer.n_tasks)
+    return totals / np.maximum(np.bincount(task[ends], minlength=buffer.n_tasks), 1)
 
 
 def summarise(found: dict[str, Array]) -> Metrics:
@@ -92,8 +103,5 @@ def references(
     if family.controller(np.zeros((1, family.obs_dim)), tasks.values[:1]) is not None:
         # scripted behaviour of a family with a controller is that controller
         best = float(rollout(scripted_policy(family, env.tasks, 0.0, rng), env, seed=seed).returns.mean())
-    behaviour = None
-    if buffer is not None:
-        offline = buffer.rewards[buffer.source == 0]
-        behaviour = float(offline.mean()) * family.horizon
+    behaviour = None if buffer is None else float(behaviour_returns(buffer).mean())
     return {"random": float(random.returns.mean()), "best": best, "behaviour": behaviour}

@@ -39,6 +39,14 @@ class Divergences(NamedTuple):
     offline_prior: ArrayLike
 
 
+class TaskReturns(NamedTuple):
+    """Mean returns of tasks, each `(task,)`; None where there is no agent."""
+
+    behaviour: ArrayLike
+    offline: ArrayLike | None = None
+    online: ArrayLike | None = None
+
+
 class Rollouts(NamedTuple):
     """One episode a shown task, given offline and given self-collected context; each `(shown_task, time, dim)`."""
 
@@ -212,6 +220,35 @@ def overview(
     _draw_returns(fig, places[0], returns, random, best)
     _draw_planes(fig, places[1:], panels, tasks)
     return fig
+
+
+def returns_by_task(panels: Mapping[str, TaskReturns], tasks: TaskScale) -> go.Figure:
+    """Return of every task: of the behaviour data, and given offline and given self-collected context.
+
+    Args:
+        panels: phase to returns; one panel each.
+        tasks: their places along the axis: by value, or by rank of the data's return where a task is more than one
+            number.
+    """
+    fig, places = style.grid([phase_label(phase) for phase in panels], 300, columns=len(panels))
+    for i, (place, found) in enumerate(zip(places, panels.values(), strict=True)):
+        behaviour = np.asarray(found.behaviour, np.float64)
+        ranked = tasks.label.endswith("first parameter")
+        x = behaviour.argsort().argsort() if ranked else tasks.values
+        for values, name, colour, symbol in (
+            (behaviour, "behaviour data", GREY, "line-ew-open"),
+            (found.offline, KINDS["offline_context"][1], OFFLINE, "circle"),
+            (found.online, KINDS["online_context"][1], SELF_COLLECTED, "circle-open"),
+        ):
+            if values is not None:
+                fig.add_scatter(
+                    x=x, y=values, mode="markers", name=name, showlegend=i == 0, legendgroup=name,
+                    marker={"color": colour, "symbol": symbol, "size": 8, "line": {"width": 2, "color": colour}},
+                    hovertemplate="%{y:.4g}<extra>" + name + "</extra>", **place,
+                )  # fmt: skip
+        fig.update_xaxes(title="task, by return of its data" if ranked else tasks.label, **place)
+        fig.update_yaxes(title="return per episode" if i == 0 else None, **place)
+    return fig.update_yaxes(matches="y")
 
 
 def _draw_returns(

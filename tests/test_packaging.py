@@ -117,7 +117,7 @@ def test_make_target_exists(target):
 def test_import_is_light(module):
     """Figures, widgets, films and logs are loaded by what uses them; a notebook's first cell does not wait for them."""
     heavy = {"plotly", "ipywidgets", "anywidget", "IPython", "tensorboard", "pandas", "matplotlib", "scipy", "mediapy"}
-    heavy |= {"OpenGL", "glfw", "mujoco.renderer", "mujoco.gl_context", "mujoco.viewer"}
+    heavy |= {"minari", "h5py", "OpenGL", "glfw", "mujoco.renderer", "mujoco.gl_context", "mujoco.viewer"}
     code = f"import sys, {module}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert heavy.isdisjoint(loaded.stdout.split())

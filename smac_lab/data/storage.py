@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.lookup import LENGTH
+from smac_lab.data.validation import check_dataset, check_spec
 from smac_lab.tasks.family import FamilySpec, MujocoFamily, TaskFamily, Tasks
 
 DATASET_FORMAT = 2
@@ -35,8 +37,12 @@ def save_dataset(
         buffer: transitions; `tasks[i]` is its task `i`.
         family: what they are of; the hash of its MJCF file is recorded.
         about: anything else worth recording (seed, config, command), as JSON can hold it.
+
+    Raises:
+        ValueError: it is no sound data set of these tasks (see `check_dataset`). Nothing is written then.
     """
     path = Path(path)
+    checks = check_dataset(buffer, family, tasks)
     path.mkdir(parents=True, exist_ok=True)
     record = {
         "format": DATASET_FORMAT,
@@ -44,6 +50,7 @@ def save_dataset(
         "xml_sha256": family.xml_hash if isinstance(family, MujocoFamily) else None,
         "tasks": tasks.values.tolist(),
         "counts": buffer.counts.tolist(),
+        "checks": checks,
         "buffer": save_shards(path, buffer, []),
         **about,
     }
@@ -58,23 +65,39 @@ def load_dataset(path: str | Path, family: TaskFamily) -> tuple[TransitionBuffer
         The buffer, its tasks, and the whole record.
 
     Raises:
-        StorageError: missing or damaged files, or data of another family, body or size.
+        StorageError: missing or damaged files, data of another family, variant or body, or no sound data set of the
+            tasks that it names (see `check_dataset`).
     """
     path = Path(path)
     record = read_json(path / "dataset.json")
     if record.get("format") != DATASET_FORMAT:
         raise StorageError(f"{path} has data format {record.get('format')!r}; this version reads {DATASET_FORMAT}")
-    spec = FamilySpec(**record["spec"])
-    if spec != family.spec:
-        raise StorageError(f"{path} holds data of {spec}, which does not fit {family.spec}")
-    if isinstance(family, MujocoFamily) and record["xml_sha256"] != family.xml_hash:
-        raise StorageError(f"{path} was made with another version of {family.xml}; collect it anew")
-    buffer = load_shards(path, record["buffer"], spec, "cpu")
-    if buffer.counts.tolist() != record["counts"] or int(buffer.counts.min()) == 0:
-        raise StorageError(f"{path}: some task has no or too few transitions; counts are {buffer.counts.tolist()}")
-    if not all(bool(torch.isfinite(part).all()) for part in buffer.rows.split(SHARD_ROWS)):
-        raise StorageError(f"{path} holds numbers that are not finite")
-    return buffer, Tasks(record["tasks"]), record
+    try:
+        spec, tasks = FamilySpec(**record["spec"]), Tasks(record["tasks"])
+        check_body(record["xml_sha256"], family)
+        check_spec(spec, family.spec)
+        buffer = load_shards(path, record["buffer"], spec, "cpu")
+        checks = check_dataset(buffer, family, tasks)
+        counts = record["counts"]
+    except KeyError as error:
+        raise StorageError(f"{path / 'dataset.json'} lacks {error}") from error
+    except (ValueError, TypeError) as error:
+        raise error if isinstance(error, StorageError) else StorageError(f"{path}: {error}") from error
+    if checks["transitions"] != counts:
+        raise StorageError(f"{path} holds {checks['transitions']} transitions of its tasks, not {counts}")
+    stored = record.get("checks", checks)  # version 0.1.0 wrote none
+    if stored["content_sha256"] != checks["content_sha256"]:
+        raise StorageError(f"{path} is damaged: its transitions and tasks are not those that were written")
+    return buffer, tasks, record
+
+
+def check_body(xml_sha256: str | None, family: TaskFamily) -> None:
+    """Raise StorageError unless the family's MJCF file, where it has one, is the one with this hash."""
+    if isinstance(family, MujocoFamily) and xml_sha256 != family.xml_hash:
+        raise StorageError(
+            f"this data was made with another version of {family.xml} (SHA-256 {xml_sha256}) than the one installed "
+            f"({family.xml_hash}); collect it anew"
+        )
 
 
 def save_shards(path: Path, buffer: TransitionBuffer, known: list[dict[str, Any]]) -> dict[str, Any]:
@@ -123,7 +146,12 @@ def load_shards(path: Path, record: dict[str, Any], spec: FamilySpec, device: st
     for shard in record["shards"]:
         file, end = path / "buffer" / shard["file"], start + shard["rows"]
         check_hash(file, shard["sha256"])
-        piece = load_file(file, device=device)
+        try:
+            piece = load_file(file, device=device)
+        except SafetensorError as error:
+            raise StorageError(f"{file} is damaged: {error}") from error
+        if piece["rows"].shape != rows[start:end].shape:
+            raise StorageError(f"{file} holds rows of {piece['rows'].shape}, needed are {rows[start:end].shape}")
         rows[start:end] = piece["rows"]
         segments.append(piece["segments"].cpu().numpy().copy())  # a view would keep the whole file mapped
         start = end

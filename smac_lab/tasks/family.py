@@ -82,6 +82,7 @@ class TaskFamily:
     state_fields: tuple[str, ...]  # what `observe`, `measure` and `terminated` may read
     context_includes_next: ClassVar[bool] = False  # s' belongs to the context where dynamics differ
     task_label: ClassVar[str] = "task"  # axis label, with unit
+    feature_label: ClassVar[str] = "first feature"  # of `measure`, likewise
 
     @property
     def full_name(self) -> str:

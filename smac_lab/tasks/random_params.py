@@ -30,6 +30,7 @@ class RandomParams(MujocoFamily):
     """
 
     task_label: ClassVar[str] = "exponents of the physics"
+    feature_label: ClassVar[str] = "forward velocity (m/s)"
     context_includes_next: ClassVar[bool] = True
     frame_skip: ClassVar[int] = 4
     horizon = 200

@@ -1,0 +1,88 @@
+"""True rewards for data of other tasks, from the features that buffers keep."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.data.chains import COLUMNS
+from smac_lab.data.lookup import LENGTH
+from smac_lab.data.validation import check_spec
+from smac_lab.tasks.family import Array, MujocoFamily, TaskFamily, Tasks
+
+
+def relabelled(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks) -> TransitionBuffer:
+    """A copy whose every reward is the true one of `tasks`: r = family.reward(features, a, tasks[i]) in its task i.
+
+    Rewards equal those that the simulation would have paid to the precision of a stored number. With other tasks than
+    the data's own, the same interaction becomes data of those; with its own, rewards that were decoded become true.
+
+    Args:
+        buffer: of one seed, with features.
+        family: what its transitions are of.
+        tasks: `tasks[i]` is what task `i` is relabelled for, `(buffer.n_tasks, task_dim)`.
+
+    Raises:
+        ValueError: tasks change the dynamics, so that no reward makes data of one into data of another; no features;
+            or tasks of another shape.
+    """
+    _check(buffer, family, tasks)
+    copy = buffer.clone()
+    is_holder = np.zeros(len(copy.rows), bool)
+    is_holder[np.cumsum(copy.segments[:, LENGTH] + 1) - 1] = True
+    places = torch.from_numpy(np.flatnonzero(~is_holder)).to(copy.device)
+    own = tasks.values[copy.task.cpu().numpy()]
+    rewards = family.reward(_double(copy.features), _double(copy.actions), own)
+    copy.rows[places, copy._columns["rewards"]] = torch.as_tensor(rewards).to(copy.rows)[:, None]
+    return copy
+
+
+def shared_between_tasks(
+    buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks, episodes: int, seed: int = 0
+) -> TransitionBuffer:
+    """A copy in which each task also has offline data of other tasks, with its own true rewards.
+
+    Args:
+        buffer, family, tasks: as in `relabelled`.
+        episodes: how many horizons of successive transitions each task is lent, drawn uniformly and without repetition
+            from the whole ones of all other tasks.
+        seed: of the draw.
+
+    Raises:
+        ValueError: as `relabelled`, or there are fewer episodes to lend.
+    """
+    _check(buffer, family, tasks)
+    rng, horizon, copy = np.random.default_rng(seed), family.horizon, buffer.clone()
+    offline = [buffer.rows_of(task, "offline").cpu().numpy() for task in range(buffer.n_tasks)]
+    windows = [rows[: len(rows) // horizon * horizon].reshape(-1, horizon) for rows in offline]
+    lender, whole = np.repeat(np.arange(buffer.n_tasks), [len(rows) for rows in windows]), np.concatenate(windows)
+    columns = {name: getattr(buffer, name).cpu().numpy() for name in COLUMNS}
+    for task, values in enumerate(tasks.values):
+        others = np.flatnonzero(lender != task)
+        if not 0 <= episodes <= len(others):
+            raise ValueError(f"task {task} can be lent 0 to {len(others)} episodes of {horizon} steps, not {episodes}")
+        rows = whole[np.sort(rng.choice(others, episodes, replace=False))]
+        lent = {name: column[rows] for name, column in columns.items()}
+        features, actions = (columns[name][rows.ravel()].astype(np.float64) for name in ("features", "actions"))
+        rewards = family.reward(features, actions, np.tile(values, (rows.size, 1)))
+        lent["rewards"] = rewards.reshape(rows.shape)
+        copy.append_batch([task] * episodes, lent, ["offline"] * episodes, np.ones(rows.shape, bool))
+    return copy
+
+
+def _check(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks) -> None:
+    if tasks.values.shape != (shape := (buffer.n_tasks, family.task_dim)):
+        raise ValueError(f"tasks of shape {shape} are needed, one for each of the buffer's, got {tasks.values.shape}")
+    if isinstance(family, MujocoFamily) and (fields := family.physics(tasks.values)):
+        raise ValueError(
+            f"data of {family.full_name} cannot be relabelled: its tasks change the dynamics ({', '.join(fields)}), so "
+            "that another task would have led to other states, not just to other rewards"
+        )
+    check_spec(buffer.spec, family.spec)
+    if bool(buffer.features.isnan().any()):
+        raise ValueError("this buffer was read from data without features, which true rewards are computed from")
+
+
+def _double(column: torch.Tensor) -> Array:
+    return column.cpu().numpy().astype(np.float64)

@@ -1,0 +1,158 @@
+"""What must hold of a data set, whichever file it goes to or comes from."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smac_lab.data.chains import COLUMNS, Values, check_finite
+from smac_lab.data.lookup import CODE, LENGTH, TASK
+from smac_lab.data.store import CODES, TransitionStore
+from smac_lab.tasks.family import Array, FamilySpec, TaskFamily, Tasks
+
+TOLERANCE = 1e-4  # of a reward computed from features in single precision, on top of as much of its size
+
+
+def check_dataset(
+    buffer: TransitionStore, family: TaskFamily, tasks: Tasks | None, unknown_features: bool = False
+) -> dict[str, Any]:
+    """Make sure that a buffer holds a sound data set of these tasks, and say what is in it.
+
+    Args:
+        buffer: of one seed; `tasks[i]` is its task `i`.
+        family: what its transitions are said to be of.
+        tasks: None where only their number is known; rewards cannot be compared with the family's then.
+        unknown_features: allow transitions without features (all of them NaN), whose rewards nobody can compare either.
+
+    Returns:
+        A record that JSON can hold: for each task `transitions`, `episodes` and their mean return `returns`; `min` and
+        `max` of `observations` and `rewards`; numbers of `terminations` and `truncations`; `reward_error`, by how much
+        an offline reward differs at most from the family's (None: not compared); and `content_sha256`, of everything
+        stored and the tasks.
+
+    Raises:
+        ValueError: data of another family or variant, a task without transitions or an unknown one, numbers that are
+            not finite, actions outside [-1, 1], an episode beyond the horizon, terminations or truncations that are
+            neither 0 nor 1, or offline rewards that are not those of the family for these tasks.
+    """
+    check_spec(buffer.spec, family.spec)
+    if buffer.seeds is not None:
+        raise ValueError(f"a data set is a single seed's, but this buffer joins {buffer.seeds}; split() it first")
+    segments, expected = buffer.segments, (buffer.n_tasks, family.task_dim)
+    if tasks is not None and tasks.values.shape != expected:
+        raise ValueError(
+            f"tasks of shape {expected} are needed, one for each of the buffer's, got {tasks.values.shape}"
+        )
+    if len(strange := np.setdiff1d(segments[:, TASK], np.arange(buffer.n_tasks))):
+        raise ValueError(f"transitions of tasks {strange.tolist()} are not among those of tasks 0 to {expected[0] - 1}")
+    if len(segments) and segments[:, LENGTH].min() < 1:
+        raise ValueError(f"a segment has {segments[:, LENGTH].min()} transitions; each needs at least one")
+    if len(strange := np.setdiff1d(segments[:, CODE], list(CODES.values()))):
+        raise ValueError(f"{strange.tolist()} are no sources; known are {CODES}")
+    columns: Values = {name: getattr(buffer, name).cpu().numpy() for name in COLUMNS}
+    counts = np.bincount(segments[:, TASK], segments[:, LENGTH], buffer.n_tasks).astype(np.int64)
+    if len(missing := np.flatnonzero(counts == 0)):
+        raise ValueError(f"tasks {missing.tolist()} of {buffer.n_tasks} have no transitions; every task needs some")
+
+    known = np.ones(len(buffer), bool)
+    if unknown_features and family.spec.feature_dim:
+        known[np.isnan(columns["features"]).all(1)] = False
+    finite = columns | {"features": np.where(known[:, None], columns["features"], 0.0)}
+    check_finite(finite, segments[:, TASK].tolist(), segments[:, LENGTH])
+    task = buffer.task.cpu().numpy()
+    if len(beyond := np.flatnonzero(np.abs(columns["actions"]).max(1) > 1.0 + 1e-6)):
+        first = beyond[0]
+        raise ValueError(
+            f"actions must lie within [-1, 1]; transition {first}, of task {task[first]}, has "
+            f"{columns['actions'][first].tolist()}"
+        )
+    for name in ("terminations", "truncations"):
+        if len(other := np.flatnonzero((columns[name] != 0.0) & (columns[name] != 1.0))):
+            raise ValueError(f"{name} must be 0 or 1; transition {other[0]} has {columns[name][other[0]]}")
+    ends = np.flatnonzero(episode_ends(buffer))
+    lengths, of = np.diff(ends, prepend=-1), task[ends]
+    if lengths.max() > family.horizon:
+        longest = np.argmax(lengths)
+        raise ValueError(
+            f"no episode of {family.full_name} lasts longer than {family.horizon} steps, but one of task "
+            f"{of[longest]} has {lengths[longest]}"
+        )
+    error = None
+    if tasks is not None:
+        compared = known & (buffer.source.cpu().numpy() == 0)
+        error = _check_rewards(columns, compared, family, tasks, task)
+
+    episodes = np.bincount(of, minlength=buffer.n_tasks)
+    returns = np.bincount(task, columns["rewards"], buffer.n_tasks) / episodes
+    observed = columns["observations"]
+    return {
+        "transitions": counts.tolist(),
+        "episodes": episodes.tolist(),
+        "returns": returns.tolist(),
+        "observations": {"min": observed.min(0).tolist(), "max": observed.max(0).tolist()},
+        "rewards": {"min": float(columns["rewards"].min()), "max": float(columns["rewards"].max())},
+        "terminations": int(columns["terminations"].sum()),
+        "truncations": int(columns["truncations"].sum()),
+        "reward_error": error,
+        "content_sha256": _content_hash(buffer, tasks),
+    }
+
+
+def check_spec(given: FamilySpec, allowed: FamilySpec) -> None:
+    """Raise ValueError, naming every difference, unless data of one spec are data of the other."""
+    pairs = zip(FamilySpec._fields, given, allowed, strict=True)
+    if differences := [f"{field} {ours!r} instead of {theirs!r}" for field, ours, theirs in pairs if ours != theirs]:
+        raise ValueError(f"this is data of {given.name}, which does not fit {allowed.name}: {', '.join(differences)}")
+
+
+def episode_ends(buffer: TransitionStore) -> NDArray[np.bool_]:
+    """Which transitions are the last of an episode, `(transition,)`: terminated, truncated, or followed by no next."""
+    ends = ((buffer.terminations != 0) | (buffer.truncations != 0)).cpu().numpy()
+    ends[np.cumsum(buffer.segments[:, LENGTH]) - 1] = True
+    return ends
+
+
+def _check_rewards(
+    columns: Values, compared: NDArray[np.bool_], family: TaskFamily, tasks: Tasks, task: NDArray[np.int64]
+) -> float | None:
+    """Greatest difference between stored rewards and the family's, where `compared`."""
+    if not compared.any():
+        return None
+    features, actions = (columns[name][compared].astype(np.float64) for name in ("features", "actions"))
+    given, own = columns["rewards"][compared].astype(np.float64), tasks.values[task[compared]]
+    paid = np.asarray(family.reward(features, actions, own))
+    slack = TOLERANCE * (1.0 + np.abs(paid))
+    wrong = np.flatnonzero(np.abs(given - paid) > slack)
+    if len(wrong):
+        # A reward that jumps may have jumped by the rounding of the features alone: so may it just beside them.
+        near = _rewards_beside(features[wrong], actions[wrong], own[wrong], family)
+        far = (given[wrong] < near.min(0) - slack[wrong]) | (given[wrong] > near.max(0) + slack[wrong])
+        paid[wrong[~far]] = given[wrong[~far]]
+        wrong = wrong[far]
+    if len(wrong):
+        where = np.flatnonzero(compared)[wrong]
+        first = task[where[0]]
+        raise ValueError(
+            f"{len(wrong)} of {len(given)} rewards are not those that {family.full_name} pays: transition {where[0]}, "
+            f"of task {first} ({tasks.values[first].tolist()}), has {given[wrong[0]]:.6g} instead of "
+            f"{paid[wrong[0]]:.6g}; the data may be of another variant, of other tasks, or of tasks in another order"
+        )
+    return float(np.abs(given - paid).max())
+
+
+def _rewards_beside(features: Array, actions: Array, tasks: Array, family: TaskFamily) -> Array:
+    """Rewards at features moved by their rounding, up and down along each axis, `(1 + 2 * feature_dim, n)`."""
+    step = features.shape[1] * np.spacing(np.abs(features).astype(np.float32)).astype(np.float64)
+    moves = [sign * step * axis for axis in np.eye(features.shape[1]) for sign in (-1.0, 1.0)]
+    return np.array([family.reward(features + move, actions, tasks) for move in [0.0 * step, *moves]])
+
+
+def _content_hash(buffer: TransitionStore, tasks: Tasks | None) -> str:
+    digest = hashlib.sha256(buffer.rows.cpu().contiguous().numpy().data)
+    digest.update(np.ascontiguousarray(buffer.segments).data)
+    if tasks is not None:
+        digest.update(np.ascontiguousarray(tasks.values).data)
+    return digest.hexdigest()
