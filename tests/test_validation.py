@@ -81,11 +81,6 @@ def test_the_record_says_what_is_in_it(problem, saved: Path) -> None:
     assert check_dataset(buffer, problem.family, shuffled)["content_sha256"] == checks["content_sha256"]
 
 
-def test_data_of_version_0_1_0_is_still_read(problem, saved: Path) -> None:
-    edit(saved, lambda record: record.pop("checks"))
-    assert len(load_dataset(saved, problem.family)[0]) == len(problem.buffer)
-
-
 # -- what is refused on the way in -------------------------------------------------------------------------------
 
 

@@ -78,15 +78,14 @@ def load_dataset(path: str | Path, family: TaskFamily) -> tuple[TransitionBuffer
         check_spec(spec, family.spec)
         buffer = load_shards(path, record["buffer"], spec, "cpu")
         checks = check_dataset(buffer, family, tasks)
-        counts = record["counts"]
+        counts, written = record["counts"], record["checks"]["content_sha256"]
     except KeyError as error:
         raise StorageError(f"{path / 'dataset.json'} lacks {error}") from error
     except (ValueError, TypeError) as error:
         raise error if isinstance(error, StorageError) else StorageError(f"{path}: {error}") from error
     if checks["transitions"] != counts:
         raise StorageError(f"{path} holds {checks['transitions']} transitions of its tasks, not {counts}")
-    stored = record.get("checks", checks)  # version 0.1.0 wrote none
-    if stored["content_sha256"] != checks["content_sha256"]:
+    if checks["content_sha256"] != written:
         raise StorageError(f"{path} is damaged: its transitions and tasks are not those that were written")
     return buffer, tasks, record
 
