@@ -50,7 +50,11 @@ def evaluate(
         repeats, exploration_episodes: defaults from the agent's config (4 and 2).
         deterministic: act with the mean action.
         num_threads: physics threads, 0 for as many as PyTorch uses.
+
+    Raises:
+        ValueError: a family that the agent is not for, be it another variant of its own.
     """
+    agent.check_spec(family.spec, "act in")
     if agent.seeds is not None:
         sets = [tasks] * len(agent.seeds) if isinstance(tasks, Tasks) else tasks
         options: Any = {"repeats": repeats, "exploration_episodes": exploration_episodes, "num_threads": num_threads}

@@ -395,6 +395,19 @@ class SMAC:
         return [self.generator] if isinstance(self.generator, torch.Generator) else list(self.generator)
 
     # -- checks ------------------------------------------------------------------------------------------
+    def check_spec(self, spec: FamilySpec, use: str) -> None:
+        """Refuse a family or a buffer that the agent is not for, be it only another variant of its own family.
+
+        Args:
+            spec: the family's or the buffer's.
+            use: what was asked of the agent, as in "act in".
+
+        Raises:
+            ValueError: name, variant or sizes are not those of the agent's `spec`; the message names both.
+        """
+        if spec != self.spec:
+            raise ValueError(f"an agent for {self.spec} cannot {use} {spec}")
+
     @torch.no_grad()
     def _check_parts(self) -> None:
         """Run every part once on zeros, so that a wrong shape is told now and not an hour into training."""

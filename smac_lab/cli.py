@@ -173,13 +173,13 @@ def evaluate(
     family, config = make_family(agent.spec.name), agent.config
     train, test = family.split(config.n_train_tasks, config.n_test_tasks, int(agent.seed))
     result = adaptation.evaluate(agent, family, test, seed=seed)
-    print(f"{family.name}: {len(test)} held-out tasks x {result.returns.shape[1]} repeats")
+    print(f"{family.full_name}: {len(test)} held-out tasks x {result.returns.shape[1]} repeats")
     for episode, value in enumerate(result.returns.mean((0, 1))):
         last = episode == result.returns.shape[2] - 1
         print(f"  episode {episode + 1} ({'z from what it saw' if last else 'z from the prior'}): return {value:.2f}")
     file = out or run / "evaluation.json"
     record: dict[str, Any] = {
-        "family": family.name,
+        "family": family.full_name,
         "seed": seed,
         "tasks": test.values.tolist(),
         "returns": result.returns.tolist(),

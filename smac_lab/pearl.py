@@ -101,6 +101,7 @@ def train_pearl(
         ValueError: a buffer of another family or on another device, or an agent of several seeds.
         FloatingPointError: a metric is no longer finite.
     """
+    agent.check_spec(family.spec, "act in")
     check_buffer(agent, buffer)
     if agent.seeds is not None:
         raise ValueError(f"train_pearl takes an agent of one seed, got seed={agent.seed!r}")

@@ -63,7 +63,12 @@ def measure_shift(
         seed: of simulations and draws.
         repeats: independent contexts a task; default `config.repeats`.
         num_threads: physics threads, 0 for as many as PyTorch uses.
+
+    Raises:
+        ValueError: a family or a buffer that the agent is not for, be it another variant of its own.
     """
+    agent.check_spec(family.spec, "act in")
+    agent.check_spec(buffer.spec, "infer tasks from a buffer of")
     if agent.seeds is not None:
         sets = [tasks] * len(agent.seeds) if isinstance(tasks, Tasks) else tasks
         buffers = buffer.split() if buffer.seeds else [buffer] * len(agent.seeds)

@@ -76,15 +76,17 @@ def train_self_supervised(
         Number of iterations made here so far, and finite metrics averaged since the last yield.
 
     Raises:
-        ValueError: a buffer of another family, on another device, or not of as many seeds.
+        ValueError: another family than the agent's, or a buffer of one; a buffer on another device, or not of as many
+            seeds.
         FloatingPointError: a metric is no longer finite.
     """
     config = agent.config
     iterations = config.online_iterations if iterations is None else iterations
     loss = agent.self_labelled_loss if config.online_encoder == "self-labelled" else agent.self_supervised_loss
+    agent.check_spec(family.spec, "act in")
+    check_buffer(agent, buffer)
     if agent.labeller is None:
         agent.freeze_labeller()
-    check_buffer(agent, buffer)
     if agent.seeds is not None and not buffer.seeds:
         raise ValueError(
             f"{len(agent.seeds)} seeds collect data of their own and need a buffer each: "
@@ -196,8 +198,7 @@ def self_collect(
 
 def check_buffer(agent: SMAC, buffer: TransitionBuffer) -> None:
     """Raise ValueError unless the agent can learn from the buffer: family, device and seeds fit."""
-    if buffer.spec != agent.spec:
-        raise ValueError(f"an agent for {agent.spec} cannot learn from a buffer of {buffer.spec}")
+    agent.check_spec(buffer.spec, "learn from a buffer of")
     if buffer.device.type != agent.device.type:
         raise ValueError(
             f"the buffer is on {buffer.device}, the agent on {agent.device}: buffer.to({agent.device.type!r})"

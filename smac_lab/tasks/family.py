@@ -93,7 +93,8 @@ class TaskFamily:
         """
         parameters = inspect.signature(type(self)).parameters.values()
         values = {p.name: getattr(self, p.name) for p in parameters if hasattr(self, p.name)}
-        changed = [f"{p.name}={values[p.name]}" for p in parameters if p.name in values and values[p.name] != p.default]
+        defaults = {p.name: p.default for p in parameters}
+        changed = [f"{name}={values[name]}" for name in values if not np.array_equal(values[name], defaults[name])]
         return f"{self.name}:{','.join(changed)}" if changed else self.name
 
     # -- the definition: override these ------------------------------------------------------------------
@@ -193,8 +194,8 @@ class TaskFamily:
 
 
 def check_option(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    """Raise ValueError unless a family's option has one of the allowed values."""
-    if value not in allowed:
+    """Raise ValueError unless a family's option has one of the allowed values; 0 is not False, as names tell them."""
+    if not any(value == one and type(value) is type(one) for one in allowed):
         raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
 
 

@@ -25,8 +25,9 @@ class RandomParams(MujocoFamily):
     only. Context holds the next observation, as nothing else tells of the dynamics.
 
     Args:
-        set_const: recompute the constants that MuJoCo derives from masses and inertias. The authors' code never does,
-            and also scales what it has scaled before, so that its draws compound; here each starts from the model.
+        set_const: recompute the constants that MuJoCo derives from masses and inertias, as `mj_setConst` does; the mean
+            inertia, in which solvers measure their tolerance, stays the model's there, too. The authors' code never
+            does, and scales what it has scaled before, so that its draws compound; here each starts from the model.
     """
 
     task_label: ClassVar[str] = "exponents of the physics"
