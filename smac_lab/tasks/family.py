@@ -91,6 +91,10 @@ class TaskFamily:
         """Draw `n` initial states: state-field name to `(n, ...)`."""
         raise NotImplementedError
 
+    def place(self, tasks: Array, state: dict[str, Array]) -> dict[str, Array]:
+        """Initial states `state` of `reset_state`, as each one's task `(n, task_dim)` has them; the default: unchanged."""
+        return state
+
     def observe(self, state: SimpleNamespace) -> Array:
         """Observation of each state, `(n, obs_dim)`."""
         raise NotImplementedError
@@ -127,6 +131,10 @@ class TaskFamily:
     def sample_detours(self, rng: np.random.Generator, n: int) -> Array:
         """What scripted behaviour pursues when it does not pursue its own task, `(n, task_dim)`."""
         return self.sample_tasks(rng, n)
+
+    def detour(self, rng: np.random.Generator, tasks: Array) -> Array:
+        """What scripted behaviour pursues when it does not pursue its own of `tasks`, `(n, task_dim)`."""
+        return self.sample_detours(rng, len(tasks))
 
     # -- what follows from the definition ----------------------------------------------------------------
     def split(self, n_train: int, n_test: int, seed: int) -> tuple[Tasks, Tasks]:
@@ -195,7 +203,12 @@ class MujocoFamily(TaskFamily):
 
     xml: ClassVar[str]  # file among the models that gymnasium installs
     frame_skip: ClassVar[int] = 5
+    settable_fields: ClassVar[tuple[str, ...]] = ("qpos", "qvel")  # what `reset_state` gives
     state_fields: ClassVar[tuple[str, ...]] = ("qpos", "qvel")
+
+    def control(self, state: SimpleNamespace, actions: Array) -> Mapping[str, Array]:
+        """MjData fields that `actions` write before the physics of a control step, each `(n, ...)`."""
+        return {"ctrl": actions}
 
     def edit_model(self, spec: Any) -> None:
         """Change the `mujoco.MjSpec` before it is compiled; the default leaves it as it is."""

@@ -58,6 +58,7 @@ class Simulation:
         """Put simulations `ids` into fresh initial states, each drawn from its own generator."""
         draws = [self.family.reset_state(rng, 1) for rng in rngs]
         values = {name: np.concatenate([draw[name] for draw in draws]) for name in draws[0]}
+        values = self.family.place(self.tasks[ids], values)
         self.engine.set_state(ids, values)
 
     def observe(self) -> Array:
@@ -92,7 +93,7 @@ class Simulation:
         )
         kept = {name: getattr(self._before, name)[ids] for name in self.engine.settable}
         sound = np.all([_sound(value) for value in kept.values()], axis=0)
-        first = self.family.reset_state(np.random.default_rng(0), len(ids))
+        first = self.family.place(self.tasks[ids], dict(self.family.reset_state(np.random.default_rng(0), len(ids))))
         for values, which in ((kept, sound), (first, ~sound)):
             if which.any():
                 self.engine.set_state(ids[which], {name: value[which] for name, value in values.items()})
@@ -128,20 +129,18 @@ class _DynamicsEngine:
 
 
 class _MujocoEngine:
-    settable = ("qpos", "qvel")
-
     def __init__(self, family: MujocoFamily, n: int, num_threads: int):
         import mujoco
         from mujoco.batch import Batch
 
         self.family = family
         self.batch = Batch(family.model, nsim=n, nthread=num_threads or torch.get_num_threads())
+        self.settable = family.settable_fields
         names = dict.fromkeys((*self.settable, *family.state_fields))
         self.state = SimpleNamespace(**{name: self.batch.bind(name) for name in names})
-        self._control = self.batch.bind("ctrl")
         # A derived field lags one substep behind after a bare step; where the family reads one, compute it
         # at the new state. Sensors that need accelerations (contact forces) come with the last stage.
-        derived = set(names) - {"qpos", "qvel"}
+        derived = set(names) - set(self.settable)
         self.stage = int(mujoco.mjtStage.mjSTAGE_ACC) if derived else int(mujoco.mjtStage.mjSTAGE_NONE)
         self._none = int(mujoco.mjtStage.mjSTAGE_NONE)
         bad = mujoco.mjtWarning
@@ -155,7 +154,8 @@ class _MujocoEngine:
             self.batch.forward(ids)
 
     def step(self, actions: Array) -> NDArray[np.bool_]:
-        self._control[:] = actions
+        for name, value in self.family.control(self.state, actions).items():
+            self.batch.bind(name)[:] = value
         self.batch.step(nstep=self.family.frame_skip, stage=self.stage)
         # MuJoCo resets a simulation that breaks down, and counts a warning; the last substep is still unchecked.
         broken = self.batch.warning[:, self._breakdowns, 1].any(1)
