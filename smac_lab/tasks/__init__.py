@@ -10,10 +10,11 @@ from smac_lab.tasks.ant import AntDir
 from smac_lab.tasks.family import DynamicsFamily, FamilySpec, MujocoFamily, TaskFamily, Tasks
 from smac_lab.tasks.half_cheetah import CheetahVel, HalfCheetah
 from smac_lab.tasks.point_robot import PointDirection, PointFamily, PointRobot, SparsePointRobot
+from smac_lab.tasks.sawyer import Sawyer
 from smac_lab.tasks.simulation import BatchEnv, TaskEnv
 
 FAMILIES: dict[str, type[TaskFamily]] = {
-    family.name: family for family in (PointRobot, PointDirection, SparsePointRobot, CheetahVel, AntDir)
+    family.name: family for family in (PointRobot, PointDirection, SparsePointRobot, CheetahVel, AntDir, Sawyer)
 }
 
 
@@ -55,6 +56,7 @@ __all__ = [
     "PointDirection",
     "PointFamily",
     "PointRobot",
+    "Sawyer",
     "SparsePointRobot",
     "TaskEnv",
     "TaskFamily",
