@@ -14,7 +14,7 @@ TRAVEL = 0.19  # m: height at which the hand passes over everything
 PUSH_HEIGHT = 0.05  # m: that of the handle, and of the middle of a drawer's front
 BAR, HOOK = 0.050, 0.022  # m: from a drawer's front to its handle's bar, and to the middle of the gap between them
 OBJECT_SIZE, BLOCK_SIZE = 0.04, 0.026  # m, edges
-BUTTON_DOWN = 0.03  # m: target height of the hand on the button, below what the button allows
+BUTTON_DOWN = 0.045  # m: target height of the hand on the button, 1 cm lower than the button lets it
 OPEN_TO = 0.02  # m: opening of the gripper beyond a thing's size, to go around it
 
 ALIGNED, ASTRAY = 0.012, 0.035  # m: horizontally so near a target that the hand goes down, and so far that it goes up
