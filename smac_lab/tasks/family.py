@@ -205,6 +205,7 @@ class MujocoFamily(TaskFamily):
     frame_skip: ClassVar[int] = 5
     settable_fields: ClassVar[tuple[str, ...]] = ("qpos", "qvel")  # what `reset_state` gives
     state_fields: ClassVar[tuple[str, ...]] = ("qpos", "qvel")
+    camera: ClassVar[dict[str, Any]] = {}  # arguments of `BodyRenderer` that differ from its own
 
     def control(self, state: SimpleNamespace, actions: Array) -> Mapping[str, Array]:
         """MjData fields that `actions` write before the physics of a control step, each `(n, ...)`."""

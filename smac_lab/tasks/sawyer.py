@@ -62,6 +62,7 @@ class Sawyer(MujocoFamily):
     settable_fields: ClassVar[tuple[str, ...]] = ("qpos", "qvel", "mocap_pos")
     state_fields: ClassVar[tuple[str, ...]] = ("qpos", "qvel", "mocap_pos", "site_xpos")
     frame_skip: ClassVar[int] = 10
+    camera: ClassVar[dict[str, Any]] = {"distance": 1.65, "azimuth": 148.0, "elevation": -34.0, "lookat": (0.47, 0.0, 0.16)}
     obs_dim = 13
     action_dim = 4
     horizon = 75

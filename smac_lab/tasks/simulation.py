@@ -373,7 +373,8 @@ class TaskEnv(gym.Env[Array, Array]):
         if self._renderer is None:
             from smac_lab.video import BodyRenderer
 
-            self._renderer = BodyRenderer(self.family.model, *self._size)  # type: ignore[attr-defined]
+            assert isinstance(self.family, MujocoFamily)
+            self._renderer = BodyRenderer(self.family.model, *self._size, **self.family.camera)
         return self._renderer.draw(self.simulation.engine.batch.get_data(0))
 
     def close(self) -> None:
