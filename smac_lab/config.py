@@ -230,7 +230,7 @@ _BODY_CPU: dict[str, Any] = {
 }
 # A scripted walk stands in for the paper's trained behaviour policy; with more noise the ant falls.
 _ANT_DATA: dict[str, Any] = {"behaviour_on_task": BEHAVIOURS["narrow"], "behaviour_noise": 0.2}
-# A script stands in for the paper's; it pursues random aims of each task's scene, whatever the task's own, with the paper's noise.
+# As the paper's script, ours pursues random aims of each task's scene, whatever the task's own.
 _SAWYER_DATA: dict[str, Any] = {"behaviour_noise": 0.1, "n_train_tasks": 50, "n_test_tasks": 10}
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     **{

@@ -92,7 +92,7 @@ class TaskFamily:
         raise NotImplementedError
 
     def place(self, tasks: Array, state: dict[str, Array]) -> dict[str, Array]:
-        """Initial states `state` of `reset_state`, as each one's task `(n, task_dim)` has them; the default: unchanged."""
+        """Initial states as their `tasks`, `(n, task_dim)`, have them, made of `reset_state`'s: here unchanged."""
         return state
 
     def observe(self, state: SimpleNamespace) -> Array:

@@ -30,6 +30,7 @@ FINGERS, JOINTS = slice(7, 9), slice(9, 12)  # JOINTS: drawer, handle drawer, bu
 OBJECT, BLOCK = slice(12, 15), slice(19, 22)  # positions of the free bodies; their quaternions follow
 TARGET, FURNITURE = 0, slice(1, 5)  # mocap bodies: the hand's target, then items in the order of `Item`
 GRIP = 0  # the site between the fingertips
+FEATURES = [0, 1, 2, *range(4, 13)]  # of an observation: all but the gripper's opening
 
 STRIDE = 0.05  # m, hand target from hand, for an action of 1
 WORKSPACE = np.array([[0.35, -0.45, 0.012], [0.75, 0.45, 0.35]])  # m, of the hand's target
@@ -62,7 +63,12 @@ class Sawyer(MujocoFamily):
     settable_fields: ClassVar[tuple[str, ...]] = ("qpos", "qvel", "mocap_pos")
     state_fields: ClassVar[tuple[str, ...]] = ("qpos", "qvel", "mocap_pos", "site_xpos")
     frame_skip: ClassVar[int] = 10
-    camera: ClassVar[dict[str, Any]] = {"distance": 1.65, "azimuth": 148.0, "elevation": -34.0, "lookat": (0.47, 0.0, 0.16)}
+    camera: ClassVar[dict[str, Any]] = {
+        "distance": 1.65,
+        "azimuth": 148.0,
+        "elevation": -34.0,
+        "lookat": (0.47, 0.0, 0.16),
+    }
     obs_dim = 13
     action_dim = 4
     horizon = 75
@@ -117,11 +123,11 @@ class Sawyer(MujocoFamily):
         )
 
     def measure(self, before: SimpleNamespace, action: Array, after: SimpleNamespace) -> Array:
-        """All of the new observation but the gripper's opening (12): what any aim asks about."""
-        return np.delete(self.observe(after), 3, axis=1)
+        """The new observation without the gripper's opening (12): all that any aim asks about."""
+        return self.observe(after)[:, FEATURES]
 
     def reward(self, features: Array, actions: Array, tasks: Array) -> Array:
-        return success(features, tasks) - 1.0
+        return np.where(success(features, tasks), 0.0, -1.0)
 
     def behave(self, step: int, observations: Array, tasks: Array) -> Array:
         """The `script`, a stand-in for the paper's scripted policy; it needs no clock."""

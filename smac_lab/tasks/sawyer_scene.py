@@ -90,7 +90,7 @@ TASK_DIM = 21
 
 
 def success(features: Array, tasks: Array) -> NDArray[np.bool_]:
-    """Whether each state is one that its task asks for, `(n,)`.
+    """Whether each state is what its task asks for, `(n,)`.
 
     Args:
         features: hand, object and block (m, 3 each), how far drawer and handle drawer are open and the button is
@@ -139,8 +139,8 @@ def solvable(tasks: Array) -> NDArray[np.bool_]:
 def draw_tasks(rng: np.random.Generator, n: int) -> Array:
     """Draw `n` tasks, `(n, 21)`: every aim equally often, in a scene where it is solvable.
 
-    Scenes are drawn again until the aim fits, so each has its distribution (items present with probability 0.75, drawers
-    open with 0.5, sides and places uniform) given that the aim can be reached.
+    Scenes are drawn again until the aim fits, so they have their distribution (items present with probability 0.75,
+    drawers open with 0.5, sides and places uniform) given that the aim can be reached.
     """
     aim = rng.integers(len(Aim), size=n)
     tasks = _with_aims(rng, _draw_scenes(rng, n), aim)
@@ -171,7 +171,7 @@ def _draw_scenes(rng: np.random.Generator, n: int) -> Array:
 
 def _with_aims(rng: np.random.Generator, tasks: Array, aim: NDArray[np.intp]) -> Array:
     tasks, n = tasks.copy(), len(tasks)
-    hand, thing = rng.uniform(*_HAND_GOAL, (n, 3)), rng.uniform(*_THING_GOAL, (n, 3))
+    hand, thing = (rng.uniform(box[0], box[1], (n, 3)) for box in (_HAND_GOAL, _THING_GOAL))
     tasks[:, 0] = aim
     tasks[:, 1:4] = np.select(
         [(aim == Aim.MOVE_HAND)[:, None], np.isin(aim, [Aim.MOVE_BLOCK, Aim.MOVE_OBJECT])[:, None]], [hand, thing]

@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smac_lab.tasks.family import Array
-from smac_lab.tasks.sawyer_scene import DRAWER_TRAVEL, IN_TRAY_HEIGHT, Aim, Item, Scene
+from smac_lab.tasks.sawyer_scene import BLOCK_IN_DRAWER, DRAWER_TRAVEL, IN_TRAY_HEIGHT, Item, Scene
 
 TRAVEL = 0.19  # m: height at which the hand passes over everything
 PUSH_HEIGHT = 0.05  # m: that of the handle, and of the middle of a drawer's front
 BAR, HOOK = 0.050, 0.022  # m: from a drawer's front to its handle's bar, and to the middle of the gap between them
 OBJECT_SIZE, BLOCK_SIZE = 0.04, 0.026  # m, edges
 BUTTON_DOWN = 0.045  # m: target height of the hand on the button, 1 cm lower than the button lets it
+TRAY_HEIGHT = 0.055  # m: where the object is let go, over the tray's rim
 OPEN_TO = 0.02  # m: opening of the gripper beyond a thing's size, to go around it
-
 ALIGNED, ASTRAY = 0.012, 0.035  # m: horizontally so near a target that the hand goes down, and so far that it goes up
 
 
@@ -43,12 +43,11 @@ def script(observations: Array, tasks: Array) -> Array:
     drawer, handle_drawer, _ = observations[:, 10:].T
     places = scene.places
     n = len(observations)
-    tray = np.concatenate([places[:, Item.TRAY], np.full((n, 1), 0.055)], axis=1)
-    button = np.concatenate([places[:, Item.BUTTON], np.full((n, 1), BUTTON_DOWN)], axis=1)
 
-    press = reach_down(hand, button)
+    press = reach_down(hand, _at(places[:, Item.BUTTON], BUTTON_DOWN))
     fetch_block = carry(hand, opening, block, BLOCK_SIZE, scene.goal)
-    shut_in = (drawer < DRAWER_TRAVEL - 0.02) & (block[:, 2] < PUSH_HEIGHT)
+    inside = np.abs(block[:, :2] - places[:, Item.DRAWER] - BLOCK_IN_DRAWER[:2] + drawer[:, None] * [1.0, 0.0]) < 0.09
+    shut_in = (drawer < DRAWER_TRAVEL - 0.02) & inside.all(1) & (block[:, 2] < PUSH_HEIGHT)
     skills = [  # in the order of Aim
         Skill(scene.goal, np.zeros(n)),
         _where(shut_in, press, fetch_block),
@@ -57,7 +56,7 @@ def script(observations: Array, tasks: Array) -> Array:
         press,
         push(hand, places[:, Item.DRAWER], drawer, 0.0),
         carry(hand, opening, thing, OBJECT_SIZE, scene.goal),
-        drop(hand, opening, thing, tray),
+        drop(hand, opening, thing, _at(places[:, Item.TRAY], TRAY_HEIGHT)),
     ]
     rows = np.arange(n)
     target = np.stack([skill.target for skill in skills])[scene.aim, rows]
@@ -66,12 +65,12 @@ def script(observations: Array, tasks: Array) -> Array:
 
 
 def reach_down(hand: Array, target: Array) -> Skill:
-    """Go to a place from above, shut: up to the travel height, across, down; correct on the way what is a little off."""
+    """Go to a place from above with the gripper shut: up to the travel height, across, down."""
     offset = np.hypot(*(target - hand)[:, :2].T)
     low = hand[:, 2] < TRAVEL - 0.04
     height = np.select([offset < ALIGNED, (offset < ASTRAY) & low], [target[:, 2], hand[:, 2]], TRAVEL)
     across = np.where((low & (offset >= ASTRAY))[:, None], hand[:, :2], target[:, :2])
-    return Skill(np.concatenate([across, height[:, None]], axis=1), np.zeros(len(hand)))
+    return Skill(_at(across, height), np.zeros(len(hand)))
 
 
 def carry(hand: Array, opening: Array, thing: Array, size: float, goal: Array) -> Skill:
@@ -88,12 +87,14 @@ def drop(hand: Array, opening: Array, thing: Array, tray: Array) -> Skill:
     """Carry the object over the tray, let go, and move away upwards."""
     over = (np.abs(thing - tray)[:, :2].max(1) < 0.03) & (thing[:, 2] < IN_TRAY_HEIGHT + 0.01)
     free = opening > OBJECT_SIZE + OPEN_TO / 2
-    up = np.concatenate([hand[:, :2], np.where(free, TRAVEL, hand[:, 2])[:, None]], axis=1)
-    return _where(over, Skill(up, np.full(len(hand), OBJECT_SIZE + OPEN_TO)), carry(hand, opening, thing, OBJECT_SIZE, tray))
+    up = _at(hand[:, :2], np.where(free, TRAVEL, hand[:, 2]))
+    return _where(
+        over, Skill(up, np.full(len(hand), OBJECT_SIZE + OPEN_TO)), carry(hand, opening, thing, OBJECT_SIZE, tray)
+    )
 
 
 def pull(hand: Array, place: Array, distance: Array) -> Skill:
-    """Open a drawer whose front stands at `place` when it is shut: hook the shut gripper into its handle and draw back."""
+    """Open a drawer whose front stands at `place` when shut: hook the shut gripper into its handle and draw back."""
     hook = _in_front(place, distance + HOOK)
     dx, dy, _ = np.abs(hook - hand).T
     hooked = (dx < 0.016) & (dy < 0.03) & (hand[:, 2] < PUSH_HEIGHT + 0.015)
@@ -112,12 +113,17 @@ def push(hand: Array, place: Array, distance: Array, reach: float) -> Skill:
 
 def _in_front(place: Array, distance: Array) -> Array:
     """The point `distance` (m) before a shut drawer's front, at the height of its middle."""
-    return np.stack([place[:, 0] - distance, place[:, 1], np.full(len(place), PUSH_HEIGHT)], axis=1)
+    return _at(place - distance[:, None] * [1.0, 0.0], PUSH_HEIGHT)
+
+
+def _at(place: Array, height: Array | float) -> Array:
+    """Places `(n, 2)` at a height (m): `(n, 3)`."""
+    return np.concatenate([place, np.broadcast_to(height, len(place))[:, None]], axis=1)
 
 
 def _rest(hand: Array) -> Skill:
     """Move away upwards."""
-    return Skill(np.concatenate([hand[:, :2], np.full((len(hand), 1), TRAVEL)], axis=1), np.zeros(len(hand)))
+    return Skill(_at(hand[:, :2], TRAVEL), np.zeros(len(hand)))
 
 
 def _where(condition: NDArray[np.bool_], yes: Skill, no: Skill) -> Skill:
