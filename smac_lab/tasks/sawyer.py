@@ -134,5 +134,5 @@ class Sawyer(MujocoFamily):
         return script(observations, tasks)
 
     def detour(self, rng: np.random.Generator, tasks: Array) -> Array:
-        """Another aim that is solvable in the very scene of each task."""
+        """An aim drawn from those solvable in the very scene of each task, whatever its own."""
         return draw_aims(rng, tasks)

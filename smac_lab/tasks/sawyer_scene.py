@@ -150,11 +150,14 @@ def draw_tasks(rng: np.random.Generator, n: int) -> Array:
 
 
 def draw_aims(rng: np.random.Generator, tasks: Array) -> Array:
-    """Other tasks in the scenes of `tasks`: an aim drawn evenly from those solvable there, `(n, 21)`."""
+    """Tasks in the scenes of `tasks`: an aim drawn evenly from those solvable there, `(n, 21)`.
+
+    Where it is the task's own aim, the goal is its own too: data of random aims then show every task some success.
+    """
     drawn = _with_aims(rng, tasks, rng.integers(len(Aim), size=len(tasks)))
     while len(wrong := np.flatnonzero(~solvable(drawn))):
         drawn[wrong] = _with_aims(rng, tasks[wrong], rng.integers(len(Aim), size=len(wrong)))
-    return drawn
+    return np.where(drawn[:, :1] == tasks[:, :1], tasks, drawn)
 
 
 def _draw_scenes(rng: np.random.Generator, n: int) -> Array:
