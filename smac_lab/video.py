@@ -23,17 +23,18 @@ Frames = NDArray[np.uint8]
 
 
 class BodyRenderer:
-    """Draws a MuJoCo body without a window, from a camera that follows it.
+    """Draws a MuJoCo body without a window, from a camera that follows it or stands still.
 
     Shadows and reflections are off, which makes software rendering five times faster. `MUJOCO_GL` (egl, osmesa,
     glfw) chooses the OpenGL backend; where it is not set, the first that works is taken.
 
     Args:
-        model: compiled `mujoco.MjModel`; its first body is followed.
+        model: compiled `mujoco.MjModel`; its first body is followed unless `lookat` is given.
         width, height: size of the pictures, pixels.
         distance: of the camera from the body, m.
         azimuth: direction in which the camera looks, degrees; at 90 the x axis points to the right.
         elevation: of the camera's line of sight, degrees; negative looks down.
+        lookat: point that the camera looks at, m; None: the body.
 
     Raises:
         RuntimeError: no OpenGL backend works here; the message says how to get one.
@@ -48,6 +49,7 @@ class BodyRenderer:
         distance: float = 4.0,
         azimuth: float = 90.0,
         elevation: float = -20.0,
+        lookat: tuple[float, float, float] | None = None,
     ):
         import mujoco
 
@@ -65,6 +67,7 @@ class BodyRenderer:
         self._rectangle = mujoco.MjrRect(0, 0, width, height)
         self._camera = mujoco.MjvCamera()
         self._camera.distance, self._camera.azimuth, self._camera.elevation = distance, azimuth, elevation
+        self._lookat = lookat
 
     def draw(self, data: Any) -> Frames:
         """Picture of the state in `data` (`mujoco.MjData`), `(height, width, 3)`; derived fields are recomputed."""
@@ -75,7 +78,7 @@ class BodyRenderer:
         for compute in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_camlight):
             compute(self._model, data)
         # The height of the camera stays, so that hopping is seen as hopping.
-        self._camera.lookat[:] = *data.xpos[1, :2], 0.75 * self._model.body_pos[1, 2]
+        self._camera.lookat[:] = self._lookat or (*data.xpos[1, :2], 0.75 * self._model.body_pos[1, 2])
         everything = int(mujoco.mjtCatBit.mjCAT_ALL)
         mujoco.mjv_updateScene(self._model, data, self._option, None, self._camera, everything, self._scene)
         self._context.make_current()
@@ -134,7 +137,7 @@ def render_episodes(
     """
     env = family.batch_env(tasks)
     columns = math.ceil(math.sqrt(len(tasks)))
-    renderer = BodyRenderer(family.model, width, height) if isinstance(family, MujocoFamily) else None
+    renderer = BodyRenderer(family.model, width, height, **family.camera) if isinstance(family, MujocoFamily) else None
     frames: list[Frames] = []
     calls = 0
 

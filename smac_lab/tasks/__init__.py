@@ -13,6 +13,7 @@ from smac_lab.tasks.half_cheetah import CheetahVel, HalfCheetah
 from smac_lab.tasks.humanoid import HumanoidDir
 from smac_lab.tasks.point_robot import PointDirection, PointFamily, PointRobot, SparsePointRobot
 from smac_lab.tasks.random_params import HopperParams, RandomParams, WalkerParams
+from smac_lab.tasks.sawyer import Sawyer
 from smac_lab.tasks.simulation import BatchEnv, TaskEnv
 
 FAMILIES: dict[str, type[TaskFamily]] = {
@@ -26,6 +27,7 @@ FAMILIES: dict[str, type[TaskFamily]] = {
         HumanoidDir,
         WalkerParams,
         HopperParams,
+        Sawyer,
     )
 }
 
@@ -81,6 +83,7 @@ __all__ = [
     "PointFamily",
     "PointRobot",
     "RandomParams",
+    "Sawyer",
     "SparsePointRobot",
     "TaskEnv",
     "TaskFamily",

@@ -106,6 +106,10 @@ class TaskFamily:
         """Draw `n` initial states: state-field name to `(n, ...)`."""
         raise NotImplementedError
 
+    def place(self, tasks: Array, state: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Initial states as their `tasks`, `(n, task_dim)`, have them, made of `reset_state`'s: here unchanged."""
+        return state
+
     def observe(self, state: SimpleNamespace) -> Array:
         """Observation of each state, `(n, obs_dim)`."""
         raise NotImplementedError
@@ -122,10 +126,6 @@ class TaskFamily:
         """Whether each episode ends at this state, `(n,)`. The default never ends one."""
         first = getattr(state, self.state_fields[0])
         return np.zeros(len(first), dtype=bool)
-
-    def place(self, state: Mapping[str, Array], tasks: Array) -> Mapping[str, Array]:
-        """Initial states that depend on the task, from those that `reset_state` drew; the default leaves them."""
-        return state
 
     # -- what behaviour data and reports use, where a family has it --------------------------------------
     def controller(self, observations: Array, tasks: Array) -> Array | None:
@@ -226,6 +226,7 @@ class MujocoFamily(TaskFamily):
     frame_skip: ClassVar[int] = 5
     state_fields: tuple[str, ...] = ("qpos", "qvel")
     settable_fields: ClassVar[tuple[str, ...]] = ("qpos", "qvel")
+    camera: ClassVar[dict[str, Any]] = {}  # arguments of `BodyRenderer` that differ from its own
     set_const: bool = True  # recompute the constants that MuJoCo derives from what `physics` changes
 
     def physics(self, tasks: Array) -> Mapping[str, Array]:

@@ -64,7 +64,7 @@ class Simulation:
         """Put simulations `ids` into fresh initial states, each drawn from its own generator."""
         draws = [self.family.reset_state(rng, 1) for rng in rngs]
         values = {name: np.concatenate([draw[name] for draw in draws]) for name in draws[0]}
-        self.engine.set_state(ids, self.family.place(values, self.tasks[ids]))
+        self.engine.set_state(ids, self.family.place(self.tasks[ids], values))
 
     def observe(self) -> Array:
         """Observation of every simulation, `(n, obs_dim)`, a new array."""
@@ -98,7 +98,7 @@ class Simulation:
         )
         kept = {name: getattr(self._before, name)[ids] for name in self.engine.settable}
         sound = np.all([_sound(value) for value in kept.values()], axis=0)
-        first = self.family.place(self.family.reset_state(np.random.default_rng(0), len(ids)), self.tasks[ids])
+        first = self.family.place(self.tasks[ids], self.family.reset_state(np.random.default_rng(0), len(ids)))
         for values, which in ((kept, sound), (first, ~sound)):
             if which.any():
                 self.engine.set_state(ids[which], {name: value[which] for name, value in values.items()})
@@ -389,7 +389,8 @@ class TaskEnv(gym.Env[Array, Array]):
         if self._renderer is None:
             from smac_lab.video import BodyRenderer
 
-            self._renderer = BodyRenderer(self.family.model, *self._size)  # type: ignore[attr-defined]
+            assert isinstance(self.family, MujocoFamily)
+            self._renderer = BodyRenderer(self.family.model, *self._size, **self.family.camera)
         return self._renderer.draw(self.simulation.engine.batch.get_data(0))
 
     def close(self) -> None:

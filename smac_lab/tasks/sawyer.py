@@ -1,0 +1,138 @@
+"""Sawyer: a robot arm at a table with drawers, a button, a tray and an object (sawyer)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from smac_lab.tasks.family import Array, MujocoFamily
+from smac_lab.tasks.sawyer_scene import (
+    BUTTON_NEAR,
+    BUTTON_TRAVEL,
+    DRAWER_TRAVEL,
+    HOME,
+    TASK_DIM,
+    Item,
+    Scene,
+    draw_aims,
+    draw_tasks,
+    success,
+)
+from smac_lab.tasks.sawyer_script import script
+
+# qpos of assets/sawyer.xml: the arm, then these.
+ARM = np.array([-0.2957, -1.2191, 0.0, 1.9137, 0.0, 0.8762, -0.2957])  # rad: the gripper at HOME, pointing down
+FINGERS, JOINTS = slice(7, 9), slice(9, 12)  # JOINTS: drawer, handle drawer, button
+OBJECT, BLOCK = slice(12, 15), slice(19, 22)  # positions of the free bodies; their quaternions follow
+TARGET, FURNITURE = 0, slice(1, 5)  # mocap bodies: the hand's target, then items in the order of `Item`
+GRIP = 0  # the site between the fingertips
+FEATURES = [0, 1, 2, *range(4, 13)]  # of an observation: all but the gripper's opening
+
+STRIDE = 0.05  # m, hand target from hand, for an action of 1
+WORKSPACE = np.array([[0.35, -0.45, 0.012], [0.75, 0.45, 0.35]])  # m, of the hand's target
+FINGER_TRAVEL = 0.045  # m, of each
+PUSH = 6.0  # N, of the motor that opens the drawer while the button is down
+STORE = -0.75  # m: the floor's height; items that a scene lacks stand there, inside the table's base
+
+
+class Sawyer(MujocoFamily):
+    """Reach one of eight aims in a scene of items; reward success - 1; 75 steps of 0.05 s, never terminates.
+
+    A task is `(aim, goal 3, present 5, open 2, places 5 x 2)`: see `sawyer_scene.Scene` and `sawyer_scene.Aim`.
+    The scene is that of `anair13/bullet-manipulation-affordances` (PyBullet), which SMAC's paper used, rebuilt for
+    MuJoCo from primitive shapes; positions and sizes are ours. Every task drawn is solvable, no two aims test the same
+    goal, and things are held by friction alone.
+
+    An action (4) moves the hand's target to the hand's position + 0.05 m a[:3], within the workspace, and sets the
+    gripper from open (-1) to shut (1). The arm's seven joints follow the hand, which is pulled by a soft weld and kept
+    pointing down; only hand, fingers and items collide. While the button is down, a motor opens the drawer.
+
+    Observation (13): hand position, opening of the gripper, object position, block position, how far drawer and handle
+    drawer are open and the button is pressed; all in m, in a frame with its origin on the arm's axis at the height of
+    the table. Items that are absent stand on the floor beneath the table.
+    """
+
+    name: ClassVar[str] = "sawyer"
+    task_dim: ClassVar[int] = TASK_DIM
+    task_label: ClassVar[str] = "aim"
+    xml = "sawyer.xml"
+    settable_fields = ("qpos", "qvel", "mocap_pos")
+    state_fields = ("qpos", "qvel", "mocap_pos", "site_xpos")
+    frame_skip: ClassVar[int] = 10
+    camera: ClassVar[dict[str, Any]] = {
+        "distance": 1.65,
+        "azimuth": 148.0,
+        "elevation": -34.0,
+        "lookat": (0.47, 0.0, 0.16),
+    }
+    obs_dim = 13
+    action_dim = 4
+    horizon = 75
+    control_dt = 0.05
+
+    @property
+    def xml_path(self) -> Any:
+        return Path(__file__).parent / "assets" / self.xml
+
+    def sample_tasks(self, rng: np.random.Generator, n: int) -> Array:
+        return draw_tasks(rng, n)
+
+    def reset_state(self, rng: np.random.Generator, n: int) -> Mapping[str, Array]:
+        """Hand at home, gripper open; object and block up to 1 cm from where the task has them."""
+        qpos = np.tile(self.model.qpos0, (n, 1))
+        qpos[:, :7] = ARM
+        qpos[:, FINGERS] = FINGER_TRAVEL
+        for thing in (OBJECT, BLOCK):
+            qpos[:, thing] = 0.0
+            qpos[:, thing.start : thing.start + 2] = rng.uniform(-0.01, 0.01, (n, 2))
+        mocap_pos = np.zeros((n, 5, 3))
+        mocap_pos[:, TARGET] = HOME
+        return {"qpos": qpos, "qvel": np.zeros((n, self.model.nv)), "mocap_pos": mocap_pos}
+
+    def place(self, tasks: Array, state: Mapping[str, Array]) -> Mapping[str, Array]:
+        scene = Scene.of(tasks)
+        qpos, mocap_pos = state["qpos"].copy(), state["mocap_pos"].copy()
+        height = np.where(scene.present, 0.0, STORE)
+        mocap_pos[:, FURNITURE, :2] = scene.places[:, : Item.OBJECT]
+        mocap_pos[:, FURNITURE, 2] = height[:, : Item.OBJECT]
+        qpos[:, JOINTS.start : JOINTS.start + 2] = DRAWER_TRAVEL * scene.open
+        for thing, start, item in ((OBJECT, scene.object(), Item.OBJECT), (BLOCK, scene.block(), Item.DRAWER)):
+            qpos[:, thing] += start
+            qpos[:, thing.stop - 1] += height[:, item]
+        return {**state, "qpos": qpos, "mocap_pos": mocap_pos}
+
+    def control(self, state: SimpleNamespace, actions: Array) -> Mapping[str, Array]:
+        mocap_pos = state.mocap_pos.copy()
+        mocap_pos[:, TARGET] = np.clip(state.site_xpos[:, GRIP] + STRIDE * actions[:, :3], *WORKSPACE)
+        pressed = BUTTON_TRAVEL - state.qpos[:, JOINTS.stop - 1] < BUTTON_NEAR
+        connected = mocap_pos[:, FURNITURE.start + Item.DRAWER, 2] > STORE / 2
+        ctrl = np.empty((len(actions), 3))
+        ctrl[:, :2] = FINGER_TRAVEL * (1 - actions[:, 3:]) / 2
+        ctrl[:, 2] = PUSH * (pressed & connected)
+        return {"ctrl": ctrl, "mocap_pos": mocap_pos}
+
+    def observe(self, state: SimpleNamespace) -> Array:
+        qpos = state.qpos
+        opening = qpos[:, FINGERS].sum(1, keepdims=True)
+        return np.concatenate(
+            [state.site_xpos[:, GRIP], opening, qpos[:, OBJECT], qpos[:, BLOCK], qpos[:, JOINTS]], axis=1
+        )
+
+    def measure(self, before: SimpleNamespace, action: Array, after: SimpleNamespace) -> Array:
+        """The new observation without the gripper's opening (12): all that any aim asks about."""
+        return self.observe(after)[:, FEATURES]
+
+    def reward(self, features: Array, actions: Array, tasks: Array) -> Array:
+        return np.where(success(features, tasks), 0.0, -1.0)
+
+    def behave(self, step: int, observations: Array, tasks: Array) -> Array:
+        """The `script`, a stand-in for the paper's scripted policy; it needs no clock."""
+        return script(observations, tasks)
+
+    def detours(self, rng: np.random.Generator, tasks: Array) -> Array:
+        """An aim drawn from those solvable in the very scene of each task, whatever its own."""
+        return draw_aims(rng, tasks)

@@ -1,0 +1,186 @@
+"""Scenes and aims of the Sawyer family: what a task's numbers mean, how they are drawn, when an aim is reached."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smac_lab.tasks.family import Array
+
+
+class Item(IntEnum):
+    """What may stand on the table; `DRAWER` holds the block and is opened by `BUTTON`."""
+
+    DRAWER = 0
+    HANDLE_DRAWER = 1
+    BUTTON = 2
+    TRAY = 3
+    OBJECT = 4
+
+
+class Aim(IntEnum):
+    """What a task asks for.
+
+    Opening the drawer is no aim of its own: pressing the button is how it opens, and the two would share one behaviour.
+    """
+
+    MOVE_HAND = 0
+    MOVE_BLOCK = 1
+    OPEN_HANDLE_DRAWER = 2
+    CLOSE_HANDLE_DRAWER = 3
+    PRESS_BUTTON = 4
+    CLOSE_DRAWER = 5
+    MOVE_OBJECT = 6
+    OBJECT_IN_TRAY = 7
+
+
+HOME = np.array([0.55, 0.0, 0.2])  # m, where the hand starts
+DRAWER_TRAVEL, BUTTON_TRAVEL = 0.16, 0.03  # m, from shut to open and from up to down
+NEAR = 0.08  # m, from a goal: hand, block and object
+DRAWER_NEAR, BUTTON_NEAR = 0.065, 0.008  # m, from fully open, shut or pressed
+IN_TRAY_HEIGHT = 0.05  # m above the table: lower than that, and over the tray, the object lies in it
+BLOCK_IN_DRAWER = np.array([0.085, 0.0, 0.023])  # m, from the drawer's front: the middle of its floor
+OBJECT_HEIGHT = 0.02  # m, of its middle when it lies on the table
+CLEARANCE = 0.12  # m, from where a thing starts to its goal, at least
+PRESENCE = 0.75  # probability of each item
+
+# Where items stand: x, and y on either side of the arm (m). A drawer's front, the middle of everything else.
+_LOW = np.array([[0.69, 0.21], [0.69, 0.21], [0.58, 0.39], [0.415, 0.26], [0.48, 0.03]])
+_HIGH = np.array([[0.71, 0.24], [0.71, 0.24], [0.64, 0.42], [0.435, 0.30], [0.62, 0.07]])
+# Goals of the hand, and of block and object, which are in the air: x, y, z (m).
+_HAND_GOAL = np.array([[0.40, -0.35, 0.10], [0.70, 0.35, 0.30]])
+_THING_GOAL = np.array([[0.45, -0.20, 0.12], [0.65, 0.20, 0.25]])
+
+
+class Scene(NamedTuple):
+    """The columns of task parameters `(n, 21)`, by name; arrays are views."""
+
+    aim: NDArray[np.intp]  # (n,), an `Aim`
+    goal: Array  # (n, 3), m; zero where the aim needs none
+    present: NDArray[np.bool_]  # (n, 5), by `Item`
+    open: NDArray[np.bool_]  # (n, 2), whether DRAWER and HANDLE_DRAWER start open
+    places: Array  # (n, 5, 2), m: x and y by `Item`
+
+    @classmethod
+    def of(cls, tasks: Array) -> Scene:
+        """Read task parameters `(n, 21)`."""
+        return cls(
+            tasks[:, 0].astype(np.intp),
+            tasks[:, 1:4],
+            tasks[:, 4:9] > 0.5,
+            tasks[:, 9:11] > 0.5,
+            tasks[:, 11:21].reshape(-1, len(Item), 2),
+        )
+
+    def block(self) -> Array:
+        """Where the block starts, `(n, 3)`: in its drawer, open or shut."""
+        position = BLOCK_IN_DRAWER + np.pad(self.places[:, Item.DRAWER], ((0, 0), (0, 1)))
+        position[:, 0] -= DRAWER_TRAVEL * self.open[:, 0]
+        return position
+
+    def object(self) -> Array:
+        """Where the object starts, `(n, 3)`."""
+        return np.pad(self.places[:, Item.OBJECT], ((0, 0), (0, 1)), constant_values=OBJECT_HEIGHT)
+
+
+TASK_DIM = 21
+
+
+def success(features: Array, tasks: Array) -> NDArray[np.bool_]:
+    """Whether each state is what its task asks for, `(n,)`.
+
+    Args:
+        features: hand, object and block (m, 3 each), how far drawer and handle drawer are open and the button is
+            pressed (m), `(n, 12)`.
+        tasks: `(n, 21)`.
+    """
+    scene = Scene.of(tasks)
+    hand, thing, block = features[:, :3], features[:, 3:6], features[:, 6:9]
+    drawer, handle_drawer, button = features[:, 9:].T
+    tray = thing[:, :2] - scene.places[:, Item.TRAY]
+    reached = np.stack(  # in the order of Aim
+        [
+            _distance(hand, scene.goal) < NEAR,
+            _distance(block, scene.goal) < NEAR,
+            DRAWER_TRAVEL - handle_drawer < DRAWER_NEAR,
+            handle_drawer < DRAWER_NEAR,
+            BUTTON_TRAVEL - button < BUTTON_NEAR,
+            drawer < DRAWER_NEAR,
+            _distance(thing, scene.goal) < NEAR,
+            (np.abs(tray).max(1) < NEAR) & (np.abs(thing[:, 2]) < IN_TRAY_HEIGHT),
+        ]
+    )
+    return reached[scene.aim, np.arange(len(tasks))]
+
+
+def solvable(tasks: Array) -> NDArray[np.bool_]:
+    """Whether each task's scene holds what its aim needs and does not already satisfy it, `(n,)`."""
+    scene = Scene.of(tasks)
+    drawer, handle_drawer, button, tray, thing = scene.present.T
+    drawer_open, handle_drawer_open = scene.open.T
+    possible = np.stack(  # in the order of Aim
+        [
+            _distance(scene.goal, HOME) > CLEARANCE,
+            drawer & (drawer_open | button) & (_distance(scene.goal, scene.block()) > CLEARANCE),
+            handle_drawer & ~handle_drawer_open,
+            handle_drawer & handle_drawer_open,
+            button,
+            drawer & drawer_open,
+            thing & (_distance(scene.goal, scene.object()) > CLEARANCE),
+            thing & tray,
+        ]
+    )
+    return possible[scene.aim, np.arange(len(tasks))]
+
+
+def draw_tasks(rng: np.random.Generator, n: int) -> Array:
+    """Draw `n` tasks, `(n, 21)`: every aim equally often, in a scene where it is solvable.
+
+    Scenes are drawn again until the aim fits, so they have their distribution (items present with probability 0.75,
+    drawers open with 0.5, sides and places uniform) given that the aim can be reached.
+    """
+    aim = rng.integers(len(Aim), size=n)
+    tasks = _with_aims(rng, _draw_scenes(rng, n), aim)
+    while len(wrong := np.flatnonzero(~solvable(tasks))):
+        tasks[wrong] = _with_aims(rng, _draw_scenes(rng, len(wrong)), aim[wrong])
+    return tasks
+
+
+def draw_aims(rng: np.random.Generator, tasks: Array) -> Array:
+    """Tasks in the scenes of `tasks`: an aim drawn evenly from those solvable there, `(n, 21)`.
+
+    Where it is the task's own aim, the goal is its own too: data of random aims then show every task some success.
+    """
+    drawn = _with_aims(rng, tasks, rng.integers(len(Aim), size=len(tasks)))
+    while len(wrong := np.flatnonzero(~solvable(drawn))):
+        drawn[wrong] = _with_aims(rng, tasks[wrong], rng.integers(len(Aim), size=len(wrong)))
+    return np.where(drawn[:, :1] == tasks[:, :1], tasks, drawn)
+
+
+def _draw_scenes(rng: np.random.Generator, n: int) -> Array:
+    tasks = np.zeros((n, TASK_DIM))
+    tasks[:, 4:9] = rng.random((n, len(Item))) < PRESENCE
+    tasks[:, 9:11] = rng.random((n, 2)) < 0.5
+    places = rng.uniform(_LOW, _HIGH, (n, len(Item), 2))
+    sides = rng.choice([-1.0, 1.0], (n, len(Item)))
+    sides[:, Item.HANDLE_DRAWER] = -sides[:, Item.DRAWER]  # there is room for one on each side
+    places[..., 1] *= sides
+    tasks[:, 11:] = places.reshape(n, -1)
+    return tasks
+
+
+def _with_aims(rng: np.random.Generator, tasks: Array, aim: NDArray[np.intp]) -> Array:
+    tasks, n = tasks.copy(), len(tasks)
+    hand, thing = (rng.uniform(box[0], box[1], (n, 3)) for box in (_HAND_GOAL, _THING_GOAL))
+    tasks[:, 0] = aim
+    tasks[:, 1:4] = np.select(
+        [(aim == Aim.MOVE_HAND)[:, None], np.isin(aim, [Aim.MOVE_BLOCK, Aim.MOVE_OBJECT])[:, None]], [hand, thing]
+    )
+    return tasks
+
+
+def _distance(a: Array, b: Array) -> Array:
+    return np.linalg.norm(a - b, axis=1)

@@ -1,0 +1,299 @@
+"""Sawyer: rewards by hand, solvable tasks, a grip that holds by friction, and a script that reaches every aim."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import smac_lab as lab
+from smac_lab.data import rollout
+from smac_lab.data.collect import scripted_policy
+from smac_lab.tasks import Sawyer
+from smac_lab.tasks.sawyer import BLOCK, FINGERS, JOINTS, OBJECT, TARGET
+from smac_lab.tasks.sawyer_scene import HOME, Aim, Item, Scene, draw_aims, solvable, success
+
+# The middle of each range of places, everything there and shut; goal of the moving aims.
+PLACES = [[0.70, 0.22], [0.70, -0.22], [0.60, 0.40], [0.425, -0.28], [0.55, 0.05]]
+GOAL = [0.5, 0.1, 0.2]
+
+
+def task(aim: Aim, present: tuple[int, ...] = (1, 1, 1, 1, 1), opened: tuple[int, int] = (0, 0)) -> np.ndarray:
+    return np.array([aim, *GOAL, *present, *opened, *np.ravel(PLACES)], float)
+
+
+def features(**changes: object) -> np.ndarray:
+    values = {"hand": HOME, "object": [0.55, 0.05, 0.02], "block": [0.785, 0.22, 0.023], "joints": [0, 0, 0], **changes}
+    return np.concatenate(list(values.values())).astype(float)[None]
+
+
+def tasks_of_each_aim(n: int, seed: int) -> lab.Tasks:
+    """`n` tasks of each aim, in the order of Aim."""
+    drawn = Sawyer().sample_tasks(np.random.default_rng(seed), 16 * n + 100)
+    return lab.Tasks(np.concatenate([drawn[drawn[:, 0] == aim][:n] for aim in Aim]))
+
+
+# -- the definition ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("aim", "reached", "missed"),
+    [
+        (Aim.MOVE_HAND, {"hand": [0.5, 0.1, 0.2799]}, {"hand": [0.5, 0.1, 0.2801]}),
+        (Aim.MOVE_BLOCK, {"block": [0.5, 0.0201, 0.2]}, {"block": [0.5, 0.0199, 0.2]}),
+        (Aim.OPEN_HANDLE_DRAWER, {"joints": [0, 0.0951, 0]}, {"joints": [0.16, 0.0949, 0]}),
+        (Aim.CLOSE_HANDLE_DRAWER, {"joints": [0.16, 0.0649, 0]}, {"joints": [0, 0.0651, 0]}),
+        (Aim.PRESS_BUTTON, {"joints": [0, 0, 0.0221]}, {"joints": [0.16, 0, 0.0219]}),
+        (Aim.CLOSE_DRAWER, {"joints": [0.0649, 0.16, 0]}, {"joints": [0.0651, 0, 0]}),
+        (Aim.MOVE_OBJECT, {"object": [0.5799, 0.1, 0.2]}, {"object": [0.5801, 0.1, 0.2]}),
+        (Aim.OBJECT_IN_TRAY, {"object": [0.3451, -0.3599, 0.0499]}, {"object": [0.425, -0.3601, 0.03]}),
+        (Aim.OBJECT_IN_TRAY, {"object": [0.425, -0.28, 0.02]}, {"object": [0.425, -0.28, 0.0501]}),
+    ],
+)
+def test_rewards_by_hand(aim: Aim, reached: dict, missed: dict) -> None:
+    family, own, action = Sawyer(), task(aim)[None], np.zeros((1, 4))
+    assert family.reward(features(**reached), action, own).tolist() == [0.0]
+    assert family.reward(features(**missed), action, own).tolist() == [-1.0]
+
+
+def test_no_two_aims_test_the_same_goal() -> None:
+    """Each pair of aims is told apart by a state that satisfies one of them alone."""
+    states = np.concatenate(
+        [
+            features(hand=GOAL),
+            features(block=GOAL),
+            features(object=GOAL),
+            features(object=[0.425, -0.28, 0.03]),
+            features(joints=[0.16, 0.16, 0]),
+            features(joints=[0.16, 0, 0]),
+            features(joints=[0, 0.16, 0]),
+            features(joints=[0, 0, 0.03]),
+        ]
+    )
+    reached = np.stack([success(states, np.tile(task(aim), (len(states), 1))) for aim in Aim])
+    assert len(np.unique(reached, axis=0)) == len(Aim) == 8
+    assert not success(features(), np.stack([task(Aim.OPEN_HANDLE_DRAWER)]))[0]
+
+
+def test_every_task_drawn_is_solvable_and_not_yet_solved() -> None:
+    family = Sawyer()
+    values = family.sample_tasks(np.random.default_rng(0), 4000)
+    scene = Scene.of(values)
+    present = {item: scene.present[:, item] for item in Item}
+    for aim, needed in {
+        Aim.MOVE_BLOCK: [Item.DRAWER],
+        Aim.OPEN_HANDLE_DRAWER: [Item.HANDLE_DRAWER],
+        Aim.CLOSE_HANDLE_DRAWER: [Item.HANDLE_DRAWER],
+        Aim.PRESS_BUTTON: [Item.BUTTON],
+        Aim.CLOSE_DRAWER: [Item.DRAWER],
+        Aim.MOVE_OBJECT: [Item.OBJECT],
+        Aim.OBJECT_IN_TRAY: [Item.OBJECT, Item.TRAY],
+    }.items():
+        for item in needed:
+            assert present[item][scene.aim == aim].all()
+    shut = ~scene.open[:, 0]
+    assert present[Item.BUTTON][(scene.aim == Aim.MOVE_BLOCK) & shut].all()
+    assert scene.open[scene.aim == Aim.CLOSE_DRAWER, 0].all()
+    assert scene.open[scene.aim == Aim.CLOSE_HANDLE_DRAWER, 1].all()
+    assert not scene.open[scene.aim == Aim.OPEN_HANDLE_DRAWER, 1].any()
+
+    env = family.batch_env(lab.Tasks(values))
+    start, _ = env.reset(seed=0)
+    assert not success(np.delete(start, 3, axis=1), values).any()
+    # Where an aim asks for nothing, items have the stated distribution.
+    free = scene.aim == Aim.MOVE_HAND
+    np.testing.assert_allclose(scene.present[free].mean(0), 0.75, atol=0.08)
+    np.testing.assert_allclose(scene.open[free].mean(0), 0.5, atol=0.09)
+    np.testing.assert_allclose((scene.places[free, :, 1] > 0).mean(0), 0.5, atol=0.09)
+    np.testing.assert_allclose(np.bincount(scene.aim) / len(values), 1 / 8, atol=0.02)
+    assert (np.sign(scene.places[:, 0, 1]) == -np.sign(scene.places[:, 1, 1])).all()  # drawers on opposite sides
+
+
+def test_detours_stay_in_the_scene() -> None:
+    values = Sawyer().sample_tasks(np.random.default_rng(0), 500)
+    others = draw_aims(np.random.default_rng(1), values)
+    np.testing.assert_array_equal(others[:, 4:], values[:, 4:])
+    assert solvable(others).all()
+    same = others[:, 0] == values[:, 0]
+    assert 0.1 < same.mean() < 0.4
+    np.testing.assert_array_equal(others[same], values[same])
+    alone = task(Aim.PRESS_BUTTON, present=(0, 0, 0, 0, 0))[None].repeat(20, axis=0)
+    assert (draw_aims(np.random.default_rng(0), alone)[:, 0] == Aim.MOVE_HAND).all()
+
+
+def test_observations_by_hand() -> None:
+    import mujoco
+
+    family = Sawyer()
+    values = np.stack(
+        [task(Aim.MOVE_HAND), task(Aim.MOVE_HAND, opened=(1, 0)), task(Aim.MOVE_HAND, present=(0, 1, 1, 0, 0))]
+    )
+    env = family.batch_env(lab.Tasks(values))
+    start, _ = env.reset(seed=0)
+    np.testing.assert_allclose(start[:, :3], np.tile(HOME, (3, 1)), atol=1e-3)
+    np.testing.assert_allclose(start[:, 3], 0.09)
+    np.testing.assert_allclose(start[:2, 4:7], [[0.55, 0.05, 0.02]] * 2, atol=0.01)
+    np.testing.assert_allclose(start[:2, 7:10], [[0.785, 0.22, 0.023], [0.625, 0.22, 0.023]], atol=0.01)
+    np.testing.assert_allclose(start[2, [6, 9]], [-0.73, -0.727])  # beneath the table
+    np.testing.assert_array_equal(start[:, 10:], [[0, 0, 0], [0.16, 0, 0], [0, 0, 0]])
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        observations, _, _, _, info = env.step(rng.uniform(-1, 1, (3, 4)))
+    np.testing.assert_array_equal(info["features"], np.delete(observations, 3, axis=1))
+    for i in range(3):
+        data = env.simulation.engine.batch.get_data(i)
+        mujoco.mj_forward(family.model, data)
+        opening = data.joint("left_finger").qpos + data.joint("right_finger").qpos
+        joints = [data.joint(name).qpos[0] for name in ("drawer", "handle_drawer", "button")]
+        expected = [data.site("grip").xpos, opening, data.body("object").xpos, data.body("block").xpos, joints]
+        np.testing.assert_allclose(observations[i], np.concatenate(expected), atol=1e-12)
+
+
+def test_the_models_numbers_are_those_the_code_reads() -> None:
+    model = Sawyer().model
+    address = {model.joint(i).name: int(model.joint(i).qposadr[0]) for i in range(model.njnt)}
+    assert [address["left_finger"], address["right_finger"]] == list(range(*FINGERS.indices(26)))
+    assert [address[name] for name in ("drawer", "handle_drawer", "button")] == list(range(*JOINTS.indices(26)))
+    assert (address["object"], address["block"], model.nq) == (OBJECT.start, BLOCK.start, 26)
+    mocap = ["target", "drawer_cabinet", "handle_cabinet", "button_base", "tray"]
+    assert [int(model.body(name).mocapid[0]) for name in mocap] == list(range(5))
+    assert TARGET == 0
+    assert model.site("grip").id == 0
+    assert sum(model.geom_type == 7) == 0  # no meshes
+
+
+# -- physics -----------------------------------------------------------------------------------------------------
+
+
+def lift_object(friction: float | None) -> tuple[float, float]:
+    """Height of the object (m) after the gripper has lifted it, and some time after it has let go."""
+    family = Sawyer()
+    if friction is not None:
+        for name in ("object", "left_pad", "right_pad"):
+            family.model.geom(name).friction = friction
+    goal = task(Aim.MOVE_OBJECT)
+    env = family.batch_env(lab.Tasks(goal[None]))
+    observation, _ = env.reset(seed=0)
+    for step in range(40):
+        observation, *_ = env.step(family.behave(step, observation, goal[None]))
+    lifted = observation[0, 6]
+    for _ in range(15):
+        observation, *_ = env.step([[0, 0, 0, -1]])
+    return lifted, observation[0, 6]
+
+
+def test_things_are_held_by_friction_alone() -> None:
+    lifted, dropped = lift_object(None)
+    assert lifted == pytest.approx(GOAL[2], abs=0.03)
+    assert dropped == pytest.approx(0.02, abs=0.002)
+    lifted, _ = lift_object(0.0)
+    assert lifted < 0.05
+    assert Sawyer().model.neq == 1  # the hand's weld to its target
+
+
+def test_the_button_opens_its_drawer_while_it_is_down() -> None:
+    family = Sawyer()
+    press = np.stack([task(Aim.PRESS_BUTTON), task(Aim.PRESS_BUTTON, present=(0, 1, 1, 1, 1))])
+    env = family.batch_env(lab.Tasks(press))
+    observations, _ = env.reset(seed=0)
+    drawer, button = [], []
+    for step in range(60):
+        observations, *_ = env.step(family.behave(step, observations, press) if step < 17 else [[0, 0, 1, 1]] * 2)
+        drawer.append(observations[:, 10])
+        button.append(observations[:, 12])
+    drawer, button = np.array(drawer), np.array(button)
+    down = button[:, 0] > 0.022
+    assert down.any()
+    assert np.abs(drawer[: np.argmax(down), 0]).max() < 1e-3  # shut until then
+    assert 0.02 < drawer[-1, 0] < 0.15  # let go early: it stays half open
+    assert np.abs(drawer[-10:, 0] - drawer[-1, 0]).max() < 1e-3
+    assert np.abs(drawer[:, 1]).max() < 1e-3  # an absent drawer stays shut
+
+
+def test_actions_move_the_hand_and_not_more_than_the_workspace() -> None:
+    family = Sawyer()
+    env = family.batch_env(lab.Tasks(np.stack([task(Aim.MOVE_HAND, present=(0, 0, 0, 0, 0))] * 3)))
+    observations, _ = env.reset(seed=0)
+    for _ in range(4):
+        before = observations
+        observations, *_ = env.step([[0, 0, 0, 1], [0, 1, 0, -1], [-0.5, 0, 0.5, 0]])
+    moved = observations[:, :3] - before[:, :3]
+    np.testing.assert_allclose(moved, 0.043 * np.array([[0, 0, 0], [0, 1, 0], [-0.5, 0, 0.5]]), atol=0.002)
+    np.testing.assert_allclose(observations[:, 3], [0, 0.09, 0.045], atol=0.003)
+    for _ in range(30):
+        observations, *_ = env.step([[0, 0, 0, 1], [1, 1, 1, 0], [-1, -1, -1, 0]])
+    np.testing.assert_allclose(observations[:, :3], [HOME, [0.75, 0.45, 0.35], [0.35, -0.45, 0.012]], atol=0.004)
+
+
+def test_random_episodes_are_calm_and_never_end_early() -> None:
+    family = Sawyer()
+    tasks = tasks_of_each_aim(4, seed=0)
+    rng = np.random.default_rng(0)
+    env = family.batch_env(tasks)
+    for down in (0.0, 0.7):  # and pressing down on the table
+        episodes = rollout(lambda o, down=down: rng.uniform(-1, 1, (len(o), 4)) - [0, 0, down, 0], env, seed=0)
+        assert not episodes.terminations.any()
+        assert episodes.truncations[:, -1].all()
+        assert episodes.truncations.sum() == len(tasks)
+        assert episodes.valid.all()
+        assert env.simulation.engine.batch.warning[..., 1].sum() == 0
+        assert set(np.unique(episodes.rewards)) <= {-1.0, 0.0}
+        joints = episodes.next_observations[..., 10:]
+        assert joints.min() > -0.01
+        assert (joints.max((0, 1)) < [0.17, 0.17, 0.04]).all()  # stops hold
+    assert family.horizon == 75
+
+
+def test_a_batch_equals_its_simulations_one_by_one() -> None:
+    family = Sawyer()
+    tasks = tasks_of_each_aim(1, seed=3)
+    env = family.batch_env(tasks)
+    singles = [family.task_env(value) for value in tasks.values]
+    observations, _ = env.reset(seed=7)
+    for i, single in enumerate(singles):
+        np.testing.assert_array_equal(single.reset(seed=7 + i)[0], observations[i])
+    rng = np.random.default_rng(0)
+    for step in range(40):
+        actions = family.behave(step, observations, tasks.values) + 0.1 * rng.standard_normal((8, 4))
+        observations, rewards, *_ = env.step(actions)
+        for i, single in enumerate(singles):
+            observation, reward, *_ = single.step(actions[i])
+            np.testing.assert_array_equal(observation, observations[i])
+            assert reward == rewards[i]
+
+
+@pytest.mark.filterwarnings("ignore:.*Box observation space m.*:UserWarning")
+def test_gymnasium_finds_nothing_to_complain_about() -> None:
+    check_env(gym.make("smac_lab/Sawyer-v0").unwrapped, skip_render_check=True)
+
+
+# -- the script --------------------------------------------------------------------------------------------------
+
+
+def success_rates(n: int, noise: float, seed: int) -> np.ndarray:
+    """Share of each aim's `n` tasks that are satisfied at the last step."""
+    family, tasks = Sawyer(), tasks_of_each_aim(n, seed)
+    episodes = rollout(scripted_policy(family, tasks, noise, np.random.default_rng(0)), family.batch_env(tasks), seed=0)
+    return (episodes.rewards[:, -1] == 0).reshape(len(Aim), n).mean(1)
+
+
+def test_the_script_reaches_every_aim() -> None:
+    rates = success_rates(12, 0.1, seed=0)
+    assert (rates >= 0.9).all(), dict(zip(Aim, rates, strict=True))
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_the_script_reaches_every_aim_in_200_scenes(noise: float) -> None:
+    rates = success_rates(200, noise, seed=1)
+    assert (rates >= 0.9).all(), dict(zip(Aim, rates, strict=True))
+
+
+def test_the_script_reaches_detours_in_the_scene_of_another_task() -> None:
+    family, tasks = Sawyer(), tasks_of_each_aim(4, seed=5)
+    pursued = lab.Tasks(family.detours(np.random.default_rng(0), tasks.values))
+    policy = scripted_policy(family, pursued, 0.1, np.random.default_rng(0))
+    episodes = rollout(policy, family.batch_env(tasks), seed=0)
+    assert success(episodes.features[:, -1], pursued.values).mean() > 0.9
+    assert (episodes.rewards[:, -1] == 0).mean() < 0.6  # the tasks' own aims
