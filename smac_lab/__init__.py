@@ -9,6 +9,7 @@ from smac_lab.config import SMACConfig
 from smac_lab.data import TransitionBuffer, rollout
 from smac_lab.data.minari import from_minari, minari_tasks, to_minari
 from smac_lab.data.relabel import relabelled, shared_between_tasks
+from smac_lab.data.starter import starter_data
 from smac_lab.data.storage import StorageError
 from smac_lab.encoder import Gaussian
 from smac_lab.nets import MLP
@@ -43,6 +44,7 @@ __all__ = [
     "rollout",
     "save",
     "shared_between_tasks",
+    "starter_data",
     "tasks",
     "to_minari",
     "train_offline",

@@ -1,4 +1,4 @@
-"""The command line: smac-lab demo | collect | train | evaluate | bench."""
+"""The command line: smac-lab demo | collect | train | evaluate | compare | bench."""
 
 from __future__ import annotations
 
@@ -49,9 +49,10 @@ def collect(
     behaviour: Behaviour | None = None,
     seed: int = 0,
     out: Path | None = None,
+    starter: Path | None = None,
     overrides: Overrides = (),
 ) -> None:
-    """Make the offline data set of a task family.
+    """Make the offline data set of a task family. Run it again to go on after a stop.
 
     Args:
         family: point-robot, cheetah-vel, ant-dir, humanoid-dir, walker-params, hopper-params, sawyer, ...; options may
@@ -60,44 +61,53 @@ def collect(
         behaviour: how much scripted data betrays the task; default: the preset's own.
         seed: of tasks and data.
         out: folder; default data/<family>-<preset>-<seed>.
+        starter: also store a small excerpt there, with states to replay: what smac_lab/starter holds.
         overrides: fields of SMACConfig to change, such as behaviour_on_task=0.1.
     """
     import numpy as np
     from tqdm import tqdm
 
     from smac_lab.behaviour import check_recipe, collect_behaviour
-    from smac_lab.data.storage import claim_folder, read_json, save_dataset
+    from smac_lab.data.starter import write_starter
+    from smac_lab.data.storage import claim_folder, load_dataset, save_dataset
     from smac_lab.summary import versions
     from smac_lab.tasks import make_family
 
     made, config = make_family(family), configure(family, preset, behaviour, overrides)
     check_recipe(made, config)
-    out = out or Path("data") / f"{family.replace(':', '-')}-{preset}-{seed}"
-    if (out / "dataset.json").exists():
-        raise ValueError(f"{out} already holds a data set; choose another --out")
-    claim_folder(out, {"family": made.full_name, "preset": preset, "seed": seed, "config": config.to_dict()})
+    family = made.full_name
+    out = out or Path("data") / f"{slug(family)}-{preset}-{seed}"
+    claim_folder(out, {"family": family, "preset": preset, "seed": seed, "config": config.to_dict()})
     tasks, _ = made.split(config.n_train_tasks, config.n_test_tasks, seed)
-    began = time.monotonic()
-    with tqdm(desc="PEARL", unit=" iterations", disable=config.behaviour_policy != "pearl") as bar:
+    if not (out / "dataset.json").exists():
+        began = time.monotonic()
+        with tqdm(desc="PEARL", unit=" iterations", disable=config.behaviour_policy != "pearl") as bar:
 
-        def tick(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+            def tick(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
 
-        buffer = collect_behaviour(made, tasks, config, seed, out / "pearl", tick)
-    about = {
-        "preset": preset,
-        "seed": seed,
-        "config": config.to_dict(),
-        "seconds": time.monotonic() - began,
-        "command": shlex.join(["smac-lab", *sys.argv[1:]]),
-        "versions": versions(),
-    }
-    save_dataset(out, buffer, made, tasks, about)
-    returns = np.array(read_json(out / "dataset.json")["checks"]["returns"])
-    print(f"{len(buffer):,} transitions of {len(tasks)} tasks in {time.monotonic() - began:.1f} s")
+            buffer = collect_behaviour(made, tasks, config, seed, out / "pearl", tick)
+        about = {
+            "preset": preset,
+            "seed": seed,
+            "config": config.to_dict(),
+            "seconds": time.monotonic() - began,
+            "command": shlex.join(["smac-lab", *sys.argv[1:]]),
+            "versions": versions(),
+        }
+        save_dataset(out, buffer, made, tasks, about)
+        print(f"{len(buffer):,} transitions of {len(tasks)} tasks in {about['seconds']:.1f} s")
+    elif starter is None:
+        raise ValueError(f"{out} already holds a data set; choose another --out")
+    buffer, tasks, record = load_dataset(out, made)
+    returns = np.array(record["checks"]["returns"])
     print(f"mean return of an episode: {returns.mean():.2f} (tasks from {returns.min():.2f} to {returns.max():.2f})")
-    wrote(out / "dataset.json", f"smac-lab train {family} --preset {preset} --seed {seed} --data {out}")
+    more = []
+    if starter is not None:
+        write_starter(starter, buffer, made, tasks, {k: record[k] for k in ("preset", "seed", "command", "versions")})
+        more.append(starter / "dataset.json")
+    wrote(out / "dataset.json", f"smac-lab train {family} --preset {preset} --seed {seed} --data {out}", *more)
 
 
 def train(
@@ -131,10 +141,12 @@ def train(
 
     from smac_lab import report
     from smac_lab.experiment import Experiment, run_experiment
+    from smac_lab.tasks import make_family
 
     if threads is not None:
         torch.set_num_threads(threads)
-    out = out or Path("runs") / f"{family.replace(':', '-')}-{preset}"
+    family = make_family(family).full_name
+    out = out or Path("runs") / f"{slug(family)}-{preset}"
     experiment = Experiment(
         family,
         preset,
@@ -194,6 +206,17 @@ def evaluate(
     file.parent.mkdir(parents=True, exist_ok=True)
     replace_text(file, json.dumps(record, indent=1))
     wrote(file, "open report.html of the run to see it beside the other arms")
+
+
+def compare(runs: Annotated[tuple[Path, ...], tyro.conf.Positional]) -> None:
+    """Several finished runs in one table, in Markdown.
+
+    Args:
+        runs: folders of runs, such as runs/ant-dir-cpu; of one variant of a family only.
+    """
+    from smac_lab import report
+
+    print(report.compare(runs))
 
 
 def bench(
@@ -306,6 +329,11 @@ def configure(family: str, preset: str, behaviour: str | None, overrides: tuple[
     return dataclasses.replace(SMACConfig.preset(family, preset, behaviour), **changes)
 
 
+def slug(family: str) -> str:
+    """A family's full name as file names may have it."""
+    return family.replace(":", "-").replace("=", "-").replace(",", "-")
+
+
 def wrote(file: Path, next_step: str, *more: Path) -> None:
     """Say what a command wrote and what to do next."""
     print(f"\nwrote {', '.join(str(f) for f in (file, *more))}\nnext: {next_step}")
@@ -315,7 +343,15 @@ def main() -> None:
     """Entry point of `smac-lab`: bad input ends in one line, and an interrupted run can be continued."""
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"demo": demo, "collect": collect, "train": train, "evaluate": evaluate, "bench": bench}, prog="smac-lab"
+            {
+                "demo": demo,
+                "collect": collect,
+                "train": train,
+                "evaluate": evaluate,
+                "compare": compare,
+                "bench": bench,
+            },
+            prog="smac-lab",
         )
     except (ValueError, FloatingPointError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,10 +7,12 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from smac_lab import cli
+from smac_lab import checkpoint, cli
+from smac_lab.data.storage import StorageError
 from smac_lab.experiment import ARMS
 
 
@@ -134,3 +136,49 @@ def test_overrides_are_read_as_python_values() -> None:
     config = cli.configure("point-robot", "smoke", "broad", ("z_dim=3", "awac_weight=exp", "actor_hidden=(8, 8)"))
     assert (config.z_dim, config.awac_weight, config.actor_hidden) == (3, "exp", (8, 8))
     assert config.behaviour_on_task == 0.0
+
+
+def test_interrupted_collection_by_pearl_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after a checkpoint, the same command goes on from there; the data is as if nothing had happened."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+
+    def collect(out: Path, seed: int = 0) -> None:
+        cli.collect("hopper-params", "smoke", seed=seed, out=out, overrides=("behaviour_iterations=12",))
+
+    collect(whole)
+    save, stopped = checkpoint.save, KeyboardInterrupt()
+
+    def save_once(*words: Any, **named: Any) -> Path:
+        if (parts / "pearl" / "checkpoint" / "latest.json").exists():
+            raise stopped
+        return save(*words, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", save_once)
+        with pytest.raises(KeyboardInterrupt):
+            collect(parts)
+    assert not (parts / "dataset.json").exists()
+    with pytest.raises(StorageError, match=r"holds another experiment \(it differs in seed\)"):
+        collect(parts, seed=1)
+    collect(parts)
+    records = [json.loads((folder / "dataset.json").read_text()) for folder in (whole, parts)]
+    assert records[0]["checks"] == records[1]["checks"]
+    for name in ("command", "versions", "xml_sha256", "seed", "preset"):
+        assert records[1][name] is not None, name
+    with pytest.raises(ValueError, match="already holds a data set"):
+        collect(parts)
+    cli.evaluate(parts / "pearl")  # PEARL itself is a baseline, and is meta-tested like any agent
+    assert (parts / "pearl" / "evaluation.json").exists()
+
+
+def test_runs_of_two_variants_are_not_compared(finished: Path, tmp_path: Path) -> None:
+    done = run("compare", finished / "run", finished / "run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("| cheetah-vel |") == 2
+    other = tmp_path / "v5"
+    other.mkdir()
+    summary = json.loads((finished / "run" / "summary.json").read_text())
+    (other / "summary.json").write_text(json.dumps({**summary, "family": "cheetah-vel:obs=v5"}))
+    done = run("compare", finished / "run", other)
+    assert done.returncode == 2
+    assert "different variants cannot be compared: cheetah-vel and cheetah-vel:obs=v5" in done.stderr
