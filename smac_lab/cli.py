@@ -145,8 +145,7 @@ def train(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    family = make_family(family).full_name
-    out = out or Path("runs") / f"{slug(family)}-{preset}"
+    out = out or Path("runs") / f"{slug(make_family(family).full_name)}-{preset}"
     experiment = Experiment(
         family,
         preset,

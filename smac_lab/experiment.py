@@ -64,7 +64,9 @@ class Experiment:
     evaluations: int = 10
 
     def __post_init__(self) -> None:
-        check_recipe(make_family(self.family), self.config)
+        family = make_family(self.family)
+        object.__setattr__(self, "family", family.full_name)  # one name for a variant, however it was written
+        check_recipe(family, self.config)
         if unknown := [arm for arm in self.arms if arm not in ARMS]:
             raise ValueError(f"unknown arms {unknown}; known arms: {', '.join(ARMS)}")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):

@@ -194,3 +194,12 @@ def test_resets_and_tasks() -> None:
     assert angles.min() >= 0
     assert angles.max() <= 2 * np.pi
     np.testing.assert_allclose(np.quantile(angles, [0.25, 0.5, 0.75]) / np.pi, [0.5, 1.0, 1.5], atol=0.06)
+
+
+def test_contact_free_observations_are_the_paper_s_without_the_last() -> None:
+    family, free = lab.make_family("humanoid-dir"), lab.make_family("humanoid-dir:obs=contact-free")
+    env = family.batch_env(lab.Tasks([1.0, 2.0]), num_threads=1)
+    env.reset(seed=0)
+    observations = env.step(np.full((2, 17), 0.3))[0]
+    assert free.spec.obs_dim == 376 - 14 * 6
+    np.testing.assert_array_equal(free.observe(env.simulation.state), observations[:, :-84])

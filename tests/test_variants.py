@@ -23,9 +23,10 @@ OPTIONS: dict[str, dict[str, list[Any]]] = {  # every option's values, the defau
     "sparse-point-robot": {},
     "cheetah-vel": {"obs": ["paper", "v5"]},
     "ant-dir": {"contact_cost": [True, False], "velocity_only": [False, True]},
-    "humanoid-dir": {"obs": ["paper", "v5"], "contact_cost": [True, False]},
+    "humanoid-dir": {"obs": ["paper", "v5", "contact-free"], "contact_cost": [True, False]},
     "walker-params": {"set_const": [True, False], "feet": ["paper", "v5"]},
     "hopper-params": {"set_const": [True, False]},
+    "sawyer": {},
 }
 VARIANTS = [
     (name, dict(zip(options, values, strict=True)))
