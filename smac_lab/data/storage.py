@@ -74,8 +74,8 @@ def load_dataset(path: str | Path, family: TaskFamily) -> tuple[TransitionBuffer
         raise StorageError(f"{path} has data format {record.get('format')!r}; this version reads {DATASET_FORMAT}")
     try:
         spec, tasks = FamilySpec(**record["spec"]), Tasks(record["tasks"])
-        check_body(record["xml_sha256"], family)
         check_spec(spec, family.spec)
+        check_body(record["xml_sha256"], family)
         buffer = load_shards(path, record["buffer"], spec, "cpu")
         checks = check_dataset(buffer, family, tasks)
         counts, written = record["counts"], record["checks"]["content_sha256"]
