@@ -156,8 +156,8 @@ def test_the_models_numbers_are_those_the_code_reads() -> None:
     assert [address["left_finger"], address["right_finger"]] == list(range(*FINGERS.indices(26)))
     assert [address[name] for name in ("drawer", "handle_drawer", "button")] == list(range(*JOINTS.indices(26)))
     assert (address["object"], address["block"], model.nq) == (OBJECT.start, BLOCK.start, 26)
-    mocap = ["target", "drawer_cabinet", "handle_cabinet", "button_base", "tray"]
-    assert [int(model.body(name).mocapid[0]) for name in mocap] == list(range(5))
+    mocap = ["target", "drawer_cabinet", "handle_cabinet", "button_base", "tray", "goal"]
+    assert [int(model.body(name).mocapid[0]) for name in mocap] == list(range(6))
     assert TARGET == 0
     assert model.site("grip").id == 0
     assert sum(model.geom_type == 7) == 0  # no meshes
@@ -243,6 +243,21 @@ def test_random_episodes_are_calm_and_never_end_early() -> None:
         assert joints.min() > -0.01
         assert (joints.max((0, 1)) < [0.17, 0.17, 0.04]).all()  # stops hold
     assert family.horizon == 75
+
+
+def test_a_simulation_that_breaks_down_keeps_its_scene() -> None:
+    family, tasks = Sawyer(), tasks_of_each_aim(1, seed=2)
+    env = family.batch_env(tasks)
+    env.reset(seed=0)
+    state = env.simulation.state
+    places = state.mocap_pos.copy()
+    state.qvel[3] = np.nan
+    with pytest.warns(RuntimeWarning, match="1 of 8 simulations diverged"):
+        _, _, terminations, _, info = env.step(np.zeros((8, 4)))
+    assert info["diverged"].tolist() == terminations.tolist() == [i == 3 for i in range(8)]
+    observations, *_ = env.step(np.zeros((8, 4)))
+    assert np.isfinite(observations).all()
+    np.testing.assert_allclose(state.mocap_pos, places, atol=0.01)
 
 
 def test_a_batch_equals_its_simulations_one_by_one() -> None:
