@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -90,3 +92,18 @@ def test_tasks_and_families_that_do_not_fit_are_refused(problem) -> None:
         lab.relabelled(problem.buffer, problem.family, problem.train[:5])
     with pytest.raises(ValueError, match="data of point-robot, which does not fit sparse-point-robot: name"):
         lab.relabelled(problem.buffer, lab.make_family("sparse-point-robot"), problem.train)
+
+
+def test_tasks_with_scenes_lend_within_a_scene_only() -> None:
+    family = lab.make_family("sawyer")
+    drawn = family.sample_tasks(np.random.default_rng(0), 2)
+    aims = family.detours(np.random.default_rng(1), drawn)  # other aims, the same two scenes
+    tasks = lab.Tasks(np.concatenate([drawn, aims]))
+    assert family.rewards_alone_differ(tasks.values[0], tasks.values).tolist() == [True, False, True, False]
+    recipe = dataclasses.replace(lab.SMACConfig.preset("sawyer", "smoke"), behaviour_transitions=75)
+    buffer = lab.collect_behaviour(family, tasks, recipe, seed=0)
+    shared = lab.shared_between_tasks(buffer, family, tasks, episodes=1)
+    lent = shared.features[shared.rows_of(0)[75:]]
+    assert torch.equal(lent, buffer.features[buffer.rows_of(2)])
+    with pytest.raises(ValueError, match="task 0 can be lent 0 to 1 episodes"):
+        lab.shared_between_tasks(buffer, family, tasks, episodes=2)

@@ -17,6 +17,7 @@ def relabelled(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks) -> Tr
 
     Rewards equal those that the simulation would have paid to the precision of a stored number. With other tasks than
     the data's own, the same interaction becomes data of those; with its own, rewards that were decoded become true.
+    Where tasks have scenes, as the Sawyer's do, the other tasks must be of the same ones.
 
     Args:
         buffer: of one seed, with features.
@@ -46,7 +47,7 @@ def shared_between_tasks(
     Args:
         buffer, family, tasks: as in `relabelled`.
         episodes: how many horizons of successive transitions each task is lent, drawn uniformly and without repetition
-            from the whole ones of all other tasks.
+            from the whole ones of all other tasks; of those in the same scene, where tasks have scenes.
         seed: of the draw.
 
     Raises:
@@ -59,7 +60,8 @@ def shared_between_tasks(
     lender, whole = np.repeat(np.arange(buffer.n_tasks), [len(rows) for rows in windows]), np.concatenate(windows)
     columns = {name: getattr(buffer, name).cpu().numpy() for name in COLUMNS}
     for task, values in enumerate(tasks.values):
-        others = np.flatnonzero(lender != task)
+        alike = family.rewards_alone_differ(values, tasks.values)
+        others = np.flatnonzero((lender != task) & alike[lender])
         if not 0 <= episodes <= len(others):
             raise ValueError(f"task {task} can be lent 0 to {len(others)} episodes of {horizon} steps, not {episodes}")
         rows = whole[np.sort(rng.choice(others, episodes, replace=False))]

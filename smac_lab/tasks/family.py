@@ -110,6 +110,10 @@ class TaskFamily:
         """Initial states as their `tasks`, `(n, task_dim)`, have them, made of `reset_state`'s: here unchanged."""
         return state
 
+    def rewards_alone_differ(self, task: Array, others: Array) -> NDArray[np.bool_]:
+        """Whether data of each of `others`, `(n, task_dim)`, is data of `task`, `(task_dim,)`, but for its rewards."""
+        return np.ones(len(others), bool)
+
     def observe(self, state: SimpleNamespace) -> Array:
         """Observation of each state, `(n, obs_dim)`."""
         raise NotImplementedError

@@ -58,6 +58,9 @@ class RandomParams(MujocoFamily):
             "dof_damping": model.dof_damping * DAMPING_SCALE**damping,
         }
 
+    def rewards_alone_differ(self, task: Array, others: Array) -> NDArray[np.bool_]:
+        return (others == task).all(1)
+
     def reset_state(self, rng: np.random.Generator, n: int) -> Mapping[str, Array]:
         model = self.model
         return {

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smac_lab.tasks.family import Array, MujocoFamily
 from smac_lab.tasks.sawyer_scene import (
@@ -48,9 +49,9 @@ class Sawyer(MujocoFamily):
     goal, and things are held by friction alone.
 
     An action (4) moves the hand's target to the hand's position + 0.05 m a[:3], within the workspace, and sets the
-    gripper from open (-1) to shut (1). The arm's seven joints follow the hand, which a soft weld pulls to its target (it
-    covers 4.3 of the 5 cm) and keeps pointing down; only hand, fingers and items collide. While the button is down, a
-    motor opens the drawer.
+    gripper from open (-1) to shut (1). The arm's seven joints follow the hand, which a soft weld pulls to its target
+    (it covers 4.3 of the 5 cm) and keeps pointing down; only hand, fingers and items collide. While the button is
+    down, a motor opens the drawer.
 
     Observation (13): hand position, opening of the gripper, object position, block position, how far drawer and handle
     drawer are open and the button is pressed; all in m, in a frame with its origin on the arm's axis at the height of
@@ -81,6 +82,9 @@ class Sawyer(MujocoFamily):
 
     def sample_tasks(self, rng: np.random.Generator, n: int) -> Array:
         return draw_tasks(rng, n)
+
+    def rewards_alone_differ(self, task: Array, others: Array) -> NDArray[np.bool_]:
+        return (others[:, 4:] == task[4:]).all(1)  # the same scene, whatever the aim and its goal
 
     def reset_state(self, rng: np.random.Generator, n: int) -> Mapping[str, Array]:
         """Hand at home, gripper open; object and block up to 1 cm from where the task has them."""
