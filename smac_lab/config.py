@@ -285,9 +285,14 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         name: {
             "smoke": _PEARL_SMOKE,
             "cpu": _PEARL_CPU,
-            "paper": {"behaviour_policy": "pearl", "behaviour_iterations": 40 if name.endswith("params") else 100},
+            "paper": {"behaviour_policy": "pearl", "behaviour_iterations": 40},
         }
-        for name in ("humanoid-dir", "walker-params", "hopper-params")
+        for name in ("walker-params", "hopper-params")
+    },
+    "humanoid-dir": {
+        "smoke": _PEARL_SMOKE,
+        "cpu": {**_PEARL_CPU, "repeats": 1},  # physics are slow here
+        "paper": {"behaviour_policy": "pearl"},
     },
     "ant-dir": {"smoke": _PEARL_SMOKE, "cpu": {**_FAST_CPU, **_ANT_DATA}, "paper": {"behaviour_policy": "pearl"}},
     "sawyer": {
