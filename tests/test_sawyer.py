@@ -175,8 +175,8 @@ def lift_object(friction: float | None) -> tuple[float, float]:
     goal = task(Aim.MOVE_OBJECT)
     env = family.batch_env(lab.Tasks(goal[None]))
     observation, _ = env.reset(seed=0)
-    for step in range(40):
-        observation, *_ = env.step(family.behave(step, observation, goal[None]))
+    for _ in range(40):
+        observation, *_ = env.step(family.controller(observation, goal[None]))
     lifted = observation[0, 6]
     for _ in range(15):
         observation, *_ = env.step([[0, 0, 0, -1]])
@@ -199,7 +199,7 @@ def test_the_button_opens_its_drawer_while_it_is_down() -> None:
     observations, _ = env.reset(seed=0)
     drawer, button = [], []
     for step in range(60):
-        observations, *_ = env.step(family.behave(step, observations, press) if step < 17 else [[0, 0, 1, 1]] * 2)
+        observations, *_ = env.step(family.controller(observations, press) if step < 17 else [[0, 0, 1, 1]] * 2)
         drawer.append(observations[:, 10])
         button.append(observations[:, 12])
     drawer, button = np.array(drawer), np.array(button)
@@ -269,8 +269,8 @@ def test_a_batch_equals_its_simulations_one_by_one() -> None:
     for i, single in enumerate(singles):
         np.testing.assert_array_equal(single.reset(seed=7 + i)[0], observations[i])
     rng = np.random.default_rng(0)
-    for step in range(40):
-        actions = family.behave(step, observations, tasks.values) + 0.1 * rng.standard_normal((8, 4))
+    for _ in range(40):
+        actions = family.controller(observations, tasks.values) + 0.1 * rng.standard_normal((8, 4))
         observations, rewards, *_ = env.step(actions)
         for i, single in enumerate(singles):
             observation, reward, *_ = single.step(actions[i])

@@ -50,7 +50,7 @@ class Sawyer(MujocoFamily):
 
     An action (4) moves the hand's target to the hand's position + 0.05 m a[:3], within the workspace, and sets the
     gripper from open (-1) to shut (1). The arm's seven joints follow the hand, which a soft weld pulls to its target
-    (it covers 4.3 of the 5 cm) and keeps pointing down; only hand, fingers and items collide. While the button is
+        (it covers 4.3 of the 5 cm) and keeps pointing down; only hand, fingers and items collide. While the button is
     down, a motor opens the drawer.
 
     Observation (13): hand position, opening of the gripper, object position, block position, how far drawer and handle
@@ -135,8 +135,8 @@ class Sawyer(MujocoFamily):
     def reward(self, features: Array, actions: Array, tasks: Array) -> Array:
         return np.where(success(features, tasks), 0.0, -1.0)
 
-    def behave(self, step: int, observations: Array, tasks: Array) -> Array:
-        """The `script`, a stand-in for the paper's scripted policy; it needs no clock.
+    def controller(self, observations: Array, tasks: Array) -> Array:
+        """The `script`, a stand-in for the paper's scripted policy.
 
         With noise of 0.1 on its actions, as behaviour data has it, it reached each aim in all of 200 scenes, judged at
         the last step (`pytest -m learning tests/test_sawyer.py` asks for 90 %).
