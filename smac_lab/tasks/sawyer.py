@@ -50,7 +50,7 @@ class Sawyer(MujocoFamily):
 
     An action (4) moves the hand's target to the hand's position + 0.05 m a[:3], within the workspace, and sets the
     gripper from open (-1) to shut (1). The arm's seven joints follow the hand, which a soft weld pulls to its target
-        (it covers 4.3 of the 5 cm) and keeps pointing down; only hand, fingers and items collide. While the button is
+    (it covers 4.3 of the 5 cm) and keeps pointing down; only hand, fingers and items collide. While the button is
     down, a motor opens the drawer.
 
     Observation (13): hand position, opening of the gripper, object position, block position, how far drawer and handle
