@@ -105,7 +105,9 @@ def collect(
     print(f"mean return of an episode: {returns.mean():.2f} (tasks from {returns.min():.2f} to {returns.max():.2f})")
     more = []
     if starter is not None:
-        write_starter(starter, buffer, made, tasks, {k: record[k] for k in ("preset", "seed", "command", "versions")})
+        write_starter(
+            starter, buffer, made, tasks, {k: record[k] for k in ("preset", "seed", "config", "command", "versions")}
+        )
         more.append(starter / "dataset.json")
     wrote(out / "dataset.json", f"smac-lab train {family} --preset {preset} --seed {seed} --data {out}", *more)
 
