@@ -284,7 +284,9 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     **{
         name: {
             "smoke": _PEARL_SMOKE,
-            "cpu": _PEARL_CPU,
+            # The reward is nearly known without z: it tells of the dynamics only by how far v_x differs from what is
+            # observed, 0.002 of squared error. At 0.03 the posterior collapses (KL 0.001 nats).
+            "cpu": {**_PEARL_CPU, "kl_weight": 1e-4},
             "paper": {"behaviour_policy": "pearl", "behaviour_iterations": 40},
         }
         for name in ("walker-params", "hopper-params")
