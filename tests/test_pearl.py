@@ -118,7 +118,9 @@ def test_what_does_not_fit_is_refused(problem: Problem) -> None:
     buffer = lab.TransitionBuffer(problem.family.spec, len(problem.train))
     other = lab.make_family("point-direction")
     with pytest.raises(ValueError, match="cannot learn from a buffer of"):
-        next(train_pearl(problem.agent(), lab.TransitionBuffer(other.spec, 6), other, problem.train, 1, 1))
+        next(train_pearl(problem.agent(), lab.TransitionBuffer(other.spec, 6), problem.family, problem.train, 1, 1))
+    with pytest.raises(ValueError, match="cannot act in"):
+        next(train_pearl(problem.agent(), buffer, other, problem.train, 1, 1))
     two = lab.SMAC(problem.config, problem.family.spec, seed=[0, 1])
     with pytest.raises(ValueError, match="an agent of one seed"):
         next(train_pearl(two, buffer, problem.family, problem.train, 1, 1))
