@@ -262,9 +262,9 @@ _PEARL_CPU: dict[str, Any] = {
     "behaviour_updates": 400,
     "behaviour_initial_episodes": 4,
 }
-# A scripted walk stands in for the paper's trained behaviour policy; with more noise the ant falls. A smaller actor that
-# learns slower does not get the walk within the offline phase. At a discount of 0.95 (a second) values settle in it; at
-# a greater weight of -Q the actor leaves the data before they do.
+# A scripted walk stands in for the paper's trained behaviour policy; with more noise the ant falls. A smaller actor
+# that learns slower does not get the walk within the offline phase. At a discount of 0.95 (a second) values settle in
+# it; at a greater weight of -Q the actor leaves the data before they do.
 _ANT_DATA: dict[str, Any] = {**_SCRIPTED, "behaviour_on_task": 0.8, "behaviour_noise": 0.2}
 _ANT_CPU: dict[str, Any] = {
     **_FAST_CPU,
