@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +22,10 @@ from smac_lab.behaviour import collect_behaviour
 from smac_lab.bench.race import Bar, Effort, Ratio, against, aligned, at_most
 from smac_lab.config import SMACConfig
 from smac_lab.experiment import Experiment
+from smac_lab.pearl import pearl_loss
 from smac_lab.shift import measure_shift
 from smac_lab.tasks import make_family
-from smac_lab.training import sample_offline, sample_self_supervised, self_collect
+from smac_lab.training import sample_mixed, sample_offline, sample_self_supervised, self_collect
 
 GIB = 2**30
 LIBRARIES = {  # nobody who only imports smac_lab waits for these
@@ -63,16 +66,28 @@ def stages(family_name: str, preset: str, effort: Effort) -> Iterator[Stage]:
     measured = 2 + saves[1]  # after the offline phase, before the arm and at every save of it
     online_updates = c.online_iterations * c.online_updates
 
-    yield Stage("collect behaviour data", _median(lambda: collect_behaviour(family, train, c), 1 if few < 3 else 2), 1)
-    buffer = collect_behaviour(family, train, c)
+    by_pearl = c.behaviour_policy == "pearl"  # which is timed in pieces, on data of the same size
+    recipe = dataclasses.replace(c, behaviour_policy="random") if by_pearl else c
+    if not by_pearl:
+        collecting = _median(lambda: collect_behaviour(family, train, c), 1 if few < 3 else 2)
+        yield Stage("collect behaviour data", collecting, 1)
+    buffer = collect_behaviour(family, train, recipe)
+    if by_pearl:
+        pearl = SMAC(c, family.spec)
+        loss = partial(pearl_loss, pearl)
+        update = _median(lambda: float(pearl.update(sample_mixed(pearl, buffer), loss=loss)["critic_loss"]), updates)
+        yield Stage("PEARL update, for behaviour data", update, c.behaviour_iterations * c.behaviour_updates)
+        grown = buffer.clone()
+        collecting = _median(lambda: self_collect(pearl, grown, family, train, oracle=True), few)
+        yield Stage("PEARL's collection", collecting, c.behaviour_iterations)
     offline = _median(lambda: float(agent.update(sample_offline(agent, buffer))["critic_loss"]), updates)
     yield Stage("offline update", offline, c.offline_steps)
     agent.freeze_labeller()
     collecting = _median(lambda: self_collect(agent, buffer, family, train, oracle=False), few)
     yield Stage("self-collection: sample, roll out, label, append", collecting, c.online_iterations)
-    loss = agent.self_labelled_loss if c.online_encoder == "self-labelled" else agent.self_supervised_loss
+    phase_loss = agent.self_labelled_loss if c.online_encoder == "self-labelled" else agent.self_supervised_loss
     online = _median(
-        lambda: float(agent.update(sample_self_supervised(agent, buffer), loss=loss)["critic_loss"]), updates
+        lambda: float(agent.update(sample_self_supervised(agent, buffer), loss=phase_loss)["critic_loss"]), updates
     )
     yield Stage("self-supervised update", online, online_updates)
     yield Stage("measure_shift", _median(lambda: measure_shift(agent, family, train, buffer), 1), measured)
