@@ -135,12 +135,18 @@ def measures(summary: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
     for phase, lists in {"before": summary["before"], **summary["arms"]}.items():
         names = ("offline_context", "online_context", "test", "shift")
         found = {name: np.array([*lists.get(name, []), *[None] * n][:n], dtype=np.float64) for name in names}
-        gap = gap_closed(phases.get("before", found), found)
+        before = phases.get("before", found)
+        gap = gap_closed(before, found, negligible_gap(before, summary.get("random")))
         unknown = np.full(n, np.nan)
         found["closed"], found["recovered"] = (gap.closed, gap.recovered) if phases else (unknown, unknown)
         found["range"] = share_of_range(found["online_context"], summary.get("random"), summary.get("best"))
         phases[phase] = found
     return phases
+
+
+def negligible_gap(before: Mapping[str, Array], random: float | None) -> float:
+    """A gap too small to speak of its share: 2 % of what offline context gains over random actions."""
+    return 0.0 if random is None else 0.02 * abs(float(np.mean(before["offline_context"])) - random)
 
 
 # -- numbers as words ----------------------------------------------------------------------------------
@@ -200,8 +206,8 @@ def headline(run: Run) -> str:
     # Of the mean gap: a mean of the seeds' shares says nothing where a seed has next to no gap.
     of_it = (
         f": {number(1 - left.point / gap.point, True)} of it closed"
-        if gap.point > 0
-        else " (before, there was none to close)"
+        if gap.point > negligible_gap(before, run.summary.get("random"))
+        else " (before, there was none to speak of)"
     )
     return (
         f"{text}After the self-supervised phase ({run.default}), self-collected context gives "

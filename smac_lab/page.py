@@ -83,8 +83,8 @@ the same.</dd>
 self-collected context with decoded rewards, <em>oracle</em> is <em>frozen</em> with the true rewards that the others
 lack.</dd>
 <dt>gap closed</dt><dd>1 &minus; gap after / gap before, the gap being return given offline context minus return given
-self-collected context. A gap also closes when the return given offline context falls; hence the next row. Both say
-little where the gap before is small.</dd>
+self-collected context. A gap also closes when the return given offline context falls; hence the next row. A gap
+before of less than 2&nbsp;% of what offline context gains over random actions is none to speak of: a dash.</dd>
 <dt>recovered</dt><dd>rise of the return given self-collected context, as a share of the gap before.</dd>
 <dt>share of range</dt><dd>where the return given self-collected context lies between random actions (0&nbsp;%) and the
 best known controller (100&nbsp;%).</dd>

@@ -98,7 +98,7 @@ def over_seeds(values: ArrayLike) -> Interval:
     return interval(known) if len(known) else Interval(np.nan, np.nan, np.nan)
 
 
-def gap_closed(before: Mapping[str, ArrayLike], after: Mapping[str, ArrayLike]) -> Gap:
+def gap_closed(before: Mapping[str, ArrayLike], after: Mapping[str, ArrayLike], least: float = 0.0) -> Gap:
     """How much of what self-collected context costs an arm wins back, seed by seed.
 
     gap = offline-context return - self-collected-context return; closed = 1 - gap_after / gap_before. A gap also
@@ -107,12 +107,13 @@ def gap_closed(before: Mapping[str, ArrayLike], after: Mapping[str, ArrayLike]) 
 
     Args:
         before, after: each with "offline_context" and "online_context", `(seed,)`.
+        least: of a gap before that is no greater, no share is given (NaN).
     """
     names = ("offline_context", "online_context")
     offline, online = (np.asarray(before[name], dtype=np.float64) for name in names)
     offline_after, online_after = (np.asarray(after[name], dtype=np.float64) for name in names)
     gap_before, gap_after = offline - online, offline_after - online_after
-    divisor = np.where(gap_before > 0, gap_before, np.nan)
+    divisor = np.where(gap_before > least, gap_before, np.nan)
     return Gap(gap_before, gap_after, 1 - gap_after / divisor, (online_after - online) / divisor)
 
 

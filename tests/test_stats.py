@@ -68,6 +68,7 @@ def test_gap_closed_by_hand():
     np.testing.assert_allclose(gap.after, [1.0, 1.0, 0.0])
     np.testing.assert_allclose(gap.closed, [0.8, np.nan, np.nan])  # no gap, or a negative one: nothing to close
     np.testing.assert_allclose(gap.recovered, [0.6, np.nan, np.nan])
+    assert np.isnan(stats.gap_closed(before, after, least=5.0).closed).all()
 
 
 def test_share_of_range():
