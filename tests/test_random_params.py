@@ -434,7 +434,7 @@ class WeakCheetah(CheetahVel):
     def sample_tasks(self, rng: np.random.Generator, n: int) -> np.ndarray:
         return rng.uniform([-5, 0.1, 1], [5, 1, 20], (n, 3))
 
-    def place(self, state: Mapping[str, np.ndarray], tasks: np.ndarray) -> Mapping[str, np.ndarray]:
+    def place(self, tasks: np.ndarray, state: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         qpos = state["qpos"].copy()
         qpos[:, 0] += tasks[:, 0]
         return {**state, "qpos": qpos}

@@ -81,7 +81,8 @@ def record_replay(buffer: TransitionBuffer, family: MujocoFamily, tasks: Tasks, 
                 "rewards": result.rewards,
             }
         )
-    return {name: np.concatenate([step[name] for step in steps]) for name in steps[0]}
+    # safetensors writes arrays in the order in which they lie in memory, whatever their strides say
+    return {name: np.ascontiguousarray(np.concatenate([step[name] for step in steps])) for name in steps[0]}
 
 
 def replay_error(family: MujocoFamily, replay: Replay) -> dict[str, float]:
