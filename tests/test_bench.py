@@ -225,7 +225,13 @@ def test_bench_tells_what_it_measured_where() -> None:
 
 def test_an_interrupted_bench_leaves_no_processes() -> None:
     command = [sys.executable, "-m", "smac_lab", "bench", "simulation", "--processes", "3"]
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    started = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in a shell's background inherit none
+    )
     children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
     if not children.exists():
         started.kill()
