@@ -103,6 +103,7 @@ def load(
     *,
     family: TaskFamily | FamilySpec | None = None,
     device: str | None = None,
+    buffer: bool = True,
     **parts: Any,
 ) -> Run:
     """Read the latest checkpoint under `path` (or one step's folder).
@@ -111,6 +112,7 @@ def load(
         path: what `save` was given, or a folder it returned.
         family: what the checkpoint must be of, where that matters.
         device: where to put it; default the saved config's.
+        buffer: False leaves the stored transitions where they are, and `run.buffer` is None.
         **parts: parts and losses defined outside the library that the agent was made with, by the names that
             `SMAC` takes; a part's parameters are loaded into the module given.
 
@@ -146,10 +148,10 @@ def load(
         agent.load_state_dict(_unflatten(load_file(file), state["updates"], agent))
     except (RuntimeError, KeyError) as error:
         raise StorageError(f"{path}: the stored parameters do not fit the parts given: {error}") from error
-    buffer = None
-    if state["buffer"] is not None:
-        buffer = load_shards(folder.parent, state["buffer"], spec, str(agent.device))
-    return Run(agent, buffer, state["progress"])
+    stored = None
+    if buffer and state["buffer"] is not None:
+        stored = load_shards(folder.parent, state["buffer"], spec, str(agent.device))
+    return Run(agent, stored, state["progress"])
 
 
 def exists(path: str | Path) -> bool:

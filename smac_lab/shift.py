@@ -123,3 +123,33 @@ def _between(a: Gaussian, b: Gaussian) -> torch.Tensor:
 
 def _ratio(online: torch.Tensor, floor: torch.Tensor, between: torch.Tensor) -> float:
     return float((online - floor) / (between - floor))
+
+
+class BothContexts(NamedTuple):
+    """Context of the same tasks from both sources, `(task, n, context_dim)` each, and what acting on either returns."""
+
+    offline: torch.Tensor
+    online: torch.Tensor
+    offline_returns: Array  # (task,)
+    online_returns: Array
+
+
+@torch.inference_mode()
+def both_contexts(
+    agent: SMAC, family: TaskFamily, tasks: Tasks, buffer: TransitionBuffer, *, seed: int = 0
+) -> BothContexts:
+    """One context a task of either kind, as `measure_shift` compares them, to look at.
+
+    Args:
+        agent: of one seed; not changed.
+        family, tasks: training tasks; `tasks[i]` is the buffer's task `i`.
+        buffer: its offline transitions are used.
+        seed: of simulations and draws.
+    """
+    n = agent.config.exploration_episodes * family.horizon
+    generator = torch.Generator(agent.device).manual_seed(seed)
+    offline = buffer.sample_context(torch.arange(len(tasks)), n, generator, "offline")
+    policy = agent.policy(agent.infer_posterior(offline), generator)
+    acted = rollout(policy, family.batch_env(tasks), seed=seed * 1_000_003 + 50_021)
+    tested = evaluate(agent, family, tasks, seed=seed, repeats=1)
+    return BothContexts(offline, tested.contexts[:, 0], acted.returns, tested.final_returns)

@@ -115,10 +115,11 @@ def render_episodes(
     family: TaskFamily,
     tasks: Tasks,
     *,
-    seed: int = 0,
+    seed: int | list[int | None] = 0,
     width: int = 320,
     height: int = 240,
     every: int = 1,
+    steps: int | None = None,
 ) -> Film:
     """Roll `policy` out on `tasks` side by side and film it.
 
@@ -131,6 +132,7 @@ def render_episodes(
         seed: of the resets.
         width, height: size of one task's tile, pixels.
         every: control steps a frame.
+        steps: control steps that are filmed; default all of the horizon.
 
     Raises:
         RuntimeError: no OpenGL backend works here (bodies only; point robots need none).
@@ -150,7 +152,7 @@ def render_episodes(
 
     def filmed(observations: Array) -> NDArray[np.floating]:
         nonlocal calls
-        if calls % every == 0:
+        if calls % every == 0 and (steps is None or calls < steps):
             frames.append(_tile([draw(i) for i in range(len(tasks))], columns))
         calls += 1
         return policy(observations)
@@ -170,6 +172,19 @@ def save_video(path: str | Path, frames: Frames, fps: float) -> Path:
     codec = "gif" if path.suffix == ".gif" else "h264"
     _mediapy().write_video(path, _even(frames), fps=fps, codec=codec)
     return path
+
+
+def data_url(frames: Frames, fps: float) -> str:
+    """Frames `(time, height, width, 3)` as an address that holds the whole .mp4."""
+    import base64
+
+    file = _mediapy().compress_video(_even(frames), fps=fps, codec="h264")
+    return f"data:video/mp4;base64,{base64.b64encode(file).decode()}"
+
+
+def require_renderer() -> None:
+    """Raise RuntimeError, which says how to get one, unless some OpenGL backend works here."""
+    _context_class()
 
 
 def video_html(frames: Frames, fps: float, title: str | None = None) -> str:

@@ -1,0 +1,201 @@
+"""Agents along a run: where the offline phase ended, and every saved iteration of each arm; and small excerpts of that."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from smac_lab import checkpoint
+from smac_lab.agent import SMAC
+from smac_lab.config import SMACConfig
+from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.data.starter import starter_data
+from smac_lab.data.storage import StorageError, check_hash, file_sha256, read_json, replace_text
+from smac_lab.tasks import make_family
+from smac_lab.tasks.family import FamilySpec, TaskFamily, Tasks
+
+EXAMPLES = Path(__file__).parent / "examples"
+KEPT = ("actor", "critics", "encoder", "reward_decoder")  # of an agent, in an excerpt
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshots:
+    """One seed's agents along a run, with what they learned from.
+
+    Args:
+        family: what they act in.
+        tasks: training tasks; `tasks[i]` is the buffer's task `i`.
+        buffer: their offline transitions.
+        before: the agent after the offline phase.
+        arms: arm to iteration to agent. Iteration 0, of every arm, is `before`.
+        test: held-out tasks.
+    """
+
+    family: TaskFamily
+    tasks: Tasks
+    buffer: TransitionBuffer
+    before: SMAC
+    arms: Mapping[str, Mapping[int, SMAC]]
+    test: Tasks | None = None
+
+    def __post_init__(self) -> None:
+        self.before.check_spec(self.family.spec, "act in")
+        self.before.check_spec(self.buffer.spec, "infer tasks from a buffer of")
+        if self.before.seeds is not None:
+            raise ValueError("several seeds at once cannot be looked at together: pass one of agent.split()")
+        if len(self.tasks) > self.buffer.n_tasks:
+            raise ValueError(f"there are {len(self.tasks)} tasks, but the buffer has only {self.buffer.n_tasks}")
+
+    @classmethod
+    def of(cls, agent: SMAC, family: TaskFamily, tasks: Tasks, buffer: TransitionBuffer) -> Snapshots:
+        """A single agent, whatever it has gone through."""
+        return cls(family, tasks, buffer, agent, {})
+
+    def agent(self, arm: str | None = None, iteration: int = 0) -> SMAC:
+        """The agent of an arm after some iterations; without an arm, or at iteration 0, the one before.
+
+        Raises:
+            ValueError: nothing was kept of that arm or at that iteration; the message says what was.
+        """
+        if arm is None or iteration == 0:
+            return self.before
+        if arm not in self.arms:
+            raise ValueError(f"no arm {arm!r} here; there is {', '.join(self.arms) or 'none'}")
+        if iteration not in self.arms[arm]:
+            kept = ", ".join(map(str, [0, *self.arms[arm]]))
+            raise ValueError(f"nothing was kept at iteration {iteration} of {arm}; kept are {kept}")
+        return self.arms[arm][iteration]
+
+    @property
+    def iterations(self) -> list[int]:
+        """Iterations that every arm has, from 0 on."""
+        kept = [set(agents) for agents in self.arms.values()]
+        return [0, *sorted(set.intersection(*kept))] if kept else [0]
+
+
+def read_snapshots(run: str | Path, seed: int | None = None) -> Snapshots:
+    """Read a run's agents: its folder, or an excerpt of it.
+
+    Args:
+        run: folder that `smac-lab train` or `smac-lab excerpt` wrote.
+        seed: which of its seeds; default the first.
+
+    Raises:
+        StorageError: neither of the two is there, a seed that was not run, or a damaged file.
+    """
+    folder = Path(run)
+    if (folder / "excerpt.json").is_file():
+        return _read_excerpt(folder)
+    if not (folder / "config.json").is_file():
+        raise StorageError(f"{folder} is no run: there is neither config.json (of smac-lab train) nor excerpt.json")
+    stored = read_json(folder / "config.json")
+    seed = stored["seeds"][0] if seed is None else seed
+    here = folder / f"seed_{seed}"
+    if not checkpoint.exists(here / "offline" / "checkpoint"):
+        raise StorageError(f"{folder} has no finished offline phase of seed {seed}; its seeds are {stored['seeds']}")
+    family = make_family(stored["family"])
+    before, buffer, _ = checkpoint.load(here / "offline" / "checkpoint", family=family)
+    assert buffer is not None
+    tasks, test = family.split(before.config.n_train_tasks, before.config.n_test_tasks, seed)
+    arms: dict[str, dict[int, SMAC]] = {}
+    for arm in stored["arms"]:
+        steps = sorted((here / arm / "checkpoint").glob("step_*/state.json"))
+        found = [checkpoint.load(step.parent, buffer=False) for step in steps]
+        if found:
+            arms[arm] = {int(one.progress["done"]): one.agent for one in found}
+    return Snapshots(family, tasks, buffer, before, arms, test)
+
+
+def example(name: str) -> Snapshots:
+    """Agents that are shipped with the library, trained on the family's starter data and more like it.
+
+    Raises:
+        StorageError: there is no such example; the message says which there are.
+    """
+    folder = EXAMPLES / name
+    if not (folder / "excerpt.json").is_file():
+        known = sorted(path.parent.name for path in EXAMPLES.glob("*/excerpt.json"))
+        raise StorageError(f"there is no example {name!r}; there is {', '.join(known)}")
+    return _read_excerpt(folder)
+
+
+def write_excerpt(
+    folder: str | Path, snapshots: Snapshots, iterations: Sequence[int] = (), about: dict[str, Any] | None = None
+) -> Path:
+    """Store agents small enough to be sent: parts only, in half precision, without optimizers and data.
+
+    Whoever reads it gets the family's starter data beside the agents, so an excerpt is of a run on tasks that the
+    starter data begins with: those of the same family and seed.
+
+    Args:
+        folder: where `agents.safetensors` and `excerpt.json` come to stand.
+        snapshots: what to take from.
+        iterations: of each arm; default the last alone.
+        about: anything JSON can hold, for the record.
+
+    Raises:
+        ValueError: an iteration at which nothing was kept.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = tuple(iterations) or (snapshots.iterations[-1],)
+    tensors = _halved("before/0", snapshots.before)
+    for arm in snapshots.arms:
+        for iteration in chosen:
+            if iteration:
+                tensors |= _halved(f"{arm}/{iteration}", snapshots.agent(arm, iteration))
+    before = snapshots.before
+    save_file(tensors, folder / "agents.safetensors")
+    record = {
+        **(about or {}),
+        "config": before.config.to_dict(),
+        "spec": before.spec._asdict(),
+        "seed": before.seed,
+        "arms": list(snapshots.arms),
+        "iterations": [iteration for iteration in chosen if iteration],
+        "sha256": file_sha256(folder / "agents.safetensors"),
+    }
+    replace_text(folder / "excerpt.json", json.dumps(record, indent=1))
+    return folder
+
+
+def _halved(prefix: str, agent: SMAC) -> dict[str, Tensor]:
+    parts = agent.parts
+    return {
+        f"{prefix}/{part}/{name}": value.detach().cpu().half().contiguous()
+        for part in KEPT
+        for name, value in parts[part].state_dict().items()
+    }
+
+
+def _read_excerpt(folder: Path) -> Snapshots:
+    record, file = read_json(folder / "excerpt.json"), folder / "agents.safetensors"
+    check_hash(file, record["sha256"])
+    tensors, spec = load_file(file), FamilySpec(**record["spec"])
+    family, config = make_family(spec.name), SMACConfig.from_dict(record["config"])
+    buffer, tasks = starter_data(family)
+    _, test = family.split(config.n_train_tasks, config.n_test_tasks, record["seed"])
+
+    def agent(prefix: str, labeller: torch.nn.ModuleDict | None = None) -> SMAC:
+        made = SMAC(config, spec, seed=record["seed"])
+        for part in KEPT:
+            start = f"{prefix}/{part}/"
+            state = {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
+            made.parts[part].load_state_dict(state)  # into single precision
+        made.target_critics.load_state_dict(made.critics.state_dict())
+        made.labeller = copy.deepcopy(labeller)
+        return made
+
+    before = agent("before/0")
+    before.freeze_labeller()  # the very parts that label what the arms collect
+    labeller, before.labeller = before.labeller, None
+    arms = {arm: {i: agent(f"{arm}/{i}", labeller) for i in record["iterations"]} for arm in record["arms"]}
+    return Snapshots(family, tasks, buffer.to(config.torch_device()), before, arms, test)

@@ -1,0 +1,225 @@
+"""What explorers of agents share: which agent, which task, and the latent plane in which all of them lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+
+from smac_lab import plots, style
+from smac_lab.agent import SMAC
+from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.data.collect import Episodes
+from smac_lab.encoder import Gaussian
+from smac_lab.shift import BothContexts, both_contexts
+from smac_lab.snapshots import Snapshots
+from smac_lab.style import Array, Place
+from smac_lab.tasks.family import TaskFamily, Tasks
+from smac_lab.widgets import stage
+from smac_lab.widgets.explorer import Choice, Control, Explorer, Slider, Traces
+
+SHOWN_TASKS = 20
+CHOSEN = "#CC79A7"  # a z that someone chose
+PLANE_POINTS = 41  # values of a coordinate of z on a slider
+FRAME = {"x": [], "y": []}
+
+
+class AgentExplorer(Explorer):
+    """An explorer of an agent, or of the agents along a run.
+
+    Args:
+        subject: `Snapshots` of a run, or one agent.
+        family, tasks, buffer: what the agent acts in and learned from; needed with one agent.
+        shown_tasks: so many of the tasks are shown.
+        **state: where to begin, as `update` takes it.
+    """
+
+    def __init__(
+        self,
+        subject: Snapshots | SMAC,
+        family: TaskFamily | None = None,
+        tasks: Tasks | None = None,
+        buffer: TransitionBuffer | None = None,
+        *,
+        shown_tasks: int = SHOWN_TASKS,
+        **state: Any,
+    ):
+        if isinstance(subject, SMAC):
+            if family is None or tasks is None or buffer is None:
+                raise ValueError(f"{type(self).__name__}(agent, family, tasks, buffer): all four, or Snapshots of a run")
+            subject = Snapshots.of(subject, family, tasks, buffer)
+        self.subject, self.family = subject, subject.family
+        self.tasks, self.buffer = subject.tasks[: min(shown_tasks, len(subject.tasks))], subject.buffer
+        self.scale = style.task_scale(self.tasks.values, self.family.task_label)
+        self.n_context = subject.before.config.exploration_episodes * self.family.horizon
+        super().__init__(**state)
+
+    def make_controls(self) -> dict[str, Control]:
+        """Arm and iteration, where there are several, and the task."""
+        controls: dict[str, Control] = {}
+        if self.subject.arms:
+            arms, kept = list(self.subject.arms), self.subject.iterations
+            first = "self-labelled" if "self-labelled" in arms else arms[0]
+            controls["arm"] = Choice("arm", arms, first, style.phase_label)
+            controls["iteration"] = Slider("iteration", kept, kept[0])
+        controls["task"] = Slider("task", list(range(len(self.tasks))), 0, self.task_name)
+        return controls
+
+    @property
+    def agent(self) -> SMAC:
+        """The agent that is looked at now."""
+        return self.agent_at(self.state.get("arm"), self.state.get("iteration", 0))
+
+    def agent_at(self, arm: str | None, iteration: int) -> SMAC:
+        """The agent of an arm after some iterations."""
+        return self.subject.agent(arm, iteration)
+
+    @property
+    def key(self) -> tuple[str | None, int]:
+        """What tells this agent from the others."""
+        iteration = self.state.get("iteration", 0)
+        return (self.state.get("arm") if iteration else None), iteration
+
+    def contexts(self, key: tuple[str | None, int] | None = None) -> BothContexts:
+        """Offline and self-collected context of the shown tasks, of this or another agent of the run."""
+        key = self.key if key is None else key
+        return self.once(
+            ("contexts", key), lambda: both_contexts(self.agent_at(*key), self.family, self.tasks, self.buffer)
+        )
+
+    def posterior(self, source: str = "offline") -> Gaussian:
+        """q(z | all context) of the shown tasks, `(task, z_dim)`."""
+        agent, contexts = self.agent, self.contexts()
+        context = contexts.offline if source == "offline" else contexts.online
+        return self.once(("posterior", self.key, source), lambda: agent.infer_posterior(context))
+
+    # -- the latent plane --------------------------------------------------------------------------------
+    def plane(self) -> plots.Axes:
+        """The plane of all agents' offline posteriors: one for the whole run, so that moving is seen as moving."""
+
+        def compute() -> plots.Axes:
+            means = []
+            for key in [(None, 0), *((arm, i) for arm, agents in self.subject.arms.items() for i in agents)]:
+                agent, contexts = self.agent_at(*key), self.contexts(key)
+                means += [agent.infer_posterior(c).mean.cpu().numpy() for c in contexts[:2]]
+            self._means = np.concatenate(means)
+            return plots.principal_axes(self._means)
+
+        return self.once("plane", compute)
+
+    def plane_range(self) -> tuple[Array, Array]:
+        """Least and greatest coordinates in the plane, `(2,)` each, with some room."""
+        points = plots.project(self._means, self.plane())
+        middle, half = (points.max(0) + points.min(0)) / 2, np.full(2, 0.62 * max(float(np.ptp(points, 0).max()), 0.5))
+        return middle - half, middle + half
+
+    def z_at(self, point: Any) -> Array:
+        """The z of a point of the plane, `(z_dim,)`."""
+        axes = self.plane()
+        return axes.centre + np.asarray(point, float) @ axes.directions
+
+    def z_controls(self) -> dict[str, Control]:
+        """Sliders along both axes of the plane."""
+        axes, (low, high) = self.plane(), self.plane_range()
+        return {
+            f"z{i + 1}": Slider(
+                f"z along axis {i + 1}", [float(v) for v in np.linspace(low[i], high[i], PLANE_POINTS).round(3)],
+                float(np.linspace(low[i], high[i], PLANE_POINTS).round(3)[PLANE_POINTS // 2]), "{:.2f}".format,
+                any_between=True,
+            )
+            for i in range(1 if not axes.share[1] > 0 else 2)
+        }  # fmt: skip
+
+    @property
+    def chosen(self) -> Array:
+        """The chosen point of the plane, `(2,)`."""
+        return np.array([self.state.get("z1", 0.0), self.state.get("z2", 0.0)])
+
+    def nearest_chosen(self, point: Any) -> dict[str, float]:
+        """A point of the plane as state: within the sliders' reach."""
+        found = {}
+        for i, name in enumerate(("z1", "z2")):
+            if name in self.controls:
+                values = self.controls[name].values  # type: ignore[attr-defined]
+                found[name] = float(np.clip(point[i], values[0], values[-1]))
+        return found
+
+    def plane_frame(self, figure: go.Figure, place: Place) -> None:
+        """Axes of the plane, and a layer under everything that feels clicks anywhere."""
+        axes, (low, high) = self.plane(), self.plane_range()
+        x, y = (np.linspace(low[i], high[i], 61) for i in (0, 1))
+        self.add(
+            figure, "anywhere",
+            go.Heatmap(x=x, y=y, z=np.zeros((61, 61)), opacity=0.0, showscale=False, hoverinfo="none"), place,
+        )  # fmt: skip
+        style.same_scale(figure, [place], np.stack([low, high]))
+        figure.update_xaxes(title=f"principal axis 1 of z ({axes.share[0]:.0%} of variance)", **place)
+        figure.update_yaxes(title=f"axis 2 ({axes.share[1]:.0%})", **place)
+
+    # -- the stage ---------------------------------------------------------------------------------------
+    def stage_frame(self, figure: go.Figure, place: Place) -> None:
+        """Axes of what the agent does."""
+        axes = stage.axes_of(self.family)
+        self.add(
+            figure, "target",
+            go.Scatter(
+                mode="lines+markers" if axes.plane else "lines", name="what the task asks for", **FRAME,
+                line={"color": style.GREY, "dash": "dash"}, marker={"symbol": "x-thin", "size": 12, "line_width": 3},
+            ), place,
+        )  # fmt: skip
+        figure.update_xaxes(title=axes.x_label, **place).update_yaxes(title=axes.y_label, **place)
+        if axes.plane:
+            figure.update_yaxes(scaleanchor=style.axis_name(figure, place, "x"), **place)
+
+    def act(self, z: Gaussian) -> Episodes:
+        """An episode of the present task for each z, `(n, z_dim)`."""
+        return stage.act(self.agent, self.family, self.tasks.values[self.state["task"]], z)
+
+    def exact(self, z: Array) -> Gaussian:
+        """One z without doubt, `(1, z_dim)`."""
+        mean = self.agent.tensor(np.atleast_2d(z))
+        return Gaussian(mean, torch.zeros_like(mean))
+
+    def task_name(self, index: int) -> str:
+        """How a task is called in words."""
+        label, _, unit = self.scale.label.partition(" (")
+        return f"{index}: {label} {self.scale.values[index]:.2f} {unit.removesuffix(')').split(')')[0]}".strip()
+
+    def task_colour(self, index: int) -> str:
+        """The colour of a task."""
+        return self.task_colours()[index]
+
+    def task_colours(self) -> list[str]:
+        """The colours of all shown tasks."""
+        from plotly.colors import sample_colorscale
+
+        where = np.clip((self.scale.values - self.scale.low) / (self.scale.high - self.scale.low), 0.0, 1.0)
+        return sample_colorscale(self.scale.palette, where.tolist())
+
+    def play_button(self) -> Any:
+        """A button that films what is chosen."""
+        import ipywidgets
+
+        button = ipywidgets.Button(description="Play", tooltip="film the rollout of the present state", icon="play")
+        button.add_class("smac-play")
+        button.on_click(lambda _: self.play())
+        return button
+
+    def buttons(self) -> list[Any]:
+        """A play button, where films say more than lines."""
+        return [] if stage.axes_of(self.family).plane and hasattr(self.family, "landmark") else [self.play_button()]
+
+
+def outlines(posterior: Gaussian, axes: plots.Axes) -> list[Array]:
+    """Ellipses of one standard deviation in the plane, `(point, 2)` each."""
+    means, stds = posterior.mean.cpu().numpy(), posterior.std.cpu().numpy()
+    return [plots.ellipse(mean, std, axes) for mean, std in zip(means, stds, strict=True)]
+
+
+def joined(lines: Any) -> Traces:
+    """Several polylines, `(point, 2)` each, as the x and y of one trace."""
+    points = [np.concatenate([line, [[np.nan, np.nan]]]) for line in lines]
+    x, y = np.concatenate(points).T if points else (np.empty(0), np.empty(0))
+    return {"x": x, "y": y}

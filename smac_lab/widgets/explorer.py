@@ -1,0 +1,314 @@
+"""What all explorers share: a state with checked values, one figure that follows it, controls, links, and a player."""
+
+from __future__ import annotations
+
+import functools
+import html
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import plotly.graph_objects as go
+
+from smac_lab import style
+
+T = TypeVar("T")
+Traces = dict[str, dict[str, Any]]  # name of a trace to what of it changes
+STYLE = """<style>
+.smac-explorer { width: 100%; overflow: hidden; }
+.smac-explorer .smac-controls { flex-flow: row wrap; }
+.smac-explorer .smac-says { line-height: 1.45; padding: 2px 4px 6px; color: var(--jp-ui-font-color1, inherit); }
+.smac-explorer .smac-says video { max-width: 100%; border-radius: 4px; display: block; }
+.smac-explorer .js-plotly-plot .main-svg g:not(.hoverlayer *) > text { fill: var(--jp-ui-font-color1, #707070) !important; }
+.smac-explorer :focus-visible { outline: 2px solid #56B4E9; outline-offset: 1px; }
+</style>"""
+
+
+class Control(Protocol):
+    """One piece of an explorer's state, and how a person sets it."""
+
+    label: str
+    start: Any
+
+    def check(self, name: str, value: Any) -> Any:
+        """The value, tidied; ValueError where it is not allowed."""
+
+    def widget(self) -> Any:
+        """The ipywidget that sets it."""
+
+
+class Slider(NamedTuple):
+    """A number from a range, or from a list of them."""
+
+    label: str
+    values: Sequence[Any]  # in ascending order
+    start: Any
+    text: Callable[[Any], str] = str
+    any_between: bool = False  # whether `update` takes numbers between the listed ones, too
+
+    def check(self, name: str, value: Any) -> Any:
+        low, high = self.values[0], self.values[-1]
+        number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+        if self.any_between and number and low <= value <= high:
+            return float(value)
+        if number and value in self.values:
+            return self.values[list(self.values).index(value)]
+        listed = ", ".join(map(str, self.values)) if len(self.values) <= 12 else f"{low} to {high}"
+        raise ValueError(f"{name}={value!r} is not allowed: it must be {'within' if self.any_between else 'one of'} {listed}")
+
+    def widget(self) -> Any:
+        import ipywidgets
+
+        options = [(self.text(value), value) for value in self.values]
+        return ipywidgets.SelectionSlider(options=options, continuous_update=True, **_look(self.label, "340px"))
+
+
+class Choice(NamedTuple):
+    """One of a few."""
+
+    label: str
+    values: Sequence[Any]
+    start: Any
+    text: Callable[[Any], str] = str
+
+    def check(self, name: str, value: Any) -> Any:
+        if value not in self.values:
+            raise ValueError(f"{name}={value!r} is not allowed: it must be one of {', '.join(map(repr, self.values))}")
+        return value
+
+    def widget(self) -> Any:
+        import ipywidgets
+
+        return ipywidgets.Dropdown(options=[(self.text(v), v) for v in self.values], **_look(self.label, "300px"))
+
+
+class Switch(NamedTuple):
+    """Yes or no."""
+
+    label: str
+    start: bool
+
+    def check(self, name: str, value: Any) -> bool:
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"{name}={value!r} is not allowed: it must be True or False")
+        return bool(value)
+
+    def widget(self) -> Any:
+        import ipywidgets
+
+        return ipywidgets.Checkbox(indent=False, **_look(self.label, "auto"))
+
+
+def _look(label: str, width: str) -> dict[str, Any]:
+    return {
+        "description": label,
+        "style": {"description_width": "initial"},
+        "layout": {"width": width, "margin": "2px 14px 2px 2px"},
+    }
+
+
+class Explorer:
+    """A figure over a state. Without a browser: `update(name=value)` and `figure`; displayed, controls set the state.
+
+    A subclass says what may be set (`controls`), makes the figure's frame once (`frame`), and says what of its traces
+    follows the state (`draw`), quickly: nothing is trained here, and what takes long is kept (`once`).
+
+    Attributes:
+        state: name to value, of everything in `controls`.
+        figure: a plotly Figure; once displayed, a FigureWidget.
+    """
+
+    def __init__(self, **state: Any):
+        self._kept: dict[Hashable, Any] = {}
+        self._traces: dict[str, int] = {}
+        self._listeners: list[Callable[[dict[str, Any]], None]] = []
+        self._widget: Any = None
+        self._inputs: dict[str, Any] = {}
+        self._busy = False
+        self._film = ""
+        self.controls: dict[str, Control] = {**self.make_controls(), "reduced_motion": Switch("reduce motion", False)}
+        self.state = {name: control.start for name, control in self.controls.items()}
+        self.figure: go.Figure = self.frame()
+        self.update(**state)
+
+    # -- what a subclass says ----------------------------------------------------------------------------
+    def make_controls(self) -> dict[str, Control]:
+        """What may be set."""
+        raise NotImplementedError
+
+    def frame(self) -> go.Figure:
+        """The figure with every trace in it (`self.add`), empty."""
+        raise NotImplementedError
+
+    def draw(self) -> Traces:
+        """What of the traces follows `self.state`."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """A sentence or two: what is shown now."""
+        raise NotImplementedError
+
+    def settle(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """Values that follow from changes of others; here the changes alone."""
+        return changes
+
+    def film(self) -> str:
+        """HTML of the film that belongs to the state; nothing where there is none."""
+        return ""
+
+    # -- state -------------------------------------------------------------------------------------------
+    def update(self, **changes: Any) -> Explorer:
+        """Set parts of the state; figure, text, controls and linked explorers follow.
+
+        Raises:
+            ValueError: a name or a value that is not allowed; nothing has changed then.
+        """
+        if unknown := [name for name in changes if name not in self.controls]:
+            raise ValueError(f"{type(self).__name__} has no {', '.join(unknown)}; it has {', '.join(self.controls)}")
+        checked = {name: self.controls[name].check(name, value) for name, value in changes.items()}
+        first = not self._traces_drawn
+        checked = self.settle(checked)
+        moved = {name: value for name, value in checked.items() if self.state[name] != value}
+        if not moved and not first:
+            return self
+        self.state.update(checked)
+        with self.figure.batch_update():
+            for name, properties in self.draw().items():
+                self.figure.data[self._traces[name]].update(properties, overwrite=False)
+        self._traces_drawn = True
+        self._show_state()
+        for listen in self._listeners:
+            listen(moved)
+        return self
+
+    _traces_drawn = False
+
+    @property
+    def text(self) -> str:
+        """What is shown now, in words."""
+        return self.describe()
+
+    def observe(self, listen: Callable[[dict[str, Any]], None]) -> None:
+        """Call `listen` with the values that changed, after each change."""
+        self._listeners.append(listen)
+
+    def link(self, *others: Explorer) -> Explorer:
+        """Let this explorer and others follow each other in whatever they both have: task, arm, iteration, z, ...
+
+        A value that another explorer does not allow is not passed on.
+        """
+        everyone = (self, *others)
+        for one in everyone:
+            one.observe(functools.partial(_pass_on, one, [other for other in everyone if other is not one]))
+        for other in others:
+            _pass_on(self, [other], self.state)
+        return self
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """What `compute` gives, computed the first time that this key is asked for."""
+        if key not in self._kept:
+            self._kept[key] = compute()
+        return self._kept[key]
+
+    # -- the figure --------------------------------------------------------------------------------------
+    def add(self, figure: go.Figure, name: str, trace: Any, place: style.Place) -> None:
+        """Add a trace that `draw` will call by this name."""
+        self._traces[name] = len(figure.data)
+        figure.add_trace(trace, **place)
+
+    def picture(self, width: int = 1000, scale: float = 1.0) -> bytes:
+        """The figure as a PNG on white (plotly's export, which needs kaleido and a Chromium browser)."""
+        still = go.Figure(self.figure)
+        still.update_layout(paper_bgcolor="white", font_color="#333333", autosize=False)
+        return still.to_image(format="png", width=width, height=still.layout.height, scale=scale)
+
+    # -- in a notebook -----------------------------------------------------------------------------------
+    @property
+    def widget(self) -> Any:
+        """The explorer as one ipywidget: controls, a line of text, the figure, and beside it what moves."""
+        if self._widget is None:
+            self._widget = self._make_widget()
+        return self._widget
+
+    def buttons(self) -> list[Any]:
+        """Further ipywidgets for the row of controls."""
+        return []
+
+    def on_display(self, figure: Any) -> None:
+        """Connect clicks in the figure (a FigureWidget)."""
+
+    def _make_widget(self) -> Any:
+        import ipywidgets
+
+        self.figure = figure = go.FigureWidget(self.figure)
+        for name, control in self.controls.items():
+            made = control.widget()
+            made.value = self.state[name] if not isinstance(control, Slider) else nearest(control.values, self.state[name])
+            made.add_class(f"smac-{name}")
+            made.observe(functools.partial(self._from_input, name), "value")
+            self._inputs[name] = made
+        self._says = ipywidgets.HTML()
+        self._says.add_class("smac-says")
+        self._player = ipywidgets.HTML()
+        self._player.add_class("smac-says")
+        self._player.add_class("smac-player")
+        self._sheet = ipywidgets.HTML(STYLE, layout={"display": "none"})
+        row = ipywidgets.HBox([*self._inputs.values(), *self.buttons()])
+        row.add_class("smac-controls")
+        self.on_display(figure)
+        box = ipywidgets.VBox([self._sheet, row, self._says, figure, self._player])
+        box.add_class("smac-explorer")
+        self._widget = box
+        self._show_state()
+        return box
+
+    def _from_input(self, name: str, change: Any) -> None:
+        if not self._busy:
+            self.update(**{name: change["new"]})
+
+    def _show_state(self) -> None:
+        """Controls and text follow the state."""
+        if self._widget is None:
+            return
+        self._busy = True
+        try:
+            for name, made in self._inputs.items():
+                control, value = self.controls[name], self.state[name]
+                made.value = nearest(control.values, value) if isinstance(control, Slider) else value
+        finally:
+            self._busy = False
+        self._says.value = f'<div role="status" aria-live="polite">{html.escape(self.describe())}</div>'
+
+    def play(self) -> None:
+        """Show the film of the present state beside the figure."""
+        self._film = self.film()
+        if self._widget is not None:
+            self._player.value = self._film
+
+    def _ipython_display_(self) -> None:
+        import plotly.io
+        from IPython.display import Image, display
+
+        display(self.widget)
+        if "png" in (plotly.io.renderers.default or ""):  # a page without scripts shows this one
+            display(Image(self.picture()))
+
+
+def nearest(values: Sequence[Any], wanted: Any) -> Any:
+    """The listed value that is nearest to the one wanted."""
+    if wanted in values:
+        return wanted
+    return min(values, key=lambda value: abs(value - wanted))
+
+
+def _pass_on(source: Explorer, others: Iterable[Explorer], changes: dict[str, Any]) -> None:
+    for other in others:
+        shared = {}
+        for name, value in changes.items():
+            if name in other.controls and other.state[name] != value:
+                try:
+                    shared[name] = other.controls[name].check(name, value)
+                except ValueError:
+                    continue
+        if shared:
+            other.update(**shared)

@@ -1,0 +1,230 @@
+"""ShiftExplorer: what the encoder infers from offline and from self-collected context, and what that costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from torch import Tensor
+
+from smac_lab import plots, style
+from smac_lab.encoder import Gaussian, kl_divergence, kl_to_prior
+from smac_lab.style import GREY, OFFLINE, SELF_COLLECTED, Array
+from smac_lab.widgets import stage
+from smac_lab.widgets.agents import CHOSEN, FRAME, AgentExplorer, joined, outlines
+from smac_lab.widgets.explorer import Choice, Control, Slider, Traces
+
+KL_EDGES = np.linspace(-4.0, 4.0, 33)  # of the histograms, decimal logarithms of nats
+
+
+class ShiftExplorer(AgentExplorer):
+    """The distribution shift, to be seen and touched.
+
+    Left, the latent plane: each task an ellipse (one standard deviation of its posterior) in the task's colour, filled
+    given offline context; a line leads to the posterior given context of which a share is self-collected. Right, what
+    the agent does with both, or with the point of the plane that was clicked; below, the returns along the
+    self-supervised phase, and how far posteriors lie from each other and from the prior.
+
+    State: `n` (context transitions), `share` (of them self-collected, 0 to 1), `arm`, `iteration` (where the subject is
+    `Snapshots` of a run), `task` (selected), `show` ("task": rollouts of its two posteriors; "point": of the chosen
+    point), `z1`, `z2` (that point, in the plane).
+    """
+
+    def make_controls(self) -> dict[str, Control]:
+        counts = sorted({*range(1, min(self.n_context, 10) + 1), *np.linspace(1, self.n_context, 40).astype(int).tolist()})
+        self.plane()
+        return {
+            "n": Slider("context transitions", counts, counts[-1]),
+            "share": Slider("share self-collected", np.linspace(0, 1, 21).round(2).tolist(), 1.0, "{:.0%}".format),
+            **super().make_controls(),
+            **self.z_controls(),
+            "show": Choice("play", ["task", "point"], "task", {"task": "the task", "point": "the point"}.__getitem__),
+        }
+
+    # -- what is shown -----------------------------------------------------------------------------------
+    def mixed(self) -> tuple[Tensor, Tensor]:
+        """Offline context, and context with the share of self-collected transitions, `(task, n, context_dim)` each."""
+        contexts, n = self.contexts(), self.state["n"]
+        own = round(self.state["share"] * n)
+        offline = contexts.offline[:, :n]
+        return offline, torch.cat([contexts.online[:, :own], offline[:, : n - own]], dim=1)
+
+    def posteriors(self) -> tuple[Gaussian, Gaussian]:
+        """q(z | offline context) and q(z | mixed context) of the shown tasks."""
+        offline, mixed = self.mixed()
+        return self.agent.infer_posterior(offline), self.agent.infer_posterior(mixed)
+
+    def returns(self) -> tuple[list[int], Array, Array]:
+        """Iterations of the arm, and the two mean returns at each of them."""
+        arm = self.state.get("arm")
+        kept = self.subject.iterations
+        found = [self.contexts((arm if i else None, i)) for i in kept]
+        offline, online = ([float(c.mean()) for c in kinds] for kinds in zip(*(f[2:] for f in found), strict=True))
+        return kept, np.array(offline), np.array(online)
+
+    def frame(self) -> go.Figure:
+        titles = ["what the encoder infers", "what the agent does", "what it gets", "how far posteriors lie apart"]
+        figure, (plane, does, gets, apart) = style.grid(titles, 270)
+        self.plane_frame(figure, plane)
+        colours = self.task_colours()
+        for i, colour in enumerate(colours):
+            look = {"mode": "lines", "hoverinfo": "skip", "showlegend": False, **FRAME}
+            filled = {"fill": "toself", "fillcolor": colour.replace("rgb", "rgba").replace(")", ", 0.25)")}
+            self.add(figure, f"offline {i}", go.Scatter(line={"color": colour, "width": 1}, **filled, **look), plane)
+            self.add(figure, f"mixed {i}", go.Scatter(line={"color": colour, "width": 1.5, "dash": "dot"}, **look), plane)
+        line = {"color": "rgba(127,127,127,0.7)", "width": 1}
+        self.add(figure, "links", go.Scatter(mode="lines", line=line, hoverinfo="skip", name="same task", **FRAME), plane)
+        marker = {"color": self.scale.values, "coloraxis": "coloraxis"}
+        names = [self.task_name(i) for i in range(len(self.tasks))]
+        for name, label, look in (
+            ("offline", "offline context", {"symbol": "circle", "size": 8}),
+            ("mixed", "with self-collected context", {"symbol": "circle-open", "size": 10, "line_width": 2}),
+        ):
+            hover = f"task %{{text}}<extra>{label}</extra>"
+            points = go.Scatter(
+                mode="markers", marker={**marker, **look}, text=names, hovertemplate=hover, name=label, **FRAME
+            )
+            self.add(figure, name, points, plane)
+        ring = {"symbol": "circle-open", "size": 20, "color": GREY, "line_width": 2}
+        self.add(figure, "selected", go.Scatter(mode="markers", marker=ring, name="selected task", **FRAME), plane)
+        star = {"symbol": "star", "size": 13, "color": CHOSEN}
+        self.add(figure, "point", go.Scatter(mode="markers", marker=star, name="chosen point", **FRAME), plane)
+
+        self.stage_frame(figure, does)
+        for name, label, colour in (
+            ("acts offline", "given offline context", OFFLINE),
+            ("acts mixed", "given the mixed context", SELF_COLLECTED),
+            ("acts point", "given the chosen point", CHOSEN),
+        ):
+            path = go.Scatter(mode="lines", line={"color": colour, "width": 2.5}, name=label, showlegend=False, **FRAME)
+            self.add(figure, name, path, does)
+
+        for name, label, colour in (
+            ("return offline", "offline context", OFFLINE),
+            ("return online", "self-collected context", SELF_COLLECTED),
+        ):
+            curve = go.Scatter(mode="lines+markers", line_color=colour, name=f"return, {label}", showlegend=False, **FRAME)
+            self.add(figure, name, curve, gets)
+        now = {"color": [OFFLINE, SELF_COLLECTED], "size": 15, "symbol": "circle-open", "line_width": 3}
+        self.add(figure, "now", go.Scatter(mode="markers", marker=now, name="now", showlegend=False, **FRAME), gets)
+        figure.update_xaxes(title="iteration of the self-supervised phase", **gets)
+        figure.update_yaxes(title="return per episode", **gets)
+
+        centres = (KL_EDGES[1:] + KL_EDGES[:-1]) / 2
+        for name, label, colour in (
+            ("kl shift", "KL(mixed || offline)", CHOSEN),
+            ("kl offline", "KL(offline || prior)", OFFLINE),
+            ("kl mixed", "KL(mixed || prior)", SELF_COLLECTED),
+        ):
+            bars = go.Bar(
+                x=centres, y=np.zeros(len(centres)), width=np.diff(KL_EDGES), marker={"color": colour, "line_width": 0},
+                opacity=0.6, name=label, customdata=10**centres,
+                hovertemplate=f"about %{{customdata:.2g}} nats: %{{y}} tasks<extra>{label}</extra>",
+            )  # fmt: skip
+            self.add(figure, name, bars, apart)
+        ticks = [-4, -2, 0, 2, 4]
+        figure.update_xaxes(title="KL divergence (nats)", tickvals=ticks, ticktext=[f"{10.0**t:g}" for t in ticks], **apart)
+        figure.update_yaxes(title="tasks", range=[0, len(self.tasks)], **apart)
+        style.colour_bar(figure, self.scale)
+        return figure.update_layout(barmode="overlay", bargap=0, hovermode="closest", margin_r=90)
+
+    def draw(self) -> Traces:
+        state, axes = self.state, self.plane()
+        offline, mixed = self.posteriors()
+        at, to = (plots.project(q.mean.cpu().numpy(), axes) for q in (offline, mixed))
+        traces: Traces = {
+            "offline": {"x": at[:, 0], "y": at[:, 1]},
+            "mixed": {"x": to[:, 0], "y": to[:, 1]},
+            "links": joined(np.stack([at, to], 1)),
+            "selected": {"x": [at[state["task"], 0]], "y": [at[state["task"], 1]]},
+            "point": {"x": self.chosen[:1], "y": self.chosen[1:], "visible": state["show"] == "point"},
+        }
+        for name, posterior in (("offline", offline), ("mixed", mixed)):
+            for i, outline in enumerate(outlines(posterior, axes)):
+                traces[f"{name} {i}"] = {"x": outline[:, 0], "y": outline[:, 1]}
+        for name, kl in (
+            ("shift", kl_divergence(mixed, offline)),
+            ("offline", kl_to_prior(offline)),
+            ("mixed", kl_to_prior(mixed)),
+        ):
+            logs = np.log10(np.clip(kl.cpu().numpy(), 1.01e-4, 0.99e4))
+            traces[f"kl {name}"] = {"y": np.histogram(logs, KL_EDGES)[0]}
+        kept, given_offline, given_online = self.returns()
+        here = kept.index(self.state.get("iteration", 0))
+        traces["return offline"] = {"x": kept, "y": given_offline}
+        traces["return online"] = {"x": kept, "y": given_online}
+        traces["now"] = {"x": [kept[here]] * 2, "y": [given_offline[here], given_online[here]]}
+        return traces | self._stage(offline, mixed)
+
+    def _stage(self, offline: Gaussian, mixed: Gaussian) -> Traces:
+        """What the agent does; bodies act only once they are asked to, as that takes longer than a slider may."""
+        task = self.state["task"]
+        pieces = {"offline": offline, "mixed": mixed}
+        if self.state["show"] == "point":
+            z, names = self.exact(self.z_at(self.chosen)), ["point"]
+        else:
+            z = Gaussian(*(torch.stack([getattr(q, f)[task] for q in pieces.values()]) for f in Gaussian._fields))
+            names = list(pieces)
+        self._acting = z
+        paths = stage.lines(self.family, self.act(z))
+        self._episode_returns = dict(zip(names, self._returned, strict=True))
+        aim = stage.target(self.family, self.tasks.values[task], paths)
+        traces: Traces = {"target": {"x": aim[:, 0], "y": aim[:, 1]}}
+        for name in ("offline", "mixed", "point"):
+            drawn = paths[names.index(name)] if name in names else np.empty((0, 2))
+            traces[f"acts {name}"] = {"x": drawn[:, 0], "y": drawn[:, 1]}
+        return traces
+
+    def act(self, z: Gaussian) -> Any:
+        acted = super().act(z)
+        self._returned = acted.returns
+        return acted
+
+    def describe(self) -> str:
+        s, (kept, offline, online) = self.state, self.returns()
+        here = kept.index(s.get("iteration", 0))
+        q, mixed = self.posteriors()
+        apart = float(kl_divergence(mixed, q).median())
+        when = f"{style.phase_label(s['arm'])}, iteration {s['iteration']}" if s.get("iteration") else "after the offline phase"
+        played = ", ".join(
+            f"{value:.1f} given {'the chosen point' if name == 'point' else 'offline' if name == 'offline' else 'the mixed'}"
+            f"{'' if name == 'point' else ' context'}"
+            for name, value in self._episode_returns.items()
+        )
+        return (
+            f"{when}: {s['n']} context transitions, {s['share']:.0%} of them self-collected in the hollow markers. They "
+            f"lie {apart:.2g} nats from the filled ones (median of {len(self.tasks)} tasks). Mean return "
+            f"{offline[here]:.1f} from offline and {online[here]:.1f} from self-collected context. "
+            f"Played: task {self.task_name(s['task'])}, return {played}."
+        )
+
+    def film(self) -> str:
+        names = " and ".join("offline context" if n == "offline" else "the mixed context" for n in ("offline", "mixed"))
+        what = "the chosen point" if self.state["show"] == "point" else f"{names}, side by side"
+        caption = f"Task {self.task_name(self.state['task'])}: given {what}."
+        task = self.tasks.values[self.state["task"]]
+        return stage.film(
+            self.agent, self.family, task, self._acting, caption, still=self.state["reduced_motion"]
+        )
+
+    # -- clicks ------------------------------------------------------------------------------------------
+    def on_display(self, figure: Any) -> None:
+        for name in ("offline", "mixed"):
+            figure.data[self._traces[name]].on_click(self._choose_task)
+        figure.data[self._traces["anywhere"]].on_click(self._choose_point)
+
+    def _choose_task(self, trace: Any, points: Any, _: Any) -> None:
+        if points.point_inds:
+            self.update(task=int(points.point_inds[0]), show="task")
+            self._show_film()
+
+    def _choose_point(self, trace: Any, points: Any, _: Any) -> None:
+        if points.xs:
+            self.update(show="point", **self.nearest_chosen((points.xs[0], points.ys[0])))
+            self._show_film()
+
+    def _show_film(self) -> None:
+        if self.buttons():
+            self.play()

@@ -1,0 +1,111 @@
+"""Where explorers let z act: a few simulations side by side, drawn as lines, and filmed where they have a body."""
+
+from __future__ import annotations
+
+import html
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from smac_lab.agent import SMAC
+from smac_lab.data.collect import Episodes, rollout
+from smac_lab.encoder import Gaussian
+from smac_lab.style import Array
+from smac_lab.tasks.family import MujocoFamily, TaskFamily, Tasks
+
+FILM_STEPS = 200  # at most, of a film
+FILM_FRAMES = 50  # about
+
+
+class Axes(NamedTuple):
+    """How a family's rollouts are drawn."""
+
+    x_label: str
+    y_label: str
+    plane: bool  # paths in a plane; otherwise lines over time
+
+
+def axes_of(family: TaskFamily) -> Axes:
+    """Paths of whatever moves about, lines over time of the first feature otherwise."""
+    if hasattr(family, "landmark") or _walks(family):
+        return Axes("x (m)", "y (m)", True)
+    label = family.task_label.removeprefix("target ") if family.task_dim == 1 else family.feature_label
+    return Axes("time (s)", label, False)
+
+
+def act(agent: SMAC, family: TaskFamily, task: Array, z: Gaussian, seed: int = 0) -> Episodes:
+    """One episode in `task`, `(task_dim,)`, for each z, `(n, z_dim)`: the same start, the mean action."""
+    n = len(z.mean)
+    env = family.batch_env(Tasks(np.repeat(np.atleast_2d(task), n, axis=0)), num_threads=1)
+    generator = torch.Generator(agent.device).manual_seed(seed)
+    return rollout(agent.policy(z, generator), env, seed=[seed] * n)
+
+
+def lines(family: TaskFamily, episodes: Episodes) -> Array:
+    """What is drawn of each simulation, `(n, time, 2)`; NaN from the end of its first episode on."""
+    features = np.where(episodes.first[..., None], episodes.features, np.nan)
+    if hasattr(family, "landmark"):
+        start = episodes.observations[:, :1]
+        ends = np.where(episodes.first[..., None], episodes.next_observations, np.nan)
+        return np.concatenate([start, ends], axis=1)
+    if _walks(family):
+        return np.cumsum(features[..., :2], 1) * family.control_dt
+    time = np.broadcast_to(np.arange(1, features.shape[1] + 1) * family.control_dt, features.shape[:2])
+    return np.stack([time, features[..., 0]], axis=-1)
+
+
+def target(family: TaskFamily, task: Array, drawn: Array) -> Array:
+    """What the task asks for, in the same picture, `(point, 2)`; empty where it cannot be drawn."""
+    if hasattr(family, "landmark"):
+        return np.atleast_2d(family.landmark(task))
+    if _walks(family):
+        angle = task[0]
+        reach = float(np.nanmax(np.linalg.norm(drawn, axis=-1)))
+        return np.stack([np.zeros(2), reach * np.array([np.cos(angle), np.sin(angle)])])
+    if family.task_dim == 1:
+        return np.stack([[0.0, task[0]], [family.horizon * family.control_dt, task[0]]])
+    return np.empty((0, 2))
+
+
+def film(
+    agent: SMAC, family: TaskFamily, task: Array, z: Gaussian, caption: str, *, still: bool = False, seed: int = 0
+) -> str:
+    """HTML of a film of `act`, side by side; or why there is none.
+
+    Args:
+        agent, family, task, z, seed: as `act`.
+        caption: under the film; also what a screen reader says.
+        still: leave it to the reader to start it.
+    """
+    from smac_lab import video
+
+    if isinstance(family, MujocoFamily):
+        try:
+            video.require_renderer()
+        except RuntimeError as error:
+            return f"<p>No film here, the lines above show the same rollout. {html.escape(str(error))}</p>"
+    generator = torch.Generator(agent.device).manual_seed(seed)
+    n, steps = len(z.mean), min(family.horizon, FILM_STEPS)
+    made = video.render_episodes(
+        agent.policy(z, generator), family, Tasks(np.repeat(np.atleast_2d(task), n, axis=0)), seed=[seed] * n,
+        width=240, height=180, every=max(1, steps // FILM_FRAMES), steps=steps,
+    )  # fmt: skip
+    return player(made.frames, made.fps, caption, still)
+
+
+def player(frames: Any, fps: float, caption: str, still: bool = False) -> str:
+    """An HTML video that holds its own file."""
+    from smac_lab import video
+
+    moving = "" if still else "autoplay loop "
+    source, said = video.data_url(frames, fps), html.escape(caption)
+    return (
+        f'<figure style="margin:0"><video {moving}muted playsinline controls src="{source}" aria-label="{said}">'
+        f"</video><figcaption>{said}</figcaption></figure>"
+    )
+
+
+def _walks(family: TaskFamily) -> bool:
+    """Whether a task is a direction to walk in, and the first two features a velocity."""
+    return "direction" in family.task_label and family.spec.feature_dim >= 2
