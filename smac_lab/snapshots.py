@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Snapshots:
         before: the agent after the offline phase.
         arms: arm to iteration to agent. Iteration 0, of every arm, is `before`.
         test: held-out tasks.
+        known: what explorers of these agents have worked out, so that several of them do so once.
     """
 
     family: TaskFamily
@@ -45,6 +46,7 @@ class Snapshots:
     before: SMAC
     arms: Mapping[str, Mapping[int, SMAC]]
     test: Tasks | None = None
+    known: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.before.check_spec(self.family.spec, "act in")

@@ -1,6 +1,19 @@
 """Explorers: figures over a state, with controls in a notebook and without a browser all the same."""
 
+from smac_lab.widgets.context import ContextExplorer
 from smac_lab.widgets.explorer import Explorer
+from smac_lab.widgets.gallery import RolloutGallery
+from smac_lab.widgets.joystick import LatentJoystick
+from smac_lab.widgets.monitor import TrainingMonitor
+from smac_lab.widgets.reward import RewardExplorer
 from smac_lab.widgets.shift import ShiftExplorer
 
-__all__ = ["Explorer", "ShiftExplorer"]
+__all__ = [
+    "ContextExplorer",
+    "Explorer",
+    "LatentJoystick",
+    "RewardExplorer",
+    "RolloutGallery",
+    "ShiftExplorer",
+    "TrainingMonitor",
+]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import plotly.graph_objects as go
@@ -20,6 +21,8 @@ from smac_lab.tasks.family import TaskFamily, Tasks
 from smac_lab.widgets import stage
 from smac_lab.widgets.explorer import Choice, Control, Explorer, Slider, Traces
 
+T = TypeVar("T")
+Plane = tuple[plots.Axes, Array, Array]  # axes, and the corners of the shown part, `(2,)` each
 SHOWN_TASKS = 20
 CHOSEN = "#CC79A7"  # a z that someone chose
 PLANE_POINTS = 41  # values of a coordinate of z on a slider
@@ -85,9 +88,17 @@ class AgentExplorer(Explorer):
     def contexts(self, key: tuple[str | None, int] | None = None) -> BothContexts:
         """Offline and self-collected context of the shown tasks, of this or another agent of the run."""
         key = self.key if key is None else key
-        return self.once(
+        return self.once_for_all(
             ("contexts", key), lambda: both_contexts(self.agent_at(*key), self.family, self.tasks, self.buffer)
         )
+
+    def once_for_all(self, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
+        """As `once`, for all explorers of the same agents and tasks."""
+        known = self.subject.known
+        key = (*key, len(self.tasks))
+        if key not in known:
+            known[key] = compute()
+        return known[key]
 
     def posterior(self, source: str = "offline") -> Gaussian:
         """q(z | all context) of the shown tasks, `(task, z_dim)`."""
@@ -96,33 +107,37 @@ class AgentExplorer(Explorer):
         return self.once(("posterior", self.key, source), lambda: agent.infer_posterior(context))
 
     # -- the latent plane --------------------------------------------------------------------------------
-    def plane(self) -> plots.Axes:
-        """The plane of all agents' offline posteriors: one for the whole run, so that moving is seen as moving."""
+    def plane(self) -> Plane:
+        """The plane in which posterior means of all agents along the run differ most, with its least and greatest corner.
 
-        def compute() -> plots.Axes:
+        One for the whole run, so that what moves is seen to move.
+        """
+
+        def compute() -> Plane:
             means = []
             for key in [(None, 0), *((arm, i) for arm, agents in self.subject.arms.items() for i in agents)]:
                 agent, contexts = self.agent_at(*key), self.contexts(key)
                 means += [agent.infer_posterior(c).mean.cpu().numpy() for c in contexts[:2]]
-            self._means = np.concatenate(means)
-            return plots.principal_axes(self._means)
+            axes = plots.principal_axes(np.concatenate(means))
+            points = plots.project(np.concatenate(means), axes)
+            half = np.full(2, 0.62 * max(float(np.ptp(points, 0).max()), 0.5))
+            return axes, (points.max(0) + points.min(0)) / 2 - half, (points.max(0) + points.min(0)) / 2 + half
 
-        return self.once("plane", compute)
+        return self.once_for_all(("plane",), compute)
 
-    def plane_range(self) -> tuple[Array, Array]:
-        """Least and greatest coordinates in the plane, `(2,)` each, with some room."""
-        points = plots.project(self._means, self.plane())
-        middle, half = (points.max(0) + points.min(0)) / 2, np.full(2, 0.62 * max(float(np.ptp(points, 0).max()), 0.5))
-        return middle - half, middle + half
+    @property
+    def axes(self) -> plots.Axes:
+        """Axes of the plane."""
+        return self.plane()[0]
 
     def z_at(self, point: Any) -> Array:
         """The z of a point of the plane, `(z_dim,)`."""
-        axes = self.plane()
+        axes = self.axes
         return axes.centre + np.asarray(point, float) @ axes.directions
 
     def z_controls(self) -> dict[str, Control]:
         """Sliders along both axes of the plane."""
-        axes, (low, high) = self.plane(), self.plane_range()
+        axes, low, high = self.plane()
         return {
             f"z{i + 1}": Slider(
                 f"z along axis {i + 1}", [float(v) for v in np.linspace(low[i], high[i], PLANE_POINTS).round(3)],
@@ -148,7 +163,7 @@ class AgentExplorer(Explorer):
 
     def plane_frame(self, figure: go.Figure, place: Place) -> None:
         """Axes of the plane, and a layer under everything that feels clicks anywhere."""
-        axes, (low, high) = self.plane(), self.plane_range()
+        axes, low, high = self.plane()
         x, y = (np.linspace(low[i], high[i], 61) for i in (0, 1))
         self.add(
             figure, "anywhere",

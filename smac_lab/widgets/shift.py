@@ -34,7 +34,6 @@ class ShiftExplorer(AgentExplorer):
 
     def make_controls(self) -> dict[str, Control]:
         counts = sorted({*range(1, min(self.n_context, 10) + 1), *np.linspace(1, self.n_context, 40).astype(int).tolist()})
-        self.plane()
         return {
             "n": Slider("context transitions", counts, counts[-1]),
             "share": Slider("share self-collected", np.linspace(0, 1, 21).round(2).tolist(), 1.0, "{:.0%}".format),
@@ -131,7 +130,7 @@ class ShiftExplorer(AgentExplorer):
         return figure.update_layout(barmode="overlay", bargap=0, hovermode="closest", margin_r=90)
 
     def draw(self) -> Traces:
-        state, axes = self.state, self.plane()
+        state, axes = self.state, self.axes
         offline, mixed = self.posteriors()
         at, to = (plots.project(q.mean.cpu().numpy(), axes) for q in (offline, mixed))
         traces: Traces = {
@@ -204,10 +203,8 @@ class ShiftExplorer(AgentExplorer):
         names = " and ".join("offline context" if n == "offline" else "the mixed context" for n in ("offline", "mixed"))
         what = "the chosen point" if self.state["show"] == "point" else f"{names}, side by side"
         caption = f"Task {self.task_name(self.state['task'])}: given {what}."
-        task = self.tasks.values[self.state["task"]]
-        return stage.film(
-            self.agent, self.family, task, self._acting, caption, still=self.state["reduced_motion"]
-        )
+        tasks = self.tasks[[self.state["task"]] * len(self._acting.mean)]
+        return stage.film(self.agent, self.family, tasks, self._acting, caption, still=self.state["reduced_motion"])
 
     # -- clicks ------------------------------------------------------------------------------------------
     def on_display(self, figure: Any) -> None:

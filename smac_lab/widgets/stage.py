@@ -69,14 +69,17 @@ def target(family: TaskFamily, task: Array, drawn: Array) -> Array:
 
 
 def film(
-    agent: SMAC, family: TaskFamily, task: Array, z: Gaussian, caption: str, *, still: bool = False, seed: int = 0
+    agent: SMAC, family: TaskFamily, tasks: Tasks, z: Gaussian, caption: str, *, still: bool = False, seed: int = 0
 ) -> str:
     """HTML of a film of `act`, side by side; or why there is none.
 
     Args:
-        agent, family, task, z, seed: as `act`.
+        agent, family: who acts, in what.
+        tasks: one for each z.
+        z: `(n, z_dim)`.
         caption: under the film; also what a screen reader says.
         still: leave it to the reader to start it.
+        seed: of the start, the same for all.
     """
     from smac_lab import video
 
@@ -88,7 +91,7 @@ def film(
     generator = torch.Generator(agent.device).manual_seed(seed)
     n, steps = len(z.mean), min(family.horizon, FILM_STEPS)
     made = video.render_episodes(
-        agent.policy(z, generator), family, Tasks(np.repeat(np.atleast_2d(task), n, axis=0)), seed=[seed] * n,
+        agent.policy(z, generator), family, tasks, seed=[seed] * n,
         width=240, height=180, every=max(1, steps // FILM_FRAMES), steps=steps,
     )  # fmt: skip
     return player(made.frames, made.fps, caption, still)

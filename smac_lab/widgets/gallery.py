@@ -1,0 +1,126 @@
+"""RolloutGallery: the same tasks, acted by an agent before and after the self-supervised phase."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+
+from smac_lab import style
+from smac_lab.data.collect import Episodes, rollout
+from smac_lab.encoder import Gaussian
+from smac_lab.widgets import stage
+from smac_lab.widgets.agents import FRAME, AgentExplorer
+from smac_lab.widgets.explorer import Choice, Control, Traces
+
+COLUMNS = 3
+
+
+class RolloutGallery(AgentExplorer):
+    """A grid of tasks, acted before (left) and after (right): films, and the same rollouts as lines.
+
+    State: `context` ("self-collected" or "offline": what z is inferred from), and `arm`, `iteration` (after) where the
+    subject is `Snapshots` of a run; with a single agent there is no "before", and its rollouts stand alone.
+
+    Args:
+        grid: so many of the shown tasks, from the least to the greatest, are acted.
+        subject, family, tasks, buffer, shown_tasks, **state: as of every explorer of agents.
+    """
+
+    def __init__(self, subject: Any, family: Any = None, tasks: Any = None, buffer: Any = None, *, grid: int = 4, **more: Any):
+        self._size = grid
+        super().__init__(subject, family, tasks, buffer, **more)
+
+    def make_controls(self) -> dict[str, Control]:
+        order = self.scale.values.argsort()
+        places = np.linspace(0, len(order) - 1, min(self._size, len(order))).round().astype(int)
+        self.grid = order[np.unique(places)]
+        controls = super().make_controls()
+        del controls["task"]
+        if "iteration" in controls:
+            controls["iteration"] = controls["iteration"]._replace(start=self.subject.iterations[-1])  # type: ignore
+        return {**controls, "context": Choice("z from", ["self-collected", "offline"], "self-collected")}
+
+    def panels(self) -> dict[str, tuple[str | None, int]]:
+        """Title of each panel, and which agent acts in it."""
+        if not self.subject.arms:
+            return {"the agent": (None, 0)}
+        return {"before the phase": (None, 0), "after": self.key}
+
+    def z(self, key: tuple[str | None, int]) -> Gaussian:
+        """What an agent infers of the tasks in the grid, `(task, z_dim)`."""
+        contexts = self.contexts(key)
+        context = contexts.offline if self.state["context"] == "offline" else contexts.online
+        return self.agent_at(*key).infer_posterior(context[self.grid])
+
+    def acted(self, key: tuple[str | None, int]) -> Episodes:
+        """An episode of every task in the grid."""
+
+        def compute() -> Episodes:
+            agent = self.agent_at(*key)
+            policy = agent.policy(self.z(key), torch.Generator(agent.device).manual_seed(0))
+            return rollout(policy, self.family.batch_env(self.tasks[self.grid]), seed=0)
+
+        return self.once(("acted", key, self.state["context"]), compute)
+
+    def frame(self) -> go.Figure:
+        names = ["before the phase", "after"] if self.subject.arms else ["the agent"]
+        figure, places = style.grid(names, 290)
+        axes, colours = stage.axes_of(self.family), self.task_colours()
+        for panel, place in enumerate(places):
+            for i in self.grid:
+                look = {"line": {"color": colours[i], "width": 2.5}, "name": self.task_name(i), "showlegend": panel == 0}
+                self.add(figure, f"{panel} {i}", go.Scatter(mode="lines", legendgroup=str(i), **look, **FRAME), place)
+                aim = {"color": colours[i], "width": 1.5, "dash": "dash"}
+                cross = {"symbol": "x-thin", "size": 12, "line": {"color": colours[i], "width": 3}}
+                wanted = go.Scatter(
+                    mode="lines+markers" if axes.plane else "lines", line=aim, marker=cross, hoverinfo="skip",
+                    showlegend=False, name="what the task asks for", **FRAME,
+                )  # fmt: skip
+                self.add(figure, f"target {panel} {i}", wanted, place)
+            figure.update_xaxes(title=axes.x_label, **place).update_yaxes(title=axes.y_label, **place)
+            if axes.plane:
+                figure.update_yaxes(scaleanchor=style.axis_name(figure, place, "x"), **place)
+        return figure.update_yaxes(matches="y").update_xaxes(matches="x")
+
+    def draw(self) -> Traces:
+        traces: Traces = {}
+        for panel, key in enumerate(self.panels().values()):
+            paths = stage.lines(self.family, self.acted(key))
+            for path, i in zip(paths, self.grid, strict=True):
+                aim = stage.target(self.family, self.tasks.values[i], paths)
+                traces[f"{panel} {i}"] = {"x": path[:, 0], "y": path[:, 1]}
+                traces[f"target {panel} {i}"] = {"x": aim[:, 0], "y": aim[:, 1]}
+        return traces
+
+    def describe(self) -> str:
+        said = []
+        for title, key in self.panels().items():
+            returns = self.acted(key).returns
+            said.append(f"{title}, returns {', '.join(f'{value:.1f}' for value in returns)}")
+        after = f" ({style.phase_label(self.state['arm'])}, iteration {self.state['iteration']})" if self.subject.arms else ""
+        return (
+            f"{len(self.grid)} tasks, {self.scale.label} {', '.join(f'{self.scale.values[i]:.2f}' for i in self.grid)}, "
+            f"z inferred from {self.state['context']} context: {'; '.join(said)}{after}."
+        )
+
+    def film(self) -> str:
+        """Films of all panels, tasks tiled."""
+        figures, tasks = [], self.tasks[self.grid]
+        for title, key in self.panels().items():
+            label = f"{title}: {', '.join(self.task_name(i) for i in self.grid)}"
+            figures.append(
+                stage.film(
+                    self.agent_at(*key), self.family, tasks, self.z(key), label, still=self.state["reduced_motion"]
+                )
+            )
+        return f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(figures)}</div>'
+
+    def buttons(self) -> list[Any]:
+        return [self.play_button()]
+
+    def _ipython_display_(self) -> None:
+        self.play()
+        super()._ipython_display_()

@@ -1,0 +1,122 @@
+"""LatentJoystick: drag z, see the behaviour, and which task it would solve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from smac_lab import plots, style
+from smac_lab.style import GREY, OFFLINE, Array
+from smac_lab.tasks.family import Tasks
+from smac_lab.widgets import stage
+from smac_lab.widgets.agents import CHOSEN, FRAME, AgentExplorer
+from smac_lab.widgets.explorer import Control, Traces
+
+
+class LatentJoystick(AgentExplorer):
+    """One z, and what an agent told it does.
+
+    Left, the latent plane with all tasks' posterior means given offline context; the star is z, which sliders move and
+    clicks place. In the middle, the rollout. Right, the return that this very rollout would have in each of the tasks
+    (one call of the family's reward): the task that z stands for.
+
+    State: `z1`, `z2` (z, in the plane), `task` (sets z to that task's posterior mean), and `arm`, `iteration` where the
+    subject is `Snapshots` of a run.
+    """
+
+    def make_controls(self) -> dict[str, Control]:
+        return {**super().make_controls(), **self.z_controls()}
+
+    def settle(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """z goes where the task, arm or iteration goes, unless it is set itself."""
+        follows = {"task", "arm", "iteration"} & changes.keys() or not self._traces_drawn
+        if follows and not {"z1", "z2"} & changes.keys():
+            before, self.state = self.state, self.state | changes
+            means = plots.project(self.posterior().mean.cpu().numpy(), self.axes)
+            self.state = before
+            return changes | self.nearest_chosen(means[changes.get("task", before["task"])])
+        return changes
+
+    def frame(self) -> go.Figure:
+        titles = ["where z lies", "what the agent does", "what that returns in each task"]
+        figure, (plane, does, returns) = style.grid(titles, 320, columns=3)
+        self.plane_frame(figure, plane)
+        marker = {"color": self.scale.values, "coloraxis": "coloraxis", "size": 8}
+        names = [self.task_name(i) for i in range(len(self.tasks))]
+        hover = "task %{text}<extra>posterior mean, offline context</extra>"
+        every = go.Scatter(mode="markers", marker=marker, text=names, hovertemplate=hover, name="tasks", **FRAME)
+        self.add(figure, "every", every, plane)
+        star = {"symbol": "star", "size": 15, "color": CHOSEN}
+        self.add(figure, "point", go.Scatter(mode="markers", marker=star, name="z", **FRAME), plane)
+        self.stage_frame(figure, does)
+        path = go.Scatter(mode="lines", line={"color": CHOSEN, "width": 2.5}, name="rollout", showlegend=False, **FRAME)
+        self.add(figure, "acts", path, does)
+        dots = {"color": OFFLINE, "size": 7}
+        paid = go.Scatter(
+            mode="markers", marker=dots, name="return", showlegend=False, text=names,
+            hovertemplate="task %{text}: %{y:.4g}<extra></extra>", **FRAME,
+        )  # fmt: skip
+        self.add(figure, "paid", paid, returns)
+        ring = {"symbol": "circle-open", "size": 16, "color": CHOSEN, "line_width": 2.5}
+        self.add(figure, "best", go.Scatter(mode="markers", marker=ring, name="task solved best", **FRAME), returns)
+        here = {"symbol": "line-ns-open", "size": 16, "color": GREY, "line_width": 2}
+        self.add(figure, "wanted", go.Scatter(mode="markers", marker=here, name="selected task", **FRAME), returns)
+        figure.update_xaxes(title=self.scale.label, **returns).update_yaxes(title="return per episode", **returns)
+        style.colour_bar(figure, self.scale)
+        return figure.update_layout(hovermode="closest", margin_r=90)
+
+    def returns(self) -> Array:
+        """Return of the present rollout in each task, `(task,)`."""
+        episodes = self._acted
+        first, rewards = episodes.first[0], np.empty((len(self.tasks), self.family.horizon))
+        for i, task in enumerate(self.tasks.values):
+            own = Tasks(np.repeat(task[None], self.family.horizon, 0)).values
+            rewards[i] = self.family.reward(episodes.features[0], episodes.actions[0], own)
+        return (rewards * first).sum(1)
+
+    def draw(self) -> Traces:
+        means = plots.project(self.posterior().mean.cpu().numpy(), self.axes)
+        task = self.state["task"]
+        self._acted = self.act(self.exact(self.z_at(self.chosen)))
+        path = stage.lines(self.family, self._acted)
+        aim, paid = stage.target(self.family, self.tasks.values[task], path), self.returns()
+        x, best = self.scale.values, int(paid.argmax())
+        return {
+            "every": {"x": means[:, 0], "y": means[:, 1]},
+            "point": {"x": self.chosen[:1], "y": self.chosen[1:]},
+            "target": {"x": aim[:, 0], "y": aim[:, 1]},
+            "acts": {"x": path[0, :, 0], "y": path[0, :, 1]},
+            "paid": {"x": x, "y": paid},
+            "best": {"x": x[[best]], "y": paid[[best]]},
+            "wanted": {"x": x[[task]], "y": paid[[task]]},
+        }
+
+    def describe(self) -> str:
+        paid, task = self.returns(), self.state["task"]
+        best = int(paid.argmax())
+        at = ", ".join(f"{value:.2f}" for value in self.chosen)
+        return (
+            f"z at ({at}) in the plane: the rollout would return {paid[best]:.1f} in task {self.task_name(best)}, most of "
+            f"all, and {paid[task]:.1f} in the selected task {self.task_name(task)}."
+        )
+
+    def film(self) -> str:
+        at = ", ".join(f"{value:.2f}" for value in self.chosen)
+        return stage.film(
+            self.agent, self.family, self.tasks[self.state["task"]], self.exact(self.z_at(self.chosen)),
+            f"What the agent does at z = ({at}) in the plane.", still=self.state["reduced_motion"],
+        )  # fmt: skip
+
+    def on_display(self, figure: Any) -> None:
+        def choose_task(trace: Any, points: Any, _: Any) -> None:
+            if points.point_inds:
+                self.update(task=int(points.point_inds[0]))
+
+        def choose_point(trace: Any, points: Any, _: Any) -> None:
+            if points.xs:
+                self.update(**self.nearest_chosen((points.xs[0], points.ys[0])))
+
+        figure.data[self._traces["every"]].on_click(choose_task)
+        figure.data[self._traces["anywhere"]].on_click(choose_point)

@@ -1,0 +1,210 @@
+"""TrainingMonitor: live curves over a training generator, with pause, resume, stop and save."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from smac_lab import style
+from smac_lab.style import OFFLINE
+from smac_lab.training import Metrics
+from smac_lab.widgets.explorer import Control, Explorer, Slider, Switch, Traces
+
+SHOWN = ("reward_error", "kl", "critic_loss", "awac_loss")
+REDRAW = 0.25  # s between two looks
+
+
+class TrainingMonitor(Explorer):
+    """Watch a phase as it runs: `TrainingMonitor(lab.train_offline(agent, buffer)).run()`.
+
+    It is a generator, too: `for step, metrics in monitor: ...` trains and draws. The kernel's interrupt (Ctrl-C) lets
+    the update under way finish: agent and curves are then as after that update, and `run()` goes on from there.
+
+    State: `smooth` (points averaged), `log` (logarithmic axes).
+
+    Args:
+        training: a generator of `(step, metrics)`, such as `train_offline(...)`.
+        save: called without arguments by the save button, between two updates.
+        total: of steps, for the time left.
+        show: metrics drawn, a panel each.
+        **state: where to begin.
+    """
+
+    def __init__(
+        self,
+        training: Iterator[tuple[int, Metrics]],
+        save: Callable[[], Any] | None = None,
+        *,
+        total: int | None = None,
+        show: Sequence[str] = SHOWN,
+        **state: Any,
+    ):
+        self.training, self.total, self.show = training, total, tuple(show)
+        self.rows: list[tuple[int, Metrics]] = []
+        self.status = "not started"
+        self._save, self._saved = save, ""
+        self._pause, self._stop, self._wanted = threading.Event(), threading.Event(), threading.Event()
+        self._spent, self._drawn = 0.0, 0.0
+        super().__init__(**state)
+
+    def make_controls(self) -> dict[str, Control]:
+        return {"smooth": Slider("points averaged", [1, 3, 10, 30], 1), "log": Switch("logarithmic", False)}
+
+    # -- training ----------------------------------------------------------------------------------------
+    def __iter__(self) -> Iterator[tuple[int, Metrics]]:
+        """Train, draw, yield; until the end, `stop()` or an interrupt."""
+        self._stop.clear()
+        self.status = "running"
+        began, before = time.monotonic(), self._spent
+        try:
+            for step, metrics in self.training:
+                self.rows.append((step, metrics))
+                self._spent = before + time.monotonic() - began
+                if time.monotonic() - self._drawn > REDRAW:
+                    self._redraw()
+                yield step, metrics
+                if self._wanted.is_set():
+                    self._save_now()
+                if self._pause.is_set() and not self._stop.is_set():
+                    self.status = "paused"
+                    self._redraw()
+                    waited = time.monotonic()
+                    while self._pause.is_set() and not self._stop.is_set():
+                        time.sleep(0.05)
+                    before -= time.monotonic() - waited
+                    self.status = "running"
+                if self._stop.is_set():
+                    self.status = "stopped; run() goes on"
+                    return
+            self.status = "done"
+        except BaseException as error:
+            self.status = f"ended by {type(error).__name__}"
+            raise
+        finally:
+            self._redraw()
+
+    def run(self) -> TrainingMonitor:
+        """Train to the end, to `stop()`, or to an interrupt, which ends quietly after the update under way."""
+        if _in_notebook() and self._widget is None:
+            from IPython.display import display
+
+            display(self)
+        main = threading.current_thread() is threading.main_thread()
+        usual = signal.signal(signal.SIGINT, self._interrupted) if main else None
+        try:
+            for _ in self:
+                pass
+        finally:
+            if main:
+                signal.signal(signal.SIGINT, usual)
+        return self
+
+    def _interrupted(self, *_: Any) -> None:
+        if self._stop.is_set():  # asked twice: at once
+            raise KeyboardInterrupt
+        self.stop()
+
+    def pause(self) -> None:
+        """Wait after the present step until `resume()`."""
+        self._pause.set()
+
+    def resume(self) -> None:
+        """Go on."""
+        self._pause.clear()
+
+    def stop(self) -> None:
+        """End after the present step; `run()` goes on from there."""
+        self._stop.set()
+
+    def save(self) -> None:
+        """Save between two steps; at once where nothing runs.
+
+        Raises:
+            ValueError: the monitor was made without `save`.
+        """
+        if self._save is None:
+            raise ValueError("nothing to save with: TrainingMonitor(..., save=lambda: lab.save(path, agent, buffer=buffer))")
+        if self.status == "running":
+            self._wanted.set()
+        else:
+            self._save_now()
+
+    def _save_now(self) -> None:
+        self._wanted.clear()
+        assert self._save is not None
+        self._saved = f" Saved after {self.rows[-1][0] if self.rows else 0} steps: {self._save()}."
+        self._redraw()
+
+    # -- curves ------------------------------------------------------------------------------------------
+    def curve(self, metric: str) -> tuple[Any, Any]:
+        """Steps and values so far, averaged over `smooth` points."""
+        known = [(step, metrics[metric]) for step, metrics in self.rows if metric in metrics]
+        steps = np.array([step for step, _ in known], float)
+        values = np.array([np.mean(value) for _, value in known], float)
+        width = min(self.state["smooth"], max(len(values), 1))
+        if width > 1:
+            values = np.convolve(values, np.ones(width) / width, "valid")
+            steps = steps[width - 1 :]
+        return steps, values
+
+    def frame(self) -> go.Figure:
+        figure, places = style.grid([style.METRIC_LABELS.get(name, name) for name in self.show], 170, gap=70)
+        for name, place in zip(self.show, places, strict=True):
+            line = go.Scatter(mode="lines", line_color=OFFLINE, name=name, showlegend=False, x=[], y=[])
+            self.add(figure, name, line, place)
+        return figure.update_xaxes(title="updates or iterations", row=-(-len(self.show) // 2)).update_layout(margin_t=45)
+
+    def draw(self) -> Traces:
+        self.figure.update_yaxes(type="log" if self.state["log"] else "linear")
+        return {name: dict(zip("xy", self.curve(name), strict=True)) for name in self.show}
+
+    def describe(self) -> str:
+        if not self.rows:
+            return f"{self.status}.{self._saved}"
+        step = self.rows[-1][0]
+        rate = step / max(self._spent, 1e-9)
+        left = f", about {(self.total - step) / rate:.0f} s left" if self.total and step < self.total else ""
+        of = f" of {self.total}" if self.total else ""
+        return f"{self.status}: {step}{of} steps in {self._spent:.0f} s, {rate:.1f} a second{left}.{self._saved}"
+
+    def _redraw(self) -> None:
+        self._drawn = time.monotonic()
+        with self.figure.batch_update():
+            for name, properties in self.draw().items():
+                self.figure.data[self._traces[name]].update(properties)
+        self._show_state()
+        if self._widget is not None and self.total:
+            self._bar.value = self.rows[-1][0] / self.total if self.rows else 0.0
+
+    # -- buttons -----------------------------------------------------------------------------------------
+    def buttons(self) -> list[Any]:
+        import ipywidgets
+
+        made = []
+        for name, icon, act in (
+            ("Pause", "pause", self.pause),
+            ("Resume", "play", self.resume),
+            ("Stop", "stop", self.stop),
+            *([("Save", "save", self.save)] if self._save else []),
+        ):
+            button = ipywidgets.Button(description=name, icon=icon, layout={"width": "90px"})
+            button.add_class(f"smac-{name.lower()}")
+            button.on_click(lambda _, act=act: act())
+            made.append(button)
+        self._bar = ipywidgets.FloatProgress(min=0.0, max=1.0, layout={"width": "150px"}, style={"bar_color": OFFLINE})
+        return [*made, *([self._bar] if self.total else [])]
+
+
+def _in_notebook() -> bool:
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return False
+    shell = get_ipython()
+    return shell is not None and hasattr(shell, "kernel")

@@ -1,0 +1,169 @@
+"""RewardExplorer: what the decoder says a task would pay, beside what it does pay."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+
+from smac_lab import plots, style
+from smac_lab.data.collect import Episodes, rollout
+from smac_lab.encoder import Gaussian
+from smac_lab.style import HELD_OUT, OFFLINE, SELF_COLLECTED, Array
+from smac_lab.tasks.family import DynamicsFamily, TaskFamily
+from smac_lab.widgets.agents import CHOSEN, FRAME, AgentExplorer
+from smac_lab.widgets.explorer import Control, Traces
+
+SIDE = 33  # points along each axis of a map
+REACH = 1.6  # m, of a map of the plane
+EDGES = 41  # of the histogram of residuals
+
+
+class RewardExplorer(AgentExplorer):
+    """Decoded against true reward of one task.
+
+    Where the state is a point of a plane, two maps of it: the reward that the decoder expects for z, and the true one,
+    of standing still. Of bodies, the reward of the transitions there are, over the first feature. Below, residuals
+    (decoded - true) on offline transitions and on those that the agent collects by itself.
+
+    State: `task` (whose true reward is shown; also sets z to its posterior mean), `z1`, `z2` (z, in the plane), and
+    `arm`, `iteration` where the subject is `Snapshots` of a run.
+    """
+
+    def make_controls(self) -> dict[str, Control]:
+        self.maps = isinstance(self.family, DynamicsFamily) and self.family.obs_dim == 2
+        return {**super().make_controls(), **self.z_controls()}
+
+    def settle(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """z goes where the task goes, unless it is set itself."""
+        follows = {"task", "arm", "iteration"} & changes.keys() or not self._traces_drawn
+        if follows and not {"z1", "z2"} & changes.keys():
+            before, self.state = self.state, self.state | changes
+            means = plots.project(self.posterior().mean.cpu().numpy(), self.axes)
+            self.state = before
+            return changes | self.nearest_chosen(means[changes.get("task", before["task"])])
+        return changes
+
+    # -- rewards -----------------------------------------------------------------------------------------
+    def transitions(self) -> dict[str, Episodes]:
+        """Transitions of each shown task, `(task, n, dim)`: offline, and of an episode acted on its own posterior."""
+
+        def compute() -> dict[str, Episodes]:
+            generator = torch.Generator(self.agent.device).manual_seed(0)
+            acted = rollout(self.agent.policy(self.posterior("self-collected"), generator), self.family.batch_env(self.tasks))
+            n, b = self.family.horizon, self.buffer
+            rows = torch.stack([b.rows_of(i)[:n] for i in range(len(self.tasks))])
+            names = ("observations", "actions", "rewards", "next_observations", "terminations", "truncations", "features")
+            kept = [np.asarray(getattr(b, name)[rows].cpu(), np.float64) for name in names]
+            return {"offline": Episodes(*kept, np.ones(rows.shape, bool)), "self-collected": acted}
+
+        return self.once(("transitions", self.key), compute)
+
+    @torch.inference_mode()
+    def decode(self, observations: Array, actions: Array) -> Array:
+        """r_hat(s, a, z) for observations and actions `(n, dim)`, `(n,)`."""
+        z = self.exact(self.z_at(self.chosen)).mean.expand(1, len(observations), -1)
+        inputs = (self.agent.tensor(observations)[None], self.agent.tensor(actions)[None])
+        return self.agent.reward_decoder(*inputs, z)[0].cpu().numpy()
+
+    def frame(self) -> go.Figure:
+        if self.maps:
+            titles = ["decoded reward", "true reward", "what is off: decoded - true"]
+        else:
+            titles = ["offline transitions", "self-collected transitions", "what is off: decoded - true"]
+        figure, places = style.grid(titles, 300, columns=3)
+        for name, place in zip(("offline", "self-collected"), places, strict=False):
+            if self.maps:
+                side = np.linspace(-REACH, REACH, SIDE)
+                # Both maps share a colour scale; contours help where colours do not.
+                surface = go.Contour(
+                    x=side, y=side, z=np.zeros((SIDE, SIDE)), coloraxis="coloraxis", contours={"showlabels": True},
+                    hovertemplate="x %{x:.2f} m, y %{y:.2f} m: %{z:.2f}<extra></extra>", name=name, ncontours=12,
+                )  # fmt: skip
+                self.add(figure, f"map {name}", surface, place)
+                cross = {"symbol": "x-thin", "size": 14, "line": {"width": 3, "color": "white"}}
+                goal = go.Scatter(mode="markers", marker=cross, name="goal", showlegend=False, **FRAME)
+                self.add(figure, f"goal {name}", goal, place)
+                figure.update_xaxes(title="x (m)", range=[-REACH, REACH], constrain="domain", **place)
+                figure.update_yaxes(title="y (m)", scaleanchor=style.axis_name(figure, place, "x"), **place)
+            else:
+                first = place is places[0]
+                for kind, colour in (("true", HELD_OUT), ("decoded", CHOSEN)):
+                    dots = go.Scatter(
+                        mode="markers", marker={"color": colour, "size": 5, "opacity": 0.6}, name=f"{kind} reward",
+                        legendgroup=kind, showlegend=first, hovertemplate="%{x:.2f}: %{y:.2f}<extra>" + kind + "</extra>",
+                        **FRAME,
+                    )  # fmt: skip
+                    self.add(figure, f"{kind} {name}", dots, place)
+                label = self.scale.label.removeprefix("target ") if self.family.task_dim == 1 else self.family.feature_label
+                figure.update_xaxes(title=label, **place).update_yaxes(title="reward per step", **place)
+        for name, colour in (("offline", OFFLINE), ("self-collected", SELF_COLLECTED)):
+            bars = go.Bar(
+                marker={"color": colour, "line_width": 0}, opacity=0.6, name=f"on {name} states",
+                hovertemplate="%{x:.2f}: %{y:.0%} of transitions<extra>" + name + "</extra>", **FRAME,
+            )  # fmt: skip
+            self.add(figure, f"off {name}", bars, places[2])
+        figure.update_xaxes(title="decoded - true reward", **places[2])
+        figure.update_yaxes(title="share of transitions", tickformat=".0%", **places[2])
+        if self.maps:
+            bar = {"title": {"text": "reward per step", "side": "right"}, "thickness": 12, "outlinewidth": 0}
+            figure.update_layout(coloraxis={"colorscale": "Cividis", "colorbar": bar})
+        return figure.update_layout(barmode="overlay", bargap=0, margin_r=90)
+
+    def residuals(self) -> dict[str, Array]:
+        """Decoded - true reward on either kind of transition of the task, `(n,)` each."""
+        task = self.state["task"]
+        found = {}
+        for name, episodes in self.transitions().items():
+            decoded = self.decode(episodes.observations[task], episodes.actions[task])
+            found[name] = decoded - episodes.rewards[task]
+        return found
+
+    def draw(self) -> Traces:
+        task, traces = self.state["task"], {}
+        if self.maps:
+            decoded, true = self._maps()
+            for name, values in (("offline", decoded), ("self-collected", true)):
+                traces[f"map {name}"] = {"z": values.reshape(SIDE, SIDE)}
+                if hasattr(self.family, "landmark"):
+                    x, y = self.family.landmark(self.tasks.values[task])
+                    traces[f"goal {name}"] = {"x": [x], "y": [y]}
+        else:
+            for name, episodes in self.transitions().items():
+                x = episodes.features[task, :, 0]
+                decoded = self.decode(episodes.observations[task], episodes.actions[task])
+                traces[f"true {name}"] = {"x": x, "y": episodes.rewards[task]}
+                traces[f"decoded {name}"] = {"x": x, "y": decoded}
+        found = self.residuals()
+        reach = max(0.05, *(float(np.abs(r).max()) for r in found.values()))
+        edges = np.linspace(-reach, reach, EDGES)
+        for name, values in found.items():
+            share = np.histogram(values, edges)[0] / len(values)
+            traces[f"off {name}"] = {"x": (edges[1:] + edges[:-1]) / 2, "y": share, "width": np.diff(edges)}
+        return traces
+
+    def _maps(self) -> tuple[Array, Array]:
+        """Decoded and true reward of standing still everywhere in the plane, `(SIDE^2,)` each."""
+        family: TaskFamily = self.family
+        assert isinstance(family, DynamicsFamily)
+        y, x = np.meshgrid(*[np.linspace(-REACH, REACH, SIDE)] * 2, indexing="ij")
+        points = np.stack([x.ravel(), y.ravel()], axis=1)
+        still = np.zeros((len(points), family.action_dim))
+        before = SimpleNamespace(position=points)
+        after = SimpleNamespace(**family.dynamics(before, still))
+        own = np.repeat(self.tasks.values[[self.state["task"]]], len(points), 0)
+        true = family.reward(family.measure(before, still, after), still, own)
+        return self.decode(family.observe(before), still), true
+
+    def describe(self) -> str:
+        rms = {name: float(np.sqrt(np.square(values).mean())) for name, values in self.residuals().items()}
+        spread = float(self.transitions()["self-collected"].rewards[self.state["task"]].std())
+        at = ", ".join(f"{value:.2f}" for value in self.chosen)
+        return (
+            f"Task {self.task_name(self.state['task'])}, z at ({at}) in the plane: decoded rewards are off by "
+            f"{rms['offline']:.2f} (rms) on offline and {rms['self-collected']:.2f} on self-collected transitions, where "
+            f"true ones spread by {spread:.2f}."
+        )
