@@ -1,4 +1,4 @@
-"""The command line: smac-lab demo | collect | train | evaluate | compare | bench."""
+"""The command line: smac-lab demo | collect | train | evaluate | compare | explore | excerpt | bench."""
 
 from __future__ import annotations
 
@@ -220,6 +220,86 @@ def compare(runs: Annotated[tuple[Path, ...], tyro.conf.Positional]) -> None:
     print(report.compare(runs))
 
 
+def explore(
+    run: Annotated[str, tyro.conf.Positional],
+    seed: int | None = None,
+    port: int = 8866,
+    browser: bool = True,
+) -> None:
+    """Open the ShiftExplorer on a finished run in the web browser; for this machine only. Ctrl-C ends it.
+
+    Args:
+        run: folder of a run or of an excerpt, or the name of an example that is shipped: point-robot, cheetah-vel, ...
+        seed: which of the run's seeds; default the first.
+        port: where the page is served.
+        browser: open it; otherwise the address, with its token, is only printed.
+    """
+    import importlib.util
+    import subprocess
+    import tempfile
+
+    from smac_lab import snapshots
+
+    folder = snapshots.find_run(run)
+    if importlib.util.find_spec("voila") is None:
+        raise ValueError('the explorer\'s page needs voila: pip install "smac-lab[lab]"')
+    lines = [
+        "from smac_lab import widgets",
+        "from smac_lab.snapshots import read_snapshots",
+        f"widgets.ShiftExplorer(read_snapshots({str(folder.resolve())!r}, {seed!r}))",
+    ]
+    code: dict[str, Any] = {
+        "cell_type": "code",
+        "id": "explorer",
+        "metadata": {},
+        "execution_count": None,
+        "outputs": [],
+    }
+    title = {"cell_type": "markdown", "id": "title", "metadata": {}, "source": f"## The distribution shift in {run}"}
+    page = {
+        "cells": [title, {**code, "source": "\n".join(lines)}],
+        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    with tempfile.TemporaryDirectory(prefix="smac-lab-") as here:
+        file = Path(here) / "explore.ipynb"
+        file.write_text(json.dumps(page))
+        options = ["--Voila.ip=127.0.0.1", f"--port={port}", "--token", *([] if browser else ["--no-browser"])]
+        print(f"reading {folder}; the page opens in a few seconds. Ctrl-C ends it.")
+        subprocess.run([sys.executable, "-m", "voila", str(file), *options], check=False)
+
+
+def excerpt(
+    run: Annotated[Path, tyro.conf.Positional],
+    out: Annotated[Path, tyro.conf.Positional],
+    seed: int | None = None,
+    iterations: tuple[int, ...] = (),
+) -> None:
+    """Store a run's agents small enough to be sent: networks in half precision, at a few iterations of each arm.
+
+    Args:
+        run: folder of a finished run.
+        out: folder to write.
+        seed: which of its seeds; default the first.
+        iterations: of each arm; default the last alone.
+    """
+    from smac_lab import findings, report, snapshots
+    from smac_lab.summary import versions
+
+    found = snapshots.read_snapshots(run, seed)
+    about = {
+        "made_by": [report.command(findings.read_run(run)), shlex.join(["smac-lab", *sys.argv[1:]])],
+        "versions": versions(),
+    }
+    snapshots.write_excerpt(out, found, iterations, about)
+    size = sum(file.stat().st_size for file in out.iterdir())
+    print(
+        f"{size / 1e6:.1f} MB: the agent before, and {', '.join(found.arms)} at {len(iterations) or 1} iterations each"
+    )
+    wrote(out / "agents.safetensors", f"smac-lab explore {out}", out / "excerpt.json")
+
+
 def bench(
     what: Annotated[tuple[Literal["simulation", "update", "evaluate", "pipeline"], ...], tyro.conf.Positional] = (
         "simulation",
@@ -350,6 +430,8 @@ def main() -> None:
                 "train": train,
                 "evaluate": evaluate,
                 "compare": compare,
+                "explore": explore,
+                "excerpt": excerpt,
                 "bench": bench,
             },
             prog="smac-lab",

@@ -1,4 +1,4 @@
-"""Agents along a run: where the offline phase ended, and every saved iteration of each arm; and small excerpts of that."""
+"""Agents along a run: at the end of the offline phase, at every saved iteration of each arm; and small excerpts."""
 
 from __future__ import annotations
 
@@ -93,11 +93,9 @@ def read_snapshots(run: str | Path, seed: int | None = None) -> Snapshots:
     Raises:
         StorageError: neither of the two is there, a seed that was not run, or a damaged file.
     """
-    folder = Path(run)
+    folder = find_run(run)
     if (folder / "excerpt.json").is_file():
         return _read_excerpt(folder)
-    if not (folder / "config.json").is_file():
-        raise StorageError(f"{folder} is no run: there is neither config.json (of smac-lab train) nor excerpt.json")
     stored = read_json(folder / "config.json")
     seed = stored["seeds"][0] if seed is None else seed
     here = folder / f"seed_{seed}"
@@ -116,17 +114,29 @@ def read_snapshots(run: str | Path, seed: int | None = None) -> Snapshots:
     return Snapshots(family, tasks, buffer, before, arms, test)
 
 
+def find_run(run: str | Path) -> Path:
+    """The folder of a run, of an excerpt, or of the example of that name.
+
+    Raises:
+        StorageError: there is none.
+    """
+    for folder in (Path(run), EXAMPLES / str(run)):
+        if (folder / "excerpt.json").is_file() or (folder / "config.json").is_file():
+            return folder
+    known = sorted(path.parent.name for path in EXAMPLES.glob("*/excerpt.json"))
+    raise StorageError(
+        f"{run} is no run: there is neither config.json (of smac-lab train) nor excerpt.json in such a folder, and the "
+        f"examples are {', '.join(known)}"
+    )
+
+
 def example(name: str) -> Snapshots:
     """Agents that are shipped with the library, trained on the family's starter data and more like it.
 
     Raises:
         StorageError: there is no such example; the message says which there are.
     """
-    folder = EXAMPLES / name
-    if not (folder / "excerpt.json").is_file():
-        known = sorted(path.parent.name for path in EXAMPLES.glob("*/excerpt.json"))
-        raise StorageError(f"there is no example {name!r}; there is {', '.join(known)}")
-    return _read_excerpt(folder)
+    return _read_excerpt(find_run(EXAMPLES / name))
 
 
 def write_excerpt(
@@ -161,7 +171,7 @@ def write_excerpt(
         "config": before.config.to_dict(),
         "spec": before.spec._asdict(),
         "seed": before.seed,
-        "arms": list(snapshots.arms),
+        "arms": {arm: snapshots.agent(arm, chosen[-1]).config.to_dict() for arm in snapshots.arms},
         "iterations": [iteration for iteration in chosen if iteration],
         "sha256": file_sha256(folder / "agents.safetensors"),
     }
@@ -183,10 +193,11 @@ def _read_excerpt(folder: Path) -> Snapshots:
     check_hash(file, record["sha256"])
     tensors, spec = load_file(file), FamilySpec(**record["spec"])
     family, config = make_family(spec.name), SMACConfig.from_dict(record["config"])
+    configs = {arm: SMACConfig.from_dict(fields) for arm, fields in record["arms"].items()}
     buffer, tasks = starter_data(family)
     _, test = family.split(config.n_train_tasks, config.n_test_tasks, record["seed"])
 
-    def agent(prefix: str, labeller: torch.nn.ModuleDict | None = None) -> SMAC:
+    def agent(prefix: str, config: SMACConfig, labeller: torch.nn.ModuleDict | None = None) -> SMAC:
         made = SMAC(config, spec, seed=record["seed"])
         for part in KEPT:
             start = f"{prefix}/{part}/"
@@ -196,8 +207,9 @@ def _read_excerpt(folder: Path) -> Snapshots:
         made.labeller = copy.deepcopy(labeller)
         return made
 
-    before = agent("before/0")
+    before = agent("before/0", config)
     before.freeze_labeller()  # the very parts that label what the arms collect
     labeller, before.labeller = before.labeller, None
-    arms = {arm: {i: agent(f"{arm}/{i}", labeller) for i in record["iterations"]} for arm in record["arms"]}
+    kept = record["iterations"]
+    arms = {arm: {i: agent(f"{arm}/{i}", own, labeller) for i in kept} for arm, own in configs.items()}
     return Snapshots(family, tasks, buffer.to(config.torch_device()), before, arms, test)

@@ -19,14 +19,14 @@ from smac_lab.snapshots import Snapshots
 from smac_lab.style import Array, Place
 from smac_lab.tasks.family import TaskFamily, Tasks
 from smac_lab.widgets import stage
-from smac_lab.widgets.explorer import Choice, Control, Explorer, Slider, Traces
+from smac_lab.widgets.explorer import Choice, Control, Explorer, Slider
 
 T = TypeVar("T")
 Plane = tuple[plots.Axes, Array, Array]  # axes, and the corners of the shown part, `(2,)` each
 SHOWN_TASKS = 20
 CHOSEN = "#CC79A7"  # a z that someone chose
 PLANE_POINTS = 41  # values of a coordinate of z on a slider
-FRAME = {"x": [], "y": []}
+FRAME: dict[str, Any] = {"x": [], "y": []}  # of a trace that `draw` fills
 
 
 class AgentExplorer(Explorer):
@@ -51,7 +51,9 @@ class AgentExplorer(Explorer):
     ):
         if isinstance(subject, SMAC):
             if family is None or tasks is None or buffer is None:
-                raise ValueError(f"{type(self).__name__}(agent, family, tasks, buffer): all four, or Snapshots of a run")
+                raise ValueError(
+                    f"{type(self).__name__}(agent, family, tasks, buffer): all four, or Snapshots of a run"
+                )
             subject = Snapshots.of(subject, family, tasks, buffer)
         self.subject, self.family = subject, subject.family
         self.tasks, self.buffer = subject.tasks[: min(shown_tasks, len(subject.tasks))], subject.buffer
@@ -108,7 +110,7 @@ class AgentExplorer(Explorer):
 
     # -- the latent plane --------------------------------------------------------------------------------
     def plane(self) -> Plane:
-        """The plane in which posterior means of all agents along the run differ most, with its least and greatest corner.
+        """The plane in which posterior means of all agents along the run differ most, and its corners.
 
         One for the whole run, so that what moves is seen to move.
         """
@@ -157,7 +159,7 @@ class AgentExplorer(Explorer):
         found = {}
         for i, name in enumerate(("z1", "z2")):
             if name in self.controls:
-                values = self.controls[name].values  # type: ignore[attr-defined]
+                values = self.controls[name].values
                 found[name] = float(np.clip(point[i], values[0], values[-1]))
         return found
 
@@ -233,7 +235,7 @@ def outlines(posterior: Gaussian, axes: plots.Axes) -> list[Array]:
     return [plots.ellipse(mean, std, axes) for mean, std in zip(means, stds, strict=True)]
 
 
-def joined(lines: Any) -> Traces:
+def joined(lines: Any) -> dict[str, Any]:
     """Several polylines, `(point, 2)` each, as the x and y of one trace."""
     points = [np.concatenate([line, [[np.nan, np.nan]]]) for line in lines]
     x, y = np.concatenate(points).T if points else (np.empty(0), np.empty(0))

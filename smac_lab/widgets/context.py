@@ -31,7 +31,9 @@ class ContextExplorer(AgentExplorer):
     """
 
     def make_controls(self) -> dict[str, Control]:
-        counts = sorted({*range(1, min(self.n_context, 10) + 1), *np.geomspace(1, self.n_context, 22).astype(int).tolist()})
+        counts = sorted(
+            {*range(1, min(self.n_context, 10) + 1), *np.geomspace(1, self.n_context, 22).astype(int).tolist()}
+        )
         tasks = list(range(len(self.tasks)))
         return {
             **super().make_controls(),
@@ -65,7 +67,7 @@ class ContextExplorer(AgentExplorer):
 
     def along(self) -> tuple[list[int], Gaussian]:
         """Numbers of transitions, and the posterior after each of them, `(number, z_dim)`."""
-        counts = list(self.controls["n"].values)  # type: ignore[attr-defined]
+        counts = list(self.controls["n"].values)
         context, agent = self.context(self.state["rewards"]), self.agent
         found = [agent.infer_posterior(context[:, :count]) for count in counts]
         return counts, Gaussian(*(torch.cat([getattr(q, f) for q in found]) for f in Gaussian._fields))
@@ -104,12 +106,15 @@ class ContextExplorer(AgentExplorer):
         line = go.Scatter(mode="lines", line=here, hoverinfo="skip", showlegend=False, name="now", **FRAME)
         self.add(figure, "here", line, sure)
         bars = go.Bar(
-            y=list(SPOILED), orientation="h", marker_color=CHOSEN, showlegend=False, name="moved by", x=[0.0] * len(SPOILED),
+            y=list(SPOILED), orientation="h", marker_color=CHOSEN, showlegend=False, name="moved by",
+            x=[0.0] * len(SPOILED),
             text=list(SPOILED), textposition="auto", insidetextanchor="start", constraintext="none", cliponaxis=False,
             hovertemplate="%{x:.3g} nats<extra>%{y}</extra>",
         )  # fmt: skip
         self.add(figure, "moved", bars, goes_by)
-        figure.update_xaxes(title="transitions", type="log", **sure).update_yaxes(title="nats", rangemode="tozero", **sure)
+        figure.update_xaxes(title="transitions", type="log", **sure).update_yaxes(
+            title="nats", rangemode="tozero", **sure
+        )
         figure.update_xaxes(title="posterior moves by (nats)", rangemode="tozero", **goes_by)
         figure.update_yaxes(autorange="reversed", showticklabels=False, ticks="", **goes_by)
         style.colour_bar(figure, self.scale)
@@ -135,7 +140,7 @@ class ContextExplorer(AgentExplorer):
             "whole": {"x": counts, "y": to_whole},
             "here": {"x": [counts[at]] * 2, "y": [0.0, top]},
             "moved": {"x": self.moved()},
-        }  # type: ignore[dict-item]
+        }
 
     def describe(self) -> str:
         s, (counts, q) = self.state, self.along()
@@ -144,8 +149,9 @@ class ContextExplorer(AgentExplorer):
         most = max(moved, key=moved.__getitem__)
         spoiled = "" if s["rewards"] == "kept" else f", rewards {s['rewards']}"
         return (
-            f"Task {self.task_name(s['task'])}: after {s['n']} transitions of {s['source']} context{spoiled}, the posterior "
-            f"lies {float(kl_to_prior(q)[at]):.2f} nats from the prior. It moves most with {most}, by {moved[most]:.2g} nats."
+            f"Task {self.task_name(s['task'])}: after {s['n']} transitions of {s['source']} context{spoiled}, the "
+            f"posterior lies {float(kl_to_prior(q)[at]):.2f} nats from the prior. "
+            f"It moves most with {most}, by {moved[most]:.2g} nats."
         )
 
     def on_display(self, figure: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import html
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import plotly.graph_objects as go
@@ -19,26 +19,18 @@ STYLE = """<style>
 .smac-explorer .smac-controls { flex-flow: row wrap; }
 .smac-explorer .smac-says { line-height: 1.45; padding: 2px 4px 6px; color: var(--jp-ui-font-color1, inherit); }
 .smac-explorer .smac-says video { max-width: 100%; border-radius: 4px; display: block; }
-.smac-explorer .js-plotly-plot .main-svg g:not(.hoverlayer *) > text { fill: var(--jp-ui-font-color1, #707070) !important; }
+.smac-explorer .js-plotly-plot .main-svg g:not(.hoverlayer *) > text {
+  fill: var(--jp-ui-font-color1, #707070) !important; }
 .smac-explorer :focus-visible { outline: 2px solid #56B4E9; outline-offset: 1px; }
 </style>"""
 
 
-class Control(Protocol):
-    """One piece of an explorer's state, and how a person sets it."""
-
-    label: str
-    start: Any
-
-    def check(self, name: str, value: Any) -> Any:
-        """The value, tidied; ValueError where it is not allowed."""
-
-    def widget(self) -> Any:
-        """The ipywidget that sets it."""
-
-
 class Slider(NamedTuple):
-    """A number from a range, or from a list of them."""
+    """A number from a list of them.
+
+    As of every control, `check` gives a value tidied, or raises ValueError where it is not allowed, and `widget` makes
+    the ipywidget with which a person sets it.
+    """
 
     label: str
     values: Sequence[Any]  # in ascending order
@@ -54,7 +46,9 @@ class Slider(NamedTuple):
         if number and value in self.values:
             return self.values[list(self.values).index(value)]
         listed = ", ".join(map(str, self.values)) if len(self.values) <= 12 else f"{low} to {high}"
-        raise ValueError(f"{name}={value!r} is not allowed: it must be {'within' if self.any_between else 'one of'} {listed}")
+        raise ValueError(
+            f"{name}={value!r} is not allowed: it must be {'within' if self.any_between else 'one of'} {listed}"
+        )
 
     def widget(self) -> Any:
         import ipywidgets
@@ -87,6 +81,7 @@ class Switch(NamedTuple):
 
     label: str
     start: bool
+    values: Sequence[bool] = (False, True)
 
     def check(self, name: str, value: Any) -> bool:
         if not isinstance(value, (bool, np.bool_)):
@@ -97,6 +92,9 @@ class Switch(NamedTuple):
         import ipywidgets
 
         return ipywidgets.Checkbox(indent=False, **_look(self.label, "auto"))
+
+
+Control = Slider | Choice | Switch  # one piece of an explorer's state, and how a person sets it
 
 
 def _look(label: str, width: str) -> dict[str, Any]:
@@ -127,7 +125,7 @@ class Explorer:
         self._busy = False
         self._film = ""
         self.controls: dict[str, Control] = {**self.make_controls(), "reduced_motion": Switch("reduce motion", False)}
-        self.state = {name: control.start for name, control in self.controls.items()}
+        self.state: dict[str, Any] = {name: control.start for name, control in self.controls.items()}
         self.figure: go.Figure = self.frame()
         self.update(**state)
 
@@ -243,7 +241,9 @@ class Explorer:
         self.figure = figure = go.FigureWidget(self.figure)
         for name, control in self.controls.items():
             made = control.widget()
-            made.value = self.state[name] if not isinstance(control, Slider) else nearest(control.values, self.state[name])
+            made.value = (
+                self.state[name] if not isinstance(control, Slider) else nearest(control.values, self.state[name])
+            )
             made.add_class(f"smac-{name}")
             made.observe(functools.partial(self._from_input, name), "value")
             self._inputs[name] = made

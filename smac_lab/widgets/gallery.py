@@ -29,7 +29,9 @@ class RolloutGallery(AgentExplorer):
         subject, family, tasks, buffer, shown_tasks, **state: as of every explorer of agents.
     """
 
-    def __init__(self, subject: Any, family: Any = None, tasks: Any = None, buffer: Any = None, *, grid: int = 4, **more: Any):
+    def __init__(
+        self, subject: Any, family: Any = None, tasks: Any = None, buffer: Any = None, *, grid: int = 4, **more: Any
+    ):
         self._size = grid
         super().__init__(subject, family, tasks, buffer, **more)
 
@@ -71,7 +73,11 @@ class RolloutGallery(AgentExplorer):
         axes, colours = stage.axes_of(self.family), self.task_colours()
         for panel, place in enumerate(places):
             for i in self.grid:
-                look = {"line": {"color": colours[i], "width": 2.5}, "name": self.task_name(i), "showlegend": panel == 0}
+                look = {
+                    "line": {"color": colours[i], "width": 2.5},
+                    "name": self.task_name(i),
+                    "showlegend": panel == 0,
+                }
                 self.add(figure, f"{panel} {i}", go.Scatter(mode="lines", legendgroup=str(i), **look, **FRAME), place)
                 aim = {"color": colours[i], "width": 1.5, "dash": "dash"}
                 cross = {"symbol": "x-thin", "size": 12, "line": {"color": colours[i], "width": 3}}
@@ -100,10 +106,14 @@ class RolloutGallery(AgentExplorer):
         for title, key in self.panels().items():
             returns = self.acted(key).returns
             said.append(f"{title}, returns {', '.join(f'{value:.1f}' for value in returns)}")
-        after = f" ({style.phase_label(self.state['arm'])}, iteration {self.state['iteration']})" if self.subject.arms else ""
+        after = (
+            f" ({style.phase_label(self.state['arm'])}, iteration {self.state['iteration']})"
+            if self.subject.arms
+            else ""
+        )
         return (
-            f"{len(self.grid)} tasks, {self.scale.label} {', '.join(f'{self.scale.values[i]:.2f}' for i in self.grid)}, "
-            f"z inferred from {self.state['context']} context: {'; '.join(said)}{after}."
+            f"{len(self.grid)} tasks, {self.scale.label} "
+            f"{', '.join(f'{self.scale.values[i]:.2f}' for i in self.grid)}, z inferred from {self.state['context']} context: {'; '.join(said)}{after}."
         )
 
     def film(self) -> str:

@@ -98,8 +98,8 @@ class LatentJoystick(AgentExplorer):
         best = int(paid.argmax())
         at = ", ".join(f"{value:.2f}" for value in self.chosen)
         return (
-            f"z at ({at}) in the plane: the rollout would return {paid[best]:.1f} in task {self.task_name(best)}, most of "
-            f"all, and {paid[task]:.1f} in the selected task {self.task_name(task)}."
+            f"z at ({at}) in the plane: the rollout would return {paid[best]:.1f} in task {self.task_name(best)}, "
+            f"most of all, and {paid[task]:.1f} in the selected task {self.task_name(task)}."
         )
 
     def film(self) -> str:

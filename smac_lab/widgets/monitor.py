@@ -129,7 +129,9 @@ class TrainingMonitor(Explorer):
             ValueError: the monitor was made without `save`.
         """
         if self._save is None:
-            raise ValueError("nothing to save with: TrainingMonitor(..., save=lambda: lab.save(path, agent, buffer=buffer))")
+            raise ValueError(
+                "nothing to save with: TrainingMonitor(..., save=lambda: lab.save(path, agent, buffer=buffer))"
+            )
         if self.status == "running":
             self._wanted.set()
         else:
@@ -158,7 +160,9 @@ class TrainingMonitor(Explorer):
         for name, place in zip(self.show, places, strict=True):
             line = go.Scatter(mode="lines", line_color=OFFLINE, name=name, showlegend=False, x=[], y=[])
             self.add(figure, name, line, place)
-        return figure.update_xaxes(title="updates or iterations", row=-(-len(self.show) // 2)).update_layout(margin_t=45)
+        return figure.update_xaxes(title="updates or iterations", row=-(-len(self.show) // 2)).update_layout(
+            margin_t=45
+        )
 
     def draw(self) -> Traces:
         self.figure.update_yaxes(type="log" if self.state["log"] else "linear")

@@ -11,7 +11,6 @@ import torch
 
 from smac_lab import plots, style
 from smac_lab.data.collect import Episodes, rollout
-from smac_lab.encoder import Gaussian
 from smac_lab.style import HELD_OUT, OFFLINE, SELF_COLLECTED, Array
 from smac_lab.tasks.family import DynamicsFamily, TaskFamily
 from smac_lab.widgets.agents import CHOSEN, FRAME, AgentExplorer
@@ -53,12 +52,22 @@ class RewardExplorer(AgentExplorer):
 
         def compute() -> dict[str, Episodes]:
             generator = torch.Generator(self.agent.device).manual_seed(0)
-            acted = rollout(self.agent.policy(self.posterior("self-collected"), generator), self.family.batch_env(self.tasks))
+            acted = rollout(
+                self.agent.policy(self.posterior("self-collected"), generator), self.family.batch_env(self.tasks)
+            )
             n, b = self.family.horizon, self.buffer
             rows = torch.stack([b.rows_of(i)[:n] for i in range(len(self.tasks))])
-            names = ("observations", "actions", "rewards", "next_observations", "terminations", "truncations", "features")
-            kept = [np.asarray(getattr(b, name)[rows].cpu(), np.float64) for name in names]
-            return {"offline": Episodes(*kept, np.ones(rows.shape, bool)), "self-collected": acted}
+            names = (
+                "observations",
+                "actions",
+                "rewards",
+                "next_observations",
+                "terminations",
+                "truncations",
+                "features",
+            )
+            kept: dict[str, Any] = {name: np.asarray(getattr(b, name)[rows].cpu(), np.float64) for name in names}
+            return {"offline": Episodes(**kept, valid=np.ones(rows.shape, bool)), "self-collected": acted}
 
         return self.once(("transitions", self.key), compute)
 
@@ -94,11 +103,14 @@ class RewardExplorer(AgentExplorer):
                 for kind, colour in (("true", HELD_OUT), ("decoded", CHOSEN)):
                     dots = go.Scatter(
                         mode="markers", marker={"color": colour, "size": 5, "opacity": 0.6}, name=f"{kind} reward",
-                        legendgroup=kind, showlegend=first, hovertemplate="%{x:.2f}: %{y:.2f}<extra>" + kind + "</extra>",
+                        legendgroup=kind, showlegend=first,
+                        hovertemplate="%{x:.2f}: %{y:.2f}<extra>" + kind + "</extra>",
                         **FRAME,
                     )  # fmt: skip
                     self.add(figure, f"{kind} {name}", dots, place)
-                label = self.scale.label.removeprefix("target ") if self.family.task_dim == 1 else self.family.feature_label
+                label = (
+                    self.scale.label.removeprefix("target ") if self.family.task_dim == 1 else self.family.feature_label
+                )
                 figure.update_xaxes(title=label, **place).update_yaxes(title="reward per step", **place)
         for name, colour in (("offline", OFFLINE), ("self-collected", SELF_COLLECTED)):
             bars = go.Bar(
@@ -123,7 +135,8 @@ class RewardExplorer(AgentExplorer):
         return found
 
     def draw(self) -> Traces:
-        task, traces = self.state["task"], {}
+        task = self.state["task"]
+        traces: Traces = {}
         if self.maps:
             decoded, true = self._maps()
             for name, values in (("offline", decoded), ("self-collected", true)):
@@ -164,6 +177,6 @@ class RewardExplorer(AgentExplorer):
         at = ", ".join(f"{value:.2f}" for value in self.chosen)
         return (
             f"Task {self.task_name(self.state['task'])}, z at ({at}) in the plane: decoded rewards are off by "
-            f"{rms['offline']:.2f} (rms) on offline and {rms['self-collected']:.2f} on self-collected transitions, where "
-            f"true ones spread by {spread:.2f}."
+            f"{rms['offline']:.2f} (rms) on offline and {rms['self-collected']:.2f} on self-collected transitions, "
+            f"where true ones spread by {spread:.2f}."
         )

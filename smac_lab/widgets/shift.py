@@ -33,7 +33,9 @@ class ShiftExplorer(AgentExplorer):
     """
 
     def make_controls(self) -> dict[str, Control]:
-        counts = sorted({*range(1, min(self.n_context, 10) + 1), *np.linspace(1, self.n_context, 40).astype(int).tolist()})
+        counts = sorted(
+            {*range(1, min(self.n_context, 10) + 1), *np.linspace(1, self.n_context, 40).astype(int).tolist()}
+        )
         return {
             "n": Slider("context transitions", counts, counts[-1]),
             "share": Slider("share self-collected", np.linspace(0, 1, 21).round(2).tolist(), 1.0, "{:.0%}".format),
@@ -72,9 +74,13 @@ class ShiftExplorer(AgentExplorer):
             look = {"mode": "lines", "hoverinfo": "skip", "showlegend": False, **FRAME}
             filled = {"fill": "toself", "fillcolor": colour.replace("rgb", "rgba").replace(")", ", 0.25)")}
             self.add(figure, f"offline {i}", go.Scatter(line={"color": colour, "width": 1}, **filled, **look), plane)
-            self.add(figure, f"mixed {i}", go.Scatter(line={"color": colour, "width": 1.5, "dash": "dot"}, **look), plane)
+            self.add(
+                figure, f"mixed {i}", go.Scatter(line={"color": colour, "width": 1.5, "dash": "dot"}, **look), plane
+            )
         line = {"color": "rgba(127,127,127,0.7)", "width": 1}
-        self.add(figure, "links", go.Scatter(mode="lines", line=line, hoverinfo="skip", name="same task", **FRAME), plane)
+        self.add(
+            figure, "links", go.Scatter(mode="lines", line=line, hoverinfo="skip", name="same task", **FRAME), plane
+        )
         marker = {"color": self.scale.values, "coloraxis": "coloraxis"}
         names = [self.task_name(i) for i in range(len(self.tasks))]
         for name, label, look in (
@@ -104,7 +110,9 @@ class ShiftExplorer(AgentExplorer):
             ("return offline", "offline context", OFFLINE),
             ("return online", "self-collected context", SELF_COLLECTED),
         ):
-            curve = go.Scatter(mode="lines+markers", line_color=colour, name=f"return, {label}", showlegend=False, **FRAME)
+            curve = go.Scatter(
+                mode="lines+markers", line_color=colour, name=f"return, {label}", showlegend=False, **FRAME
+            )
             self.add(figure, name, curve, gets)
         now = {"color": [OFFLINE, SELF_COLLECTED], "size": 15, "symbol": "circle-open", "line_width": 3}
         self.add(figure, "now", go.Scatter(mode="markers", marker=now, name="now", showlegend=False, **FRAME), gets)
@@ -124,7 +132,9 @@ class ShiftExplorer(AgentExplorer):
             )  # fmt: skip
             self.add(figure, name, bars, apart)
         ticks = [-4, -2, 0, 2, 4]
-        figure.update_xaxes(title="KL divergence (nats)", tickvals=ticks, ticktext=[f"{10.0**t:g}" for t in ticks], **apart)
+        figure.update_xaxes(
+            title="KL divergence (nats)", tickvals=ticks, ticktext=[f"{10.0**t:g}" for t in ticks], **apart
+        )
         figure.update_yaxes(title="tasks", range=[0, len(self.tasks)], **apart)
         style.colour_bar(figure, self.scale)
         return figure.update_layout(barmode="overlay", bargap=0, hovermode="closest", margin_r=90)
@@ -186,7 +196,11 @@ class ShiftExplorer(AgentExplorer):
         here = kept.index(s.get("iteration", 0))
         q, mixed = self.posteriors()
         apart = float(kl_divergence(mixed, q).median())
-        when = f"{style.phase_label(s['arm'])}, iteration {s['iteration']}" if s.get("iteration") else "after the offline phase"
+        when = (
+            f"{style.phase_label(s['arm'])}, iteration {s['iteration']}"
+            if s.get("iteration")
+            else "after the offline phase"
+        )
         played = ", ".join(
             f"{value:.1f} given {'the chosen point' if name == 'point' else 'offline' if name == 'offline' else 'the mixed'}"
             f"{'' if name == 'point' else ' context'}"
