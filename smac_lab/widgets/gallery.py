@@ -106,14 +106,12 @@ class RolloutGallery(AgentExplorer):
         for title, key in self.panels().items():
             returns = self.acted(key).returns
             said.append(f"{title}, returns {', '.join(f'{value:.1f}' for value in returns)}")
-        after = (
-            f" ({style.phase_label(self.state['arm'])}, iteration {self.state['iteration']})"
-            if self.subject.arms
-            else ""
-        )
+        if self.subject.arms:
+            said[-1] += f" ({style.phase_label(self.state['arm'])}, iteration {self.state['iteration']})"
+        values = ", ".join(f"{self.scale.values[i]:.2f}" for i in self.grid)
         return (
-            f"{len(self.grid)} tasks, {self.scale.label} "
-            f"{', '.join(f'{self.scale.values[i]:.2f}' for i in self.grid)}, z inferred from {self.state['context']} context: {'; '.join(said)}{after}."
+            f"{len(self.grid)} tasks, {self.scale.label} {values}, z inferred from {self.state['context']} context: "
+            f"{'; '.join(said)}."
         )
 
     def film(self) -> str:

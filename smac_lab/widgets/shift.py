@@ -197,25 +197,20 @@ class ShiftExplorer(AgentExplorer):
         q, mixed = self.posteriors()
         apart = float(kl_divergence(mixed, q).median())
         when = (
-            f"{style.phase_label(s['arm'])}, iteration {s['iteration']}"
-            if s.get("iteration")
-            else "after the offline phase"
+            f"{style.phase_label(s['arm'])}, iteration {s['iteration']}" if s.get("iteration") else "before the phase"
         )
-        played = ", ".join(
-            f"{value:.1f} given {'the chosen point' if name == 'point' else 'offline' if name == 'offline' else 'the mixed'}"
-            f"{'' if name == 'point' else ' context'}"
-            for name, value in self._episode_returns.items()
-        )
+        given = {"offline": "offline context", "mixed": "the mixed context", "point": "the chosen point"}
+        played = ", ".join(f"{value:.1f} given {given[name]}" for name, value in self._episode_returns.items())
         return (
-            f"{when}: {s['n']} context transitions, {s['share']:.0%} of them self-collected in the hollow markers. They "
-            f"lie {apart:.2g} nats from the filled ones (median of {len(self.tasks)} tasks). Mean return "
-            f"{offline[here]:.1f} from offline and {online[here]:.1f} from self-collected context. "
+            f"{when[0].upper() + when[1:]}: {s['n']} context transitions, {s['share']:.0%} of them self-collected in the "
+            f"hollow markers. These lie {apart:.2g} nats from the filled ones (median of {len(self.tasks)} tasks). Mean "
+            f"return {offline[here]:.1f} from offline and {online[here]:.1f} from self-collected context. "
             f"Played: task {self.task_name(s['task'])}, return {played}."
         )
 
     def film(self) -> str:
-        names = " and ".join("offline context" if n == "offline" else "the mixed context" for n in ("offline", "mixed"))
-        what = "the chosen point" if self.state["show"] == "point" else f"{names}, side by side"
+        point = self.state["show"] == "point"
+        what = "the chosen point" if point else "offline context (left) and the mixed context (right)"
         caption = f"Task {self.task_name(self.state['task'])}: given {what}."
         tasks = self.tasks[[self.state["task"]] * len(self._acting.mean)]
         return stage.film(self.agent, self.family, tasks, self._acting, caption, still=self.state["reduced_motion"])
