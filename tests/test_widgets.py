@@ -47,13 +47,12 @@ def test_one_liner_and_every_control_changes_the_picture(run, explorer) -> None:
     for name, control in made.controls.items():
         if name == "reduced_motion":
             continue  # what films do
-        if name == "arm":  # where their encoders differ: that of "frozen" is as before, and so is that of the oracle
-            value = "self-labelled"
         if name == "other":
             made.update(rewards="another task's")
         if name in ("z1", "z2") and "show" in made.controls:
             made.update(show="point")
-        value = other_value(control, made.state[name])
+        # Arms whose encoders differ: that of "frozen" and that of the oracle are as before.
+        value = "self-labelled" if name == "arm" else other_value(control, made.state[name])
         before, words = drawn(made), made.text
         made.update(**{name: value})
         assert made.state[name] == value

@@ -202,9 +202,9 @@ class ShiftExplorer(AgentExplorer):
         given = {"offline": "offline context", "mixed": "the mixed context", "point": "the chosen point"}
         played = ", ".join(f"{value:.1f} given {given[name]}" for name, value in self._episode_returns.items())
         return (
-            f"{when[0].upper() + when[1:]}: {s['n']} context transitions, {s['share']:.0%} of them self-collected in the "
-            f"hollow markers. These lie {apart:.2g} nats from the filled ones (median of {len(self.tasks)} tasks). Mean "
-            f"return {offline[here]:.1f} from offline and {online[here]:.1f} from self-collected context. "
+            f"{when[0].upper() + when[1:]}: {s['n']} context transitions, {s['share']:.0%} of them self-collected in "
+            f"the hollow markers. These lie {apart:.2g} nats from the filled ones (median of {len(self.tasks)} tasks). "
+            f"Mean return {offline[here]:.1f} from offline and {online[here]:.1f} from self-collected context. "
             f"Played: task {self.task_name(s['task'])}, return {played}."
         )
 
