@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,17 @@ from torch import Tensor
 
 from smac_lab import checkpoint
 from smac_lab.agent import SMAC
+from smac_lab.behaviour import collect_behaviour
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
-from smac_lab.data.starter import starter_data
+from smac_lab.data.starter import STARTER, TRANSITIONS, starter_data
 from smac_lab.data.storage import StorageError, check_hash, file_sha256, read_json, replace_text
 from smac_lab.tasks import make_family
 from smac_lab.tasks.family import FamilySpec, TaskFamily, Tasks
 
 EXAMPLES = Path(__file__).parent / "examples"
 KEPT = ("actor", "critics", "encoder", "reward_decoder")  # of an agent, in an excerpt
+RECIPE = ("behaviour_policy", "behaviour_on_task", "behaviour_noise")  # fields of the config that say whose data it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,8 +146,8 @@ def write_excerpt(
 ) -> Path:
     """Store agents small enough to be sent: parts only, in half precision, without optimizers and data.
 
-    Whoever reads it gets the family's starter data beside the agents, so an excerpt is of a run on tasks that the
-    starter data begins with: those of the same family and seed.
+    Whoever reads it gets the family's starter data beside the agents (or data of its tasks by the run's own recipe), so
+    an excerpt is of a run on tasks that the starter data begins with: those of the same family and seed.
 
     Args:
         folder: where `agents.safetensors` and `excerpt.json` come to stand.
@@ -188,13 +190,23 @@ def _halved(prefix: str, agent: SMAC) -> dict[str, Tensor]:
     }
 
 
+def _data_like(family: TaskFamily, config: SMACConfig, seed: int) -> tuple[TransitionBuffer, Tasks]:
+    """Starter data; where it is by another recipe than the config's, as much data of its tasks by that one."""
+    buffer, tasks = starter_data(family)
+    stored = read_json(STARTER / family.name / "dataset.json")["config"]
+    own = config.to_dict()
+    if any(own[name] != stored[name] for name in RECIPE):
+        buffer = collect_behaviour(family, tasks, replace(config, behaviour_transitions=TRANSITIONS), seed)
+    return buffer, tasks
+
+
 def _read_excerpt(folder: Path) -> Snapshots:
     record, file = read_json(folder / "excerpt.json"), folder / "agents.safetensors"
     check_hash(file, record["sha256"])
     tensors, spec = load_file(file), FamilySpec(**record["spec"])
     family, config = make_family(spec.name), SMACConfig.from_dict(record["config"])
     configs = {arm: SMACConfig.from_dict(fields) for arm, fields in record["arms"].items()}
-    buffer, tasks = starter_data(family)
+    buffer, tasks = _data_like(family, config, record["seed"])
     _, test = family.split(config.n_train_tasks, config.n_test_tasks, record["seed"])
 
     def agent(prefix: str, config: SMACConfig, labeller: torch.nn.ModuleDict | None = None) -> SMAC:

@@ -147,9 +147,7 @@ class JupyterLab:
 
     def request(self, path: str, method: str = "GET") -> Any:
         """What the server's REST interface answers, such as to `/api/kernels`."""
-        asked = urllib.request.Request(
-            self.url + path, method=method, headers={"Authorization": f"token {self.token}"}
-        )
+        asked = urllib.request.Request(self.url + path, method=method, headers={"Authorization": f"token {self.token}"})
         # No proxy: the address is this machine's own.
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked, timeout=10) as answer:
             text = answer.read()
@@ -232,19 +230,35 @@ class Cell(NamedTuple):
 # What a run left in the notebook's model. Text alone: pictures and films are megabytes.
 READ_CELLS = """() => jupyterapp.shell.currentWidget.content.model.sharedModel.cells
     .filter(cell => cell.cell_type === 'code')
-    .map(cell => ({source: cell.getSource(), execution_count: cell.execution_count, outputs: cell.getOutputs().map(output => {
-        const said = {...output};
-        if (Array.isArray(said.text)) said.text = said.text.join('');
-        if (said.data) said.data = Object.fromEntries(Object.entries(said.data).map(([kind, value]) =>
-            [kind, kind.startsWith('text/') ? (Array.isArray(value) ? value.join('') : value).slice(0, 100000) : '']));
-        return said;
-    })}))"""
+    .map(cell => ({
+        source: cell.getSource(),
+        execution_count: cell.execution_count,
+        outputs: cell.getOutputs().map(output => {
+            const said = {...output}, whole = text => Array.isArray(text) ? text.join('') : text;
+            if (said.text) said.text = whole(said.text);
+            if (said.data) said.data = Object.fromEntries(Object.entries(said.data).map(([kind, value]) =>
+                [kind, kind.startsWith('text/') ? whole(value).slice(0, 100000) : '']));
+            return said;
+        }),
+    }))"""
 # `run-all-cells` ends at an error, or when the kernel has answered to every cell.
 START_RUN = """() => {
     window.smacRun = 'running';
     jupyterapp.commands.execute('notebook:run-all-cells').then(
         () => { window.smacRun = 'done'; }, reason => { window.smacRun = 'failed: ' + reason; });
 }"""
+# An exception in a widget's callback belongs to no cell; JupyterLab shows it in its log alone.
+WATCH_CALLBACKS = """() => {
+    window.smacCallbackErrors = [];
+    jupyterapp.shell.currentWidget.context.sessionContext.iopubMessage.connect((_, message) => {
+        if (message.header.msg_type === 'error' && message.parent_header.msg_type !== 'execute_request')
+            window.smacCallbackErrors.push(message.content.ename + ': ' + message.content.evalue);
+    });
+}"""
+DRAWN = """() =>
+    ![...document.querySelectorAll('.jp-OutputArea-output')].some(shown => /^Loading widget/.test(shown.innerText))
+    && [...document.querySelectorAll('.js-plotly-plot')].every(plot => plot.querySelector('.main-svg'))"""
+OPENED = "() => window.jupyterapp?.shell?.currentWidget?.content?.model"
 KERNEL = "jupyterapp.shell.currentWidget?.context?.sessionContext?.session?.kernel"
 
 
@@ -253,7 +267,7 @@ class Page:
 
     Attributes:
         page: playwright's page, for clicks and everything else.
-        console_errors: errors written to the browser's console, and exceptions that no script caught, but `HARMLESS` ones.
+        console_errors: errors in the browser's console, and exceptions that no script caught; `HARMLESS` ones left out.
     """
 
     def __init__(self, page: Any):
@@ -279,13 +293,14 @@ class Page:
         self._lab = lab
         # An own workspace, emptied: nothing that an earlier page had open comes back.
         self.page.goto(f"{lab.url}/lab/workspaces/{secrets.token_hex(4)}/tree/{quote(path)}?reset&token={lab.token}")
-        self.page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.content?.model", timeout=timeout * 1e3)
+        self.page.wait_for_function(OPENED, timeout=timeout * 1e3)
         self.page.evaluate(
             "async () => { await jupyterapp.restored; const widget = jupyterapp.shell.currentWidget;"
             " await widget.context.ready; await widget.revealed; await widget.sessionContext.ready;"
             " jupyterapp.shell.collapseLeft(); }"
         )
         self.page.wait_for_function(f"() => {KERNEL}?.status === 'idle'", timeout=timeout * 1e3)
+        self.page.evaluate(WATCH_CALLBACKS)
 
     def run_all(self, timeout: float = 300.0) -> list[Cell]:
         """Run all cells of the open notebook, and wait until the kernel is idle and what is shown has been drawn.
@@ -320,9 +335,7 @@ class Page:
 
     def settle(self, timeout: float = 60.0) -> None:
         """Wait until no widget is loading and every plotly figure has been drawn."""
-        drawn = """() => ![...document.querySelectorAll('.jp-OutputArea-output')].some(o => /^Loading widget/.test(o.innerText))
-            && [...document.querySelectorAll('.js-plotly-plot')].every(plot => plot.querySelector('.main-svg'))"""
-        self.page.wait_for_function(drawn, timeout=timeout * 1e3)
+        self.page.wait_for_function(DRAWN, timeout=timeout * 1e3)
         self.page.wait_for_timeout(500)  # plotly ends its layout in timers
 
     def cells(self) -> list[Cell]:
@@ -338,8 +351,9 @@ class Page:
         return f"code cell {number}:\n{self.cells()[number - 1].source}"
 
     def problems(self) -> list[str]:
-        """Everything that must not be there: errors of cells, in the console, and outputs that could not be shown."""
+        """Everything that must not be there: errors of cells and callbacks, in the console, and outputs not shown."""
         found = [f"code cell {cell.number}: {cell.error}" for cell in self.cells() if cell.error]
+        found += [f"callback: {error}" for error in self.page.evaluate("() => window.smacCallbackErrors")]
         found += [f"console: {error}" for error in self.console_errors]
         shown = self.page.locator(".jp-OutputArea-output").all_inner_texts()
         broken = re.compile(r"Error displaying widget|Failed to load model class|Javascript Error|\[anywidget\].*rror")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -41,6 +42,26 @@ def test_settings_of_the_table_of_differences_exist() -> None:
 def test_files_that_are_linked_exist() -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (Path(__file__).parent.parent / target).exists(), target
+
+
+def test_the_code_that_the_table_of_equations_names_exists() -> None:
+    table = README.split("**From the paper to the code**")[1].split("**Explorers**")[0]
+    named = re.findall(r"\[`([\w.]+)`\]\(smac_lab/(\w+)\.py\)", table)
+    assert len(named) >= 9
+    for name, file in named:
+        module, *path = name.split(".")
+        assert module == file
+        thing = importlib.import_module(f"smac_lab.{module}")
+        for part in path:
+            thing = getattr(thing, part)
+        assert callable(thing), name
+
+
+def test_explorers_of_the_table_exist() -> None:
+    from smac_lab import widgets
+
+    table = README.split("| explorer | shows |")[1].split("\n\n")[0]
+    assert sorted(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == sorted(set(widgets.__all__) - {"Explorer"})
 
 
 def test_commands_exist() -> None:

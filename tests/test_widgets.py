@@ -52,7 +52,7 @@ def test_one_liner_and_every_control_changes_the_picture(run, explorer) -> None:
         if name in ("z1", "z2") and "show" in made.controls:
             made.update(show="point")
         # Arms whose encoders differ: that of "frozen" and that of the oracle are as before.
-        value = "self-labelled" if name == "arm" else other_value(control, made.state[name])
+        value = {"arm": "self-labelled", "rewards": "shuffled"}.get(name) or other_value(control, made.state[name])
         before, words = drawn(made), made.text
         made.update(**{name: value})
         assert made.state[name] == value

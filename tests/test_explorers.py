@@ -1,0 +1,146 @@
+"""Explorers in a real JupyterLab, in headless Chromium: every control moved, and the picture follows."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests import browser
+from tests.explorers import NAMES, Hands, write_notebook
+
+pytestmark = pytest.mark.browser
+CHOICES = {
+    "arm": "frozen encoder",
+    "source": "self-collected",
+    "rewards": "shuffled",
+    "context": "offline",
+    "show": "the point",
+}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The notebook with all explorers, run; its last cell trains until it is stopped."""
+    if reason := browser.missing():
+        pytest.skip(reason)
+    here = tmp_path_factory.mktemp("notebooks")
+    write_notebook(here / "explorers.ipynb")
+    with browser.JupyterLab(here) as lab, browser.Browser() as chromium, chromium.page(1366, 900) as page:
+        page.open_notebook(lab, "explorers.ipynb")
+        page.page.evaluate(browser.START_RUN)
+        page.page.locator(".smac-explorer").nth(len(NAMES)).wait_for(timeout=240_000)  # the monitor, which now trains
+        page.settle()
+        yield page
+
+
+def pictures(tmp_path: Path) -> Path:
+    return Path(os.environ.get("SMAC_LAB_SCREENSHOTS", tmp_path))
+
+
+def test_training_monitor_while_it_trains(page) -> None:
+    """First, as it holds the kernel: buttons work while the cell runs."""
+    hands = Hands(page, len(NAMES))
+    before = hands.data()
+    hands.wait_for_change(before)
+    hands.click("pause")
+    hands.page.locator("[role=status]", has_text="paused").wait_for()
+    still = hands.data()
+    hands.page.wait_for_timeout(700)
+    assert hands.data() == still
+    hands.press("smooth", "ArrowRight")
+    hands.wait_for_change(still)
+    hands.click("resume")
+    hands.wait_for_change(hands.data())
+    hands.click("save")
+    hands.page.locator("[role=status]", has_text="Saved after").wait_for()
+    hands.click("stop")
+    hands.page.locator("[role=status]", has_text="stopped").wait_for()
+    page.page.wait_for_function("() => window.smacRun === 'done'", timeout=60_000)
+    assert page.problems() == []
+
+
+@pytest.mark.parametrize("index", range(len(NAMES)), ids=NAMES)
+def test_every_control_changes_the_picture(page, index, tmp_path) -> None:
+    hands = Hands(page, index)
+    if hands.box.locator(".smac-iteration").count():
+        hands.press("iteration", "End" if NAMES[index] != "RolloutGallery" else "Home")
+        hands.wait_for_change(hands.data()) if NAMES[index] != "RolloutGallery" else hands.press("iteration", "End")
+    hands.page.wait_for_timeout(500)
+    names = hands.box.locator("[class*=smac-]").evaluate_all(
+        """all => [...new Set(all.flatMap(e => [...e.classList])
+            .filter(c => c.startsWith('smac-')).map(c => c.slice(5)))]"""
+    )
+    moved = []
+    for name in names:
+        control = hands.box.locator(f".smac-{name}").first
+        before, said = hands.data(), hands.says()
+        if name in CHOICES:
+            hands.choose(name, CHOICES[name])
+        elif (
+            name in ("z1", "z2", "task", "n", "share", "iteration", "other") and control.locator(".noUi-handle").count()
+        ):
+            if name == "other":
+                hands.choose("rewards", "another task's")
+                hands.wait_for_change(before)
+                before = hands.data()
+            at_end = name in ("n", "share", "iteration", "other")
+            hands.press(name, "ArrowLeft" if at_end else "ArrowRight")
+        else:
+            continue
+        hands.wait_for_change(before)
+        assert hands.says(), name
+        moved.append((name, said != hands.says()))
+    assert len(moved) >= 3, names
+    assert sum(changed for _, changed in moved) >= len(moved) - 1, moved
+    hands.box.screenshot(path=pictures(tmp_path) / f"{NAMES[index]}.png")
+    assert page.problems() == []
+
+
+def test_clicks_in_the_plane(page) -> None:
+    hands = Hands(page, 0)
+    hands.choose("show", "the task")
+    hands.page.wait_for_timeout(500)
+    at = hands.box.evaluate(
+        """box => { const data = box.querySelector('.js-plotly-plot').data;
+        const t = data.find(t => t.name === 'offline context' && t.mode === 'markers'); return [t.x[7], t.y[7]]; }"""
+    )
+    before = hands.says()
+    hands.click_plane(*at)
+    hands.wait_for_change(before, "says")
+    assert "given offline context" in hands.says()
+    low = hands.box.evaluate(
+        """box => { const l = box.querySelector('.js-plotly-plot')._fullLayout;
+            return [l.xaxis.range[0], l.yaxis.range[0]]; }"""
+    )
+    before = hands.says()
+    hands.click_plane(low[0] + 0.3, low[1] + 0.3)
+    hands.wait_for_change(before, "says")
+    assert "given the chosen point" in hands.says()
+    assert page.problems() == []
+
+
+def test_films_play_and_keep_still_where_asked(page) -> None:
+    hands = Hands(page, NAMES.index("RolloutGallery"))
+    film = hands.film()
+    assert film is not None
+    assert film.startswith("data:video/mp4")
+    hands.box.evaluate("box => box.querySelector('video').play()")
+    hands.page.wait_for_function("() => document.querySelector('.smac-explorer video').currentTime > 0", timeout=30_000)
+    hands.tick("reduced_motion")
+    hands.choose("context", "self-collected")
+    hands.click("play")
+    hands.wait_for_change(film, "film")
+    assert hands.box.locator("video").first.get_attribute("autoplay") is None
+    assert page.problems() == []
+
+
+def test_on_a_dark_page(page, tmp_path) -> None:
+    page.theme(browser.DARK)
+    for index, name in enumerate(NAMES):
+        hands = Hands(page, index)
+        colour = hands.box.locator(".main-svg text").first.evaluate("text => getComputedStyle(text).fill")
+        assert min(int(part) for part in colour.removeprefix("rgb(").rstrip(")").split(",")[:3]) > 150, (name, colour)
+        hands.box.screenshot(path=pictures(tmp_path) / f"{name}-dark.png")
+    page.theme(browser.LIGHT)
