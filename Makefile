@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab test bench learning cheetah lint clean
+.PHONY: help setup demo lab notebooks test bench learning cheetah lint clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -32,6 +32,9 @@ demo: $(READY)  ## all of SMAC on the point robot, with a report
 lab: $(READY)  ## JupyterLab in notebooks/, for this machine only
 	@mkdir -p notebooks
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=notebooks
+
+notebooks: $(READY)  ## run the notebooks and store what they show; NAMES=03 for one
+	$(BIN)/python tests/run_notebooks.py $(NAMES)
 
 test: $(READY)  ## the tests
 	$(BIN)/pytest

@@ -252,7 +252,8 @@ WATCH_CALLBACKS = """() => {
     window.smacCallbackErrors = [];
     jupyterapp.shell.currentWidget.context.sessionContext.iopubMessage.connect((_, message) => {
         if (message.header.msg_type === 'error' && message.parent_header.msg_type !== 'execute_request')
-            window.smacCallbackErrors.push(message.content.ename + ': ' + message.content.evalue);
+            window.smacCallbackErrors.push(message.content.ename + ': ' + message.content.evalue + '\\n'
+                + message.content.traceback.join('\\n').replace(/\\x1b\\[[0-9;]*m/g, ''));
     });
 }"""
 DRAWN = """() =>

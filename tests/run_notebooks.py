@@ -74,6 +74,7 @@ def run(path: Path, preset: str) -> Any:
         record_timing=False,
         store_widget_state=False,
         coalesce_streams=True,  # of a progress bar, its last state
+        extra_arguments=["--log-level=ERROR"],  # the kernel warns of its own connection, on the terminal
         on_cell_execute=lambda cell, cell_index: begun.append(cell_index),
     )
     # Every figure is stored twice: for JupyterLab, and as the picture that a page without scripts shows.
@@ -83,17 +84,18 @@ def run(path: Path, preset: str) -> Any:
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         at = begun[-1] if begun else 0
         number = sum(cell.cell_type == "code" for cell in notebook.cells[: at + 1])
-        source = "\n".join(f"    {line}" for line in notebook.cells[at].source.splitlines())
-        raise CellError(f"{path.name}, code cell {number}:\n\n{source}\n\n{_why(error)}") from None
+        raise CellError(f"{path.name}, code cell {number}: {_why(error, notebook.cells[at])}") from None
     return tidy(notebook)
 
 
-def _why(error: Exception) -> str:
-    """What went wrong, with the traceback that a reader would have seen, without colours."""
-    if type(error).__name__ == "CellExecutionError":
-        trace = re.sub(r"\x1b\[[0-9;]*m", "", getattr(error, "traceback", "")).strip()
-        return f"{error.ename}: {error.evalue}\n\n{trace}"  # type: ignore[attr-defined]
-    return f"it ran longer than {TIMEOUT} s" if isinstance(error, TimeoutError) else "the kernel died"
+def _why(error: Exception, cell: Any) -> str:
+    """What went wrong, with the traceback that a reader would have seen, without its colours."""
+    for output in cell.outputs:
+        if output.output_type == "error":
+            trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output.traceback))
+            return f"{output.ename}: {output.evalue}\n\n{trace}"
+    source = "\n".join(f"    {line}" for line in cell.source.splitlines())
+    return f"{f'it ran longer than {TIMEOUT} s' if isinstance(error, TimeoutError) else 'the kernel died'}\n\n{source}"
 
 
 def tidy(notebook: Any) -> Any:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import browser
 import pytest
+from explorers import NAMES, Hands, write_notebook
 
-from tests import browser
-from tests.explorers import NAMES, Hands, write_notebook
 
 pytestmark = pytest.mark.browser
 CHOICES = {

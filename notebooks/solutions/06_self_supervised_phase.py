@@ -6,12 +6,11 @@ def label_by_hand(encoder, decoder, context, observations, actions):
 
 
 # %% Exercise 2
-# Exercise 2: gap closed
-def gap_closed(before, after):
-    def gap(shift):
-        return shift.offline_context_return - shift.online_context_return
-
-    return 1 - gap(after) / gap(before)
+# Exercise 2: the wrong context
+observations, actions = (agent.tensor(x) for x in (explored.observations, explored.actions))
+paid = agent.tensor(pairs["self-collected"][0])  # true rewards, (task, time)
+decoded = relabel(*parts, context.roll(1, 0), observations, actions, no_noise)
+answer = (decoded - paid).square().mean().sqrt()
 
 
 # %% Exercise 3
