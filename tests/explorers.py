@@ -22,7 +22,7 @@ config = lab.SMACConfig.preset(run.family.name, "smoke")
 agent = lab.SMAC(config, run.family.spec)
 training = lab.train_offline(agent, run.buffer, steps=100_000, log_every=5)
 monitor = widgets.TrainingMonitor(training, save=lambda: lab.save("saved", agent).name, total=100_000)
-monitor.run();
+await monitor;
 """
 
 

@@ -9,7 +9,6 @@ import browser
 import pytest
 from explorers import NAMES, Hands, write_notebook
 
-
 pytestmark = pytest.mark.browser
 CHOICES = {
     "arm": "frozen encoder",

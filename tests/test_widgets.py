@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -313,6 +314,34 @@ def test_monitor_pauses_and_resumes() -> None:
     monitor.resume()
     thread.join(20)
     assert monitor.status == "done"
+
+
+def test_awaiting_hears_what_arrives_between_two_steps() -> None:
+    """As in a cell that awaits: pause, resume, save and cancellation come from other tasks of the same loop."""
+    monitor = widgets.TrainingMonitor(made_up(200, 0.002), save=lambda: "here")
+
+    async def cell() -> None:
+        training = asyncio.ensure_future(monitor)
+        while len(monitor.rows) < 3:
+            await asyncio.sleep(0.001)
+        monitor.pause()
+        while monitor.status != "paused":
+            await asyncio.sleep(0.001)
+        paused = len(monitor.rows)
+        monitor.save()
+        await asyncio.sleep(0.2)
+        assert len(monitor.rows) == paused
+        assert "Saved after" in monitor.text
+        monitor.resume()
+        while len(monitor.rows) < paused + 3:
+            await asyncio.sleep(0.001)
+        training.cancel()  # what ipykernel does at an interrupt
+        assert await training is monitor
+
+    asyncio.run(cell())
+    assert monitor.status.startswith("stopped")
+    assert 6 <= len(monitor.rows) < 200
+    assert len(monitor.run().rows) == 200
 
 
 def test_an_interrupt_leaves_agent_and_curves_usable(problem) -> None:

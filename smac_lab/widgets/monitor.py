@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,14 +19,16 @@ from smac_lab.training import Metrics
 from smac_lab.widgets.explorer import Control, Explorer, Slider, Switch, Traces
 
 SHOWN = ("reward_error", "kl", "critic_loss", "awac_loss")
+STOPPED = "stopped; run() goes on"
 REDRAW = 0.25  # s between two looks
 
 
 class TrainingMonitor(Explorer):
-    """Watch a phase as it runs: `TrainingMonitor(lab.train_offline(agent, buffer)).run()`.
+    """Watch a phase as it runs: `await TrainingMonitor(lab.train_offline(agent, buffer))` in a notebook's cell.
 
-    It is a generator, too: `for step, metrics in monitor: ...` trains and draws. The kernel's interrupt (Ctrl-C) lets
-    the update under way finish: agent and curves are then as after that update, and `run()` goes on from there.
+    Elsewhere `.run()` does the same without buttons, and `for step, metrics in monitor: ...` trains and draws, too. The
+    kernel's interrupt (Ctrl-C) lets the step under way finish: agent and curves are then as after that step, and
+    awaiting the monitor (or `run()`) goes on from there.
 
     State: `smooth` (points averaged), `log` (logarithmic axes).
 
@@ -50,7 +54,7 @@ class TrainingMonitor(Explorer):
         self.status = "not started"
         self._save, self._saved = save, ""
         self._pause, self._stop, self._wanted = threading.Event(), threading.Event(), threading.Event()
-        self._spent, self._drawn = 0.0, 0.0
+        self._spent, self._since, self._drawn = 0.0, 0.0, 0.0
         super().__init__(**state)
 
     def make_controls(self) -> dict[str, Control]:
@@ -58,43 +62,46 @@ class TrainingMonitor(Explorer):
 
     # -- training ----------------------------------------------------------------------------------------
     def __iter__(self) -> Iterator[tuple[int, Metrics]]:
-        """Train, draw, yield; until the end, `stop()` or an interrupt."""
-        self._stop.clear()
-        self.status = "running"
-        began, before = time.monotonic(), self._spent
-        try:
+        """Train, draw, yield; until the end or `stop()`."""
+        with self._running():
             for step, metrics in self.training:
-                self.rows.append((step, metrics))
-                self._spent = before + time.monotonic() - began
-                if time.monotonic() - self._drawn > REDRAW:
-                    self._redraw()
+                self._take(step, metrics)
                 yield step, metrics
-                if self._wanted.is_set():
-                    self._save_now()
-                if self._pause.is_set() and not self._stop.is_set():
-                    self.status = "paused"
-                    self._redraw()
-                    waited = time.monotonic()
-                    while self._pause.is_set() and not self._stop.is_set():
-                        time.sleep(0.05)
-                    before -= time.monotonic() - waited
-                    self.status = "running"
+                while self._waits():
+                    time.sleep(0.05)
                 if self._stop.is_set():
-                    self.status = "stopped; run() goes on"
+                    self.status = STOPPED
                     return
             self.status = "done"
-        except BaseException as error:
-            self.status = f"ended by {type(error).__name__}"
-            raise
-        finally:
-            self._redraw()
+
+    def __await__(self) -> Generator[Any, None, TrainingMonitor]:
+        """As `run`, in a cell that awaits it: between two steps the kernel then hears buttons, and interrupts."""
+        return self._train().__await__()
+
+    async def _train(self) -> TrainingMonitor:
+        self._show()
+        with self._running():
+            try:
+                for step, metrics in self.training:
+                    self._take(step, metrics)
+                    await asyncio.sleep(0)
+                    while self._waits():
+                        await asyncio.sleep(0.05)
+                    if self._stop.is_set():
+                        self.status = STOPPED
+                        return self
+            except asyncio.CancelledError:  # the kernel's interrupt; it arrives between two steps
+                self.status = STOPPED
+                return self
+            self.status = "done"
+        return self
 
     def run(self) -> TrainingMonitor:
-        """Train to the end, to `stop()`, or to an interrupt, which ends quietly after the update under way."""
-        if _in_notebook() and self._widget is None:
-            from IPython.display import display
+        """Train to the end, to `stop()`, or to an interrupt, which ends quietly after the step under way.
 
-            display(self)
+        In a notebook the kernel does not hear buttons before this ends; `await monitor` does the same and lets it.
+        """
+        self._show()
         main = threading.current_thread() is threading.main_thread()
         usual = signal.signal(signal.SIGINT, self._interrupted) if main else None
         try:
@@ -104,6 +111,44 @@ class TrainingMonitor(Explorer):
             if main:
                 signal.signal(signal.SIGINT, usual)
         return self
+
+    def _show(self) -> None:
+        if _in_notebook() and self._widget is None:
+            from IPython.display import display
+
+            display(self)
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        self._stop.clear()
+        self.status, self._since = "running", time.monotonic()
+        try:
+            yield
+        except BaseException as error:
+            self.status = f"ended by {type(error).__name__}"
+            raise
+        finally:
+            self._redraw()
+
+    def _take(self, step: int, metrics: Metrics) -> None:
+        """Note a step, and draw now and then."""
+        self.rows.append((step, metrics))
+        now = time.monotonic()
+        self._spent, self._since = self._spent + now - self._since, now
+        if now - self._drawn > REDRAW:
+            self._redraw()
+
+    def _waits(self) -> bool:
+        """Save where that was asked for; whether to wait before the next step."""
+        if self._wanted.is_set():
+            self._save_now()
+        waits = self._pause.is_set() and not self._stop.is_set()
+        if waits != (self.status == "paused"):
+            self.status = "paused" if waits else "running"
+            self._redraw()
+        if waits:
+            self._since = time.monotonic()
+        return waits
 
     def _interrupted(self, *_: Any) -> None:
         if self._stop.is_set():  # asked twice: at once
@@ -132,7 +177,7 @@ class TrainingMonitor(Explorer):
             raise ValueError(
                 "nothing to save with: TrainingMonitor(..., save=lambda: lab.save(path, agent, buffer=buffer))"
             )
-        if self.status == "running":
+        if self.status in ("running", "paused"):
             self._wanted.set()
         else:
             self._save_now()
