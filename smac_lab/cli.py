@@ -234,37 +234,30 @@ def explore(
         port: where the page is served.
         browser: open it; otherwise the address, with its token, is only printed.
     """
-    import importlib.util
     import subprocess
     import tempfile
 
     from smac_lab import snapshots
 
     folder = snapshots.find_run(run)
-    if importlib.util.find_spec("voila") is None:
-        raise ValueError('the explorer\'s page needs voila: pip install "smac-lab[lab]"')
+    try:
+        import nbformat
+        import voila  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f'the explorer\'s page needs voila: pip install "smac-lab[lab]" ({error})') from error
     lines = [
         "from smac_lab import widgets",
         "from smac_lab.snapshots import read_snapshots",
         f"widgets.ShiftExplorer(read_snapshots({str(folder.resolve())!r}, {seed!r}))",
     ]
-    code: dict[str, Any] = {
-        "cell_type": "code",
-        "id": "explorer",
-        "metadata": {},
-        "execution_count": None,
-        "outputs": [],
-    }
-    title = {"cell_type": "markdown", "id": "title", "metadata": {}, "source": f"## The distribution shift in {run}"}
-    page = {
-        "cells": [title, {**code, "source": "\n".join(lines)}],
-        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}},
-        "nbformat": 4,
-        "nbformat_minor": 5,
-    }
+    cells = [
+        nbformat.v4.new_markdown_cell(f"## The distribution shift in {run}"),
+        nbformat.v4.new_code_cell("\n".join(lines)),
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
     with tempfile.TemporaryDirectory(prefix="smac-lab-") as here:
         file = Path(here) / "explore.ipynb"
-        file.write_text(json.dumps(page))
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), file)
         options = ["--Voila.ip=127.0.0.1", f"--port={port}", "--token", *([] if browser else ["--no-browser"])]
         print(f"reading {folder}; the page opens in a few seconds. Ctrl-C ends it.")
         subprocess.run([sys.executable, "-m", "voila", str(file), *options], check=False)
@@ -275,6 +268,7 @@ def excerpt(
     out: Annotated[Path, tyro.conf.Positional],
     seed: int | None = None,
     iterations: tuple[int, ...] = (),
+    arms: tuple[Literal["frozen", "self-labelled", "oracle"], ...] = (),
 ) -> None:
     """Store a run's agents small enough to be sent: networks in half precision, at a few iterations of each arm.
 
@@ -283,6 +277,7 @@ def excerpt(
         out: folder to write.
         seed: which of its seeds; default the first.
         iterations: of each arm; default the last alone.
+        arms: default all of the run.
     """
     from smac_lab import findings, report, snapshots
     from smac_lab.summary import versions
@@ -292,11 +287,10 @@ def excerpt(
         "made_by": [report.command(findings.read_run(run)), shlex.join(["smac-lab", *sys.argv[1:]])],
         "versions": versions(),
     }
-    snapshots.write_excerpt(out, found, iterations, about)
+    snapshots.write_excerpt(out, found, iterations, arms, about)
     size = sum(file.stat().st_size for file in out.iterdir())
-    print(
-        f"{size / 1e6:.1f} MB: the agent before, and {', '.join(found.arms)} at {len(iterations) or 1} iterations each"
-    )
+    kept = f"{', '.join(arms or found.arms)} at {len(iterations) or 1} iterations each"
+    print(f"{size / 1e6:.1f} MB: the agent before, and {kept}")
     wrote(out / "agents.safetensors", f"smac-lab explore {out}", out / "excerpt.json")
 
 

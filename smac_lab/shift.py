@@ -31,6 +31,8 @@ class Shift(NamedTuple):
     online_returns: Array  # (task,)
     offline: Gaussian
     online: Gaussian
+    offline_contexts: torch.Tensor  # (task, repeat, n, context_dim): what the posteriors were inferred from
+    online_contexts: torch.Tensor
     offline_episodes: Episodes  # acted on z from offline context, (task * repeat, time, ...)
     online_episodes: Episodes  # acted on z from self-collected context
 
@@ -81,10 +83,8 @@ def measure_shift(
     generator = torch.Generator(agent.device).manual_seed(seed)
     ids = torch.arange(len(tasks)).repeat_interleave(repeats)
 
-    def offline_posterior() -> Gaussian:
-        return agent.infer_posterior(buffer.sample_context(ids, n, generator, "offline"))
-
-    offline, offline_again = offline_posterior(), offline_posterior()
+    contexts = [buffer.sample_context(ids, n, generator, "offline") for _ in range(2)]
+    offline, offline_again = (agent.infer_posterior(context) for context in contexts)
     env = family.batch_env(tasks.repeat(repeats), num_threads)
     acted = rollout(agent.policy(offline, generator), env, seed=seed * 1_000_003 + 50_021)
     offline_returns = acted.returns.reshape(len(tasks), repeats).mean(1)
@@ -107,6 +107,8 @@ def measure_shift(
         online_returns=tested.final_returns,
         offline=off,
         online=on,
+        offline_contexts=contexts[0].reshape(*shape[:-1], *contexts[0].shape[1:]),
+        online_contexts=tested.contexts,
         offline_episodes=acted,
         online_episodes=tested.episodes,
     )
@@ -123,33 +125,3 @@ def _between(a: Gaussian, b: Gaussian) -> torch.Tensor:
 
 def _ratio(online: torch.Tensor, floor: torch.Tensor, between: torch.Tensor) -> float:
     return float((online - floor) / (between - floor))
-
-
-class BothContexts(NamedTuple):
-    """Context of the same tasks from both sources, `(task, n, context_dim)` each, and what acting on either returns."""
-
-    offline: torch.Tensor
-    online: torch.Tensor
-    offline_returns: Array  # (task,)
-    online_returns: Array
-
-
-@torch.inference_mode()
-def both_contexts(
-    agent: SMAC, family: TaskFamily, tasks: Tasks, buffer: TransitionBuffer, *, seed: int = 0
-) -> BothContexts:
-    """One context a task of either kind, as `measure_shift` compares them, to look at.
-
-    Args:
-        agent: of one seed; not changed.
-        family, tasks: training tasks; `tasks[i]` is the buffer's task `i`.
-        buffer: its offline transitions are used.
-        seed: of simulations and draws.
-    """
-    n = agent.config.exploration_episodes * family.horizon
-    generator = torch.Generator(agent.device).manual_seed(seed)
-    offline = buffer.sample_context(torch.arange(len(tasks)), n, generator, "offline")
-    policy = agent.policy(agent.infer_posterior(offline), generator)
-    acted = rollout(policy, family.batch_env(tasks), seed=seed * 1_000_003 + 50_021)
-    tested = evaluate(agent, family, tasks, seed=seed, repeats=1)
-    return BothContexts(offline, tested.contexts[:, 0], acted.returns, tested.final_returns)

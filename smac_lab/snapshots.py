@@ -142,7 +142,11 @@ def example(name: str) -> Snapshots:
 
 
 def write_excerpt(
-    folder: str | Path, snapshots: Snapshots, iterations: Sequence[int] = (), about: dict[str, Any] | None = None
+    folder: str | Path,
+    snapshots: Snapshots,
+    iterations: Sequence[int] = (),
+    arms: Sequence[str] = (),
+    about: dict[str, Any] | None = None,
 ) -> Path:
     """Store agents small enough to be sent: parts only, in half precision, without optimizers and data.
 
@@ -153,28 +157,27 @@ def write_excerpt(
         folder: where `agents.safetensors` and `excerpt.json` come to stand.
         snapshots: what to take from.
         iterations: of each arm; default the last alone.
+        arms: default all there are.
         about: anything JSON can hold, for the record.
 
     Raises:
-        ValueError: an iteration at which nothing was kept.
+        ValueError: an arm or an iteration of which nothing was kept.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    chosen = tuple(iterations) or (snapshots.iterations[-1],)
+    arms, kept = tuple(arms) or tuple(snapshots.arms), tuple(iterations) or (snapshots.iterations[-1],)
     tensors = _halved("before/0", snapshots.before)
-    for arm in snapshots.arms:
-        for iteration in chosen:
-            if iteration:
-                tensors |= _halved(f"{arm}/{iteration}", snapshots.agent(arm, iteration))
-    before = snapshots.before
+    for arm in arms:
+        for iteration in kept:
+            tensors |= _halved(f"{arm}/{iteration}", snapshots.agent(arm, iteration))
+    before, folder = snapshots.before, Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "agents.safetensors")
     record = {
         **(about or {}),
         "config": before.config.to_dict(),
         "spec": before.spec._asdict(),
         "seed": before.seed,
-        "arms": {arm: snapshots.agent(arm, chosen[-1]).config.to_dict() for arm in snapshots.arms},
-        "iterations": [iteration for iteration in chosen if iteration],
+        "arms": {arm: snapshots.agent(arm, kept[-1]).config.to_dict() for arm in arms},
+        "iterations": kept,
         "sha256": file_sha256(folder / "agents.safetensors"),
     }
     replace_text(folder / "excerpt.json", json.dumps(record, indent=1))

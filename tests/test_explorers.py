@@ -63,10 +63,10 @@ def test_training_monitor_while_it_trains(page) -> None:
 @pytest.mark.parametrize("index", range(len(NAMES)), ids=NAMES)
 def test_every_control_changes_the_picture(page, index, tmp_path) -> None:
     hands = Hands(page, index)
-    if hands.box.locator(".smac-iteration").count():
-        hands.press("iteration", "End" if NAMES[index] != "RolloutGallery" else "Home")
-        hands.wait_for_change(hands.data()) if NAMES[index] != "RolloutGallery" else hands.press("iteration", "End")
-    hands.page.wait_for_timeout(500)
+    if NAMES[index] != "RolloutGallery":  # which starts there; at iteration 0 all arms are one agent
+        before = hands.data()
+        hands.press("iteration", "End")
+        hands.wait_for_change(before)
     names = hands.box.locator("[class*=smac-]").evaluate_all(
         """all => [...new Set(all.flatMap(e => [...e.classList])
             .filter(c => c.startsWith('smac-')).map(c => c.slice(5)))]"""
@@ -89,10 +89,9 @@ def test_every_control_changes_the_picture(page, index, tmp_path) -> None:
         else:
             continue
         hands.wait_for_change(before)
-        assert hands.says(), name
-        moved.append((name, said != hands.says()))
+        hands.wait_for_change(said, "says")
+        moved.append(name)
     assert len(moved) >= 3, names
-    assert sum(changed for _, changed in moved) >= len(moved) - 1, moved
     hands.box.screenshot(path=pictures(tmp_path) / f"{NAMES[index]}.png")
     assert page.problems() == []
 

@@ -42,7 +42,7 @@ def encoder_of(agent):
 
 def test_excerpt_holds_the_same_agents_in_half_precision(run, tmp_path) -> None:
     found = snapshots.read_snapshots(run)
-    snapshots.write_excerpt(tmp_path / "small", found, (2,), {"made_by": "a test"})
+    snapshots.write_excerpt(tmp_path / "small", found, (2,), about={"made_by": "a test"})
     small = snapshots.read_snapshots(tmp_path / "small")
     assert small.iterations == [0, 2]
     assert small.agent("frozen", 2).config.online_encoder == "frozen"
@@ -104,6 +104,8 @@ def test_what_was_not_kept_is_named(run) -> None:
         found.agent("best", 2)
     with pytest.raises(ValueError, match="kept are 0, 1, 2"):
         found.agent("frozen", 7)
+    with pytest.raises(ValueError, match="no arm 'oracle'"):
+        snapshots.write_excerpt(run.parent / "never", found, (2,), ("oracle",))
     with pytest.raises(lab.StorageError, match="seed 5"):
         snapshots.read_snapshots(run, seed=5)
 

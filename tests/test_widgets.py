@@ -108,8 +108,8 @@ def test_agents_of_another_family_are_refused(run, problem) -> None:
 # -- what is shown is what the library computes ------------------------------------------------------------
 def test_shift_explorer_shows_the_posteriors_of_both_contexts(run) -> None:
     made = widgets.ShiftExplorer(run, n=7, share=1.0)
-    contexts = made.contexts()
-    for name, context in (("offline", contexts.offline), ("mixed", contexts.online)):
+    for name, source in (("offline", "offline"), ("mixed", "self-collected")):
+        context = made.context_of(source)
         q = run.before.infer_posterior(context[:, :7])
         points = (q.mean.numpy() - made.axes.centre) @ made.axes.directions.T
         np.testing.assert_allclose(trace(made, name)["x"], points[:, 0], atol=1e-5)
@@ -142,22 +142,24 @@ def test_a_point_of_the_plane_is_acted(run) -> None:
 
 def test_context_explorer_feeds_one_transition_after_another(run) -> None:
     made = widgets.ContextExplorer(run, task=3, n=5)
-    context = made.contexts().offline[[3]]
+    context = made.context_of("offline")[[3]]
     expected = [float(kl_to_prior(run.before.infer_posterior(context[:, :n]))) for n in (1, 5)]
     curve = trace(made, "prior")
     found = [curve["y"][list(curve["x"]).index(n)] for n in (1, 5)]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     reward = made.family.spec.obs_dim + made.family.spec.action_dim
     swapped = widgets.ContextExplorer(run, task=3, rewards="another task's", other=8)
-    assert torch.equal(swapped.context("another task's")[0, :, reward], made.contexts().offline[8, :, reward])
-    shuffled = made.context("shuffled")[0, :, reward]
+    assert torch.equal(
+        swapped.context("rewards another task's")[0, :, reward], made.context_of("offline")[8, :, reward]
+    )
+    shuffled = made.context("rewards shuffled")[0, :, reward]
     assert not torch.equal(shuffled, context[0, :, reward])
     assert torch.equal(shuffled.sort().values, context[0, :, reward].sort().values)
 
 
 def test_reward_explorer_maps_the_true_reward(run) -> None:
     made = widgets.RewardExplorer(run, task=4)
-    true = trace(made, "map self-collected")
+    true = trace(made, "map true")
     x, y = np.meshgrid(true["x"], true["y"])
     goal = made.tasks.values[4]
     np.testing.assert_allclose(true["z"], -np.hypot(x - goal[0], y - goal[1]), atol=1e-9)

@@ -8,13 +8,14 @@ from typing import Any, TypeVar
 import numpy as np
 import plotly.graph_objects as go
 import torch
+from torch import Tensor
 
 from smac_lab import plots, style
 from smac_lab.agent import SMAC
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.collect import Episodes
 from smac_lab.encoder import Gaussian
-from smac_lab.shift import BothContexts, both_contexts
+from smac_lab.shift import Shift, measure_shift
 from smac_lab.snapshots import Snapshots
 from smac_lab.style import Array, Place
 from smac_lab.tasks.family import TaskFamily, Tasks
@@ -22,6 +23,7 @@ from smac_lab.widgets import stage
 from smac_lab.widgets.explorer import Choice, Control, Explorer, Slider
 
 T = TypeVar("T")
+Key = tuple[str | None, int]  # arm and iteration; (None, 0) is the agent before
 Plane = tuple[plots.Axes, Array, Array]  # axes, and the corners of the shown part, `(2,)` each
 SHOWN_TASKS = 20
 CHOSEN = "#CC79A7"  # a z that someone chose
@@ -75,24 +77,25 @@ class AgentExplorer(Explorer):
     @property
     def agent(self) -> SMAC:
         """The agent that is looked at now."""
-        return self.agent_at(self.state.get("arm"), self.state.get("iteration", 0))
-
-    def agent_at(self, arm: str | None, iteration: int) -> SMAC:
-        """The agent of an arm after some iterations."""
-        return self.subject.agent(arm, iteration)
+        return self.subject.agent(*self.key)
 
     @property
-    def key(self) -> tuple[str | None, int]:
-        """What tells this agent from the others."""
-        iteration = self.state.get("iteration", 0)
-        return (self.state.get("arm") if iteration else None), iteration
+    def key(self) -> Key:
+        """What tells this agent from the others of the run."""
+        return key_of(self.state)
 
-    def contexts(self, key: tuple[str | None, int] | None = None) -> BothContexts:
-        """Offline and self-collected context of the shown tasks, of this or another agent of the run."""
+    def measured(self, key: Key | None = None) -> Shift:
+        """One offline and one self-collected context of each shown task, of this or another agent of the run."""
         key = self.key if key is None else key
+        agent = self.subject.agent(*key)
         return self.once_for_all(
-            ("contexts", key), lambda: both_contexts(self.agent_at(*key), self.family, self.tasks, self.buffer)
+            ("measured", key), lambda: measure_shift(agent, self.family, self.tasks, self.buffer, repeats=1)
         )
+
+    def context_of(self, source: str, key: Key | None = None) -> Tensor:
+        """All "offline" or "self-collected" context of the shown tasks, `(task, n, context_dim)`."""
+        measured = self.measured(key)
+        return (measured.offline_contexts if source == "offline" else measured.online_contexts)[:, 0]
 
     def once_for_all(self, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
         """As `once`, for all explorers of the same agents and tasks."""
@@ -102,11 +105,11 @@ class AgentExplorer(Explorer):
             known[key] = compute()
         return known[key]
 
-    def posterior(self, source: str = "offline") -> Gaussian:
+    def posterior(self, source: str = "offline", key: Key | None = None) -> Gaussian:
         """q(z | all context) of the shown tasks, `(task, z_dim)`."""
-        agent, contexts = self.agent, self.contexts()
-        context = contexts.offline if source == "offline" else contexts.online
-        return self.once(("posterior", self.key, source), lambda: agent.infer_posterior(context))
+        measured = self.measured(key)
+        q = measured.offline if source == "offline" else measured.online
+        return Gaussian(q.mean[:, 0], q.std[:, 0])
 
     # -- the latent plane --------------------------------------------------------------------------------
     def plane(self) -> Plane:
@@ -116,12 +119,11 @@ class AgentExplorer(Explorer):
         """
 
         def compute() -> Plane:
-            means = []
-            for key in [(None, 0), *((arm, i) for arm, agents in self.subject.arms.items() for i in agents)]:
-                agent, contexts = self.agent_at(*key), self.contexts(key)
-                means += [agent.infer_posterior(c).mean.cpu().numpy() for c in contexts[:2]]
-            axes = plots.principal_axes(np.concatenate(means))
-            points = plots.project(np.concatenate(means), axes)
+            keys: list[Key] = [(None, 0), *((arm, i) for arm, agents in self.subject.arms.items() for i in agents)]
+            found = [self.posterior(source, key).mean for key in keys for source in ("offline", "self-collected")]
+            means = torch.cat(found).cpu().numpy()
+            axes = plots.principal_axes(means)
+            points = plots.project(means, axes)
             half = np.full(2, 0.62 * max(float(np.ptp(points, 0).max()), 0.5))
             return axes, (points.max(0) + points.min(0)) / 2 - half, (points.max(0) + points.min(0)) / 2 + half
 
@@ -204,10 +206,6 @@ class AgentExplorer(Explorer):
         label, _, unit = self.scale.label.partition(" (")
         return f"{index}: {label} {self.scale.values[index]:.2f} {unit.removesuffix(')').split(')')[0]}".strip()
 
-    def task_colour(self, index: int) -> str:
-        """The colour of a task."""
-        return self.task_colours()[index]
-
     def task_colours(self) -> list[str]:
         """The colours of all shown tasks."""
         from plotly.colors import sample_colorscale
@@ -227,6 +225,27 @@ class AgentExplorer(Explorer):
     def buttons(self) -> list[Any]:
         """A play button, where films say more than lines."""
         return [] if stage.axes_of(self.family).plane and hasattr(self.family, "landmark") else [self.play_button()]
+
+
+class PointExplorer(AgentExplorer):
+    """An explorer of one z: a point of the plane, which goes where the task goes unless it is set itself."""
+
+    def make_controls(self) -> dict[str, Control]:
+        return {**super().make_controls(), **self.z_controls()}
+
+    def settle(self, changes: dict[str, Any]) -> dict[str, Any]:
+        moved = {"task", "arm", "iteration"} & changes.keys() or not self._drawn
+        if not moved or {"z1", "z2"} & changes.keys():
+            return changes
+        state = self.state | changes
+        means = plots.project(self.posterior("offline", key_of(state)).mean.cpu().numpy(), self.axes)
+        return changes | self.nearest_chosen(means[state["task"]])
+
+
+def key_of(state: dict[str, Any]) -> Key:
+    """Arm and iteration of an explorer's state; at iteration 0 all arms are one agent."""
+    iteration = state.get("iteration", 0)
+    return (state["arm"] if iteration else None), iteration
 
 
 def outlines(posterior: Gaussian, axes: plots.Axes) -> list[Array]:

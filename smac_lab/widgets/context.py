@@ -13,8 +13,8 @@ from smac_lab.style import GREY, OFFLINE, SELF_COLLECTED
 from smac_lab.widgets.agents import CHOSEN, FRAME, AgentExplorer, joined, outlines
 from smac_lab.widgets.explorer import Choice, Control, Slider, Traces
 
-SPOILED = ("states shuffled", "actions shuffled", "rewards shuffled", "rewards left out", "rewards of another task")
 REWARDS = ("kept", "left out", "shuffled", "another task's")
+SPOILED = ("states shuffled", "actions shuffled", *(f"rewards {how}" for how in REWARDS[1:]))
 
 
 class ContextExplorer(AgentExplorer):
@@ -26,8 +26,8 @@ class ContextExplorer(AgentExplorer):
     when one piece of the context is spoiled.
 
     State: `task`, `n` (transitions so far), `source` ("offline" or "self-collected"), `rewards` ("kept"; "left out":
-    their mean in its place; "shuffled" among the transitions; "another task's": what `other` would have paid, taken
-    from its context), `other`.
+    the mean over all tasks in their place; "shuffled" among the transitions; "another task's": those of the context
+    of task `other`, which went elsewhere), `other`.
     """
 
     def make_controls(self) -> dict[str, Control]:
@@ -46,29 +46,29 @@ class ContextExplorer(AgentExplorer):
     # -- contexts ----------------------------------------------------------------------------------------
     def context(self, spoiled: str | None = None) -> Tensor:
         """All context of the task, `(1, n, context_dim)`, with one piece spoiled."""
-        contexts, s = self.contexts(), self.state
-        every = contexts.offline if s["source"] == "offline" else contexts.online
+        s, spec = self.state, self.family.spec
+        every = self.context_of(s["source"])
         context = every[[s["task"]]].clone()
-        spec, n = self.family.spec, context.shape[1]
-        reward = spec.obs_dim + spec.action_dim
+        n, reward = context.shape[1], spec.obs_dim + spec.action_dim
         order = self.once("order", lambda: torch.randperm(n, generator=torch.Generator().manual_seed(0)))
-        if spoiled in ("states shuffled",):
-            context[..., : spec.obs_dim] = context[:, order, : spec.obs_dim]
-            context[..., reward + 1 :] = context[:, order, reward + 1 :]
-        elif spoiled == "actions shuffled":
-            context[..., spec.obs_dim : reward] = context[:, order, spec.obs_dim : reward]
-        elif spoiled in ("rewards shuffled", "shuffled"):
-            context[..., reward] = context[:, order, reward]
-        elif spoiled in ("rewards left out", "left out"):
-            context[..., reward] = every[..., reward].mean()
-        elif spoiled in ("rewards of another task", "another task's"):
-            context[..., reward] = every[[s["other"]], :, reward]
+        match spoiled:
+            case "states shuffled":
+                context[..., : spec.obs_dim] = context[:, order, : spec.obs_dim]
+                context[..., reward + 1 :] = context[:, order, reward + 1 :]
+            case "actions shuffled":
+                context[..., spec.obs_dim : reward] = context[:, order, spec.obs_dim : reward]
+            case "rewards shuffled":
+                context[..., reward] = context[:, order, reward]
+            case "rewards left out":
+                context[..., reward] = every[..., reward].mean()
+            case "rewards another task's":
+                context[..., reward] = every[[s["other"]], :, reward]
         return context
 
     def along(self) -> tuple[list[int], Gaussian]:
         """Numbers of transitions, and the posterior after each of them, `(number, z_dim)`."""
         counts = list(self.controls["n"].values)
-        context, agent = self.context(self.state["rewards"]), self.agent
+        context, agent = self.context(f"rewards {self.state['rewards']}"), self.agent
         found = [agent.infer_posterior(context[:, :count]) for count in counts]
         return counts, Gaussian(*(torch.cat([getattr(q, f) for q in found]) for f in Gaussian._fields))
 
@@ -142,7 +142,8 @@ class ContextExplorer(AgentExplorer):
             "moved": {"x": self.moved()},
         }
 
-    def describe(self) -> str:
+    @property
+    def text(self) -> str:
         s, (counts, q) = self.state, self.along()
         at = counts.index(s["n"])
         moved = dict(zip(SPOILED, self.moved(), strict=True))

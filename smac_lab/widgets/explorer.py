@@ -122,8 +122,7 @@ class Explorer:
         self._listeners: list[Callable[[dict[str, Any]], None]] = []
         self._widget: Any = None
         self._inputs: dict[str, Any] = {}
-        self._busy = False
-        self._film = ""
+        self._busy, self._drawn = False, False
         self.controls: dict[str, Control] = {**self.make_controls(), "reduced_motion": Switch("reduce motion", False)}
         self.state: dict[str, Any] = {name: control.start for name, control in self.controls.items()}
         self.figure: go.Figure = self.frame()
@@ -142,7 +141,8 @@ class Explorer:
         """What of the traces follows `self.state`."""
         raise NotImplementedError
 
-    def describe(self) -> str:
+    @property
+    def text(self) -> str:
         """A sentence or two: what is shown now."""
         raise NotImplementedError
 
@@ -164,27 +164,23 @@ class Explorer:
         if unknown := [name for name in changes if name not in self.controls]:
             raise ValueError(f"{type(self).__name__} has no {', '.join(unknown)}; it has {', '.join(self.controls)}")
         checked = {name: self.controls[name].check(name, value) for name, value in changes.items()}
-        first = not self._traces_drawn
         checked = self.settle(checked)
         moved = {name: value for name, value in checked.items() if self.state[name] != value}
-        if not moved and not first:
+        if not moved and self._drawn:
             return self
         self.state.update(checked)
-        with self.figure.batch_update():
-            for name, properties in self.draw().items():
-                self.figure.data[self._traces[name]].update(properties, overwrite=False)
-        self._traces_drawn = True
-        self._show_state()
+        self.redraw()
+        self._drawn = True
         for listen in self._listeners:
             listen(moved)
         return self
 
-    _traces_drawn = False
-
-    @property
-    def text(self) -> str:
-        """What is shown now, in words."""
-        return self.describe()
+    def redraw(self) -> None:
+        """Figure, controls and text follow the state."""
+        with self.figure.batch_update():
+            for name, properties in self.draw().items():
+                self.figure.data[self._traces[name]].update(properties)
+        self._show_state()
 
     def observe(self, listen: Callable[[dict[str, Any]], None]) -> None:
         """Call `listen` with the values that changed, after each change."""
@@ -241,12 +237,9 @@ class Explorer:
         self.figure = figure = go.FigureWidget(self.figure)
         for name, control in self.controls.items():
             made = control.widget()
-            made.value = (
-                self.state[name] if not isinstance(control, Slider) else nearest(control.values, self.state[name])
-            )
             made.add_class(f"smac-{name}")
             made.observe(functools.partial(self._from_input, name), "value")
-            self._inputs[name] = made
+            self._inputs[name] = made  # `_show_state` gives it its value
         self._says = ipywidgets.HTML()
         self._says.add_class("smac-says")
         self._player = ipywidgets.HTML()
@@ -277,13 +270,12 @@ class Explorer:
                 made.value = nearest(control.values, value) if isinstance(control, Slider) else value
         finally:
             self._busy = False
-        self._says.value = f'<div role="status" aria-live="polite">{html.escape(self.describe())}</div>'
+        self._says.value = f'<div role="status" aria-live="polite">{html.escape(self.text)}</div>'
 
     def play(self) -> None:
         """Show the film of the present state beside the figure."""
-        self._film = self.film()
         if self._widget is not None:
-            self._player.value = self._film
+            self._player.value = self.film()
 
     def _ipython_display_(self) -> None:
         import plotly.io

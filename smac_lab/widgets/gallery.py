@@ -15,8 +15,6 @@ from smac_lab.widgets import stage
 from smac_lab.widgets.agents import FRAME, AgentExplorer
 from smac_lab.widgets.explorer import Choice, Control, Traces
 
-COLUMNS = 3
-
 
 class RolloutGallery(AgentExplorer):
     """A grid of tasks, acted before (left) and after (right): films, and the same rollouts as lines.
@@ -53,15 +51,14 @@ class RolloutGallery(AgentExplorer):
 
     def z(self, key: tuple[str | None, int]) -> Gaussian:
         """What an agent infers of the tasks in the grid, `(task, z_dim)`."""
-        contexts = self.contexts(key)
-        context = contexts.offline if self.state["context"] == "offline" else contexts.online
-        return self.agent_at(*key).infer_posterior(context[self.grid])
+        q = self.posterior(self.state["context"], key)
+        return Gaussian(q.mean[self.grid], q.std[self.grid])
 
     def acted(self, key: tuple[str | None, int]) -> Episodes:
         """An episode of every task in the grid."""
 
         def compute() -> Episodes:
-            agent = self.agent_at(*key)
+            agent = self.subject.agent(*key)
             policy = agent.policy(self.z(key), torch.Generator(agent.device).manual_seed(0))
             return rollout(policy, self.family.batch_env(self.tasks[self.grid]), seed=0)
 
@@ -101,7 +98,8 @@ class RolloutGallery(AgentExplorer):
                 traces[f"target {panel} {i}"] = {"x": aim[:, 0], "y": aim[:, 1]}
         return traces
 
-    def describe(self) -> str:
+    @property
+    def text(self) -> str:
         said = []
         for title, key in self.panels().items():
             returns = self.acted(key).returns
@@ -121,7 +119,7 @@ class RolloutGallery(AgentExplorer):
             label = f"{title}: {', '.join(self.task_name(i) for i in self.grid)}"
             figures.append(
                 stage.film(
-                    self.agent_at(*key), self.family, tasks, self.z(key), label, still=self.state["reduced_motion"]
+                    self.subject.agent(*key), self.family, tasks, self.z(key), label, still=self.state["reduced_motion"]
                 )
             )
         return f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(figures)}</div>'

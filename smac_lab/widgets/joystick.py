@@ -9,13 +9,12 @@ import plotly.graph_objects as go
 
 from smac_lab import plots, style
 from smac_lab.style import GREY, OFFLINE, Array
-from smac_lab.tasks.family import Tasks
 from smac_lab.widgets import stage
-from smac_lab.widgets.agents import CHOSEN, FRAME, AgentExplorer
-from smac_lab.widgets.explorer import Control, Traces
+from smac_lab.widgets.agents import CHOSEN, FRAME, PointExplorer
+from smac_lab.widgets.explorer import Traces
 
 
-class LatentJoystick(AgentExplorer):
+class LatentJoystick(PointExplorer):
     """One z, and what an agent told it does.
 
     Left, the latent plane with all tasks' posterior means given offline context; the star is z, which sliders move and
@@ -25,19 +24,6 @@ class LatentJoystick(AgentExplorer):
     State: `z1`, `z2` (z, in the plane), `task` (sets z to that task's posterior mean), and `arm`, `iteration` where the
     subject is `Snapshots` of a run.
     """
-
-    def make_controls(self) -> dict[str, Control]:
-        return {**super().make_controls(), **self.z_controls()}
-
-    def settle(self, changes: dict[str, Any]) -> dict[str, Any]:
-        """z goes where the task, arm or iteration goes, unless it is set itself."""
-        follows = {"task", "arm", "iteration"} & changes.keys() or not self._traces_drawn
-        if follows and not {"z1", "z2"} & changes.keys():
-            before, self.state = self.state, self.state | changes
-            means = plots.project(self.posterior().mean.cpu().numpy(), self.axes)
-            self.state = before
-            return changes | self.nearest_chosen(means[changes.get("task", before["task"])])
-        return changes
 
     def frame(self) -> go.Figure:
         titles = ["where z lies", "what the agent does", "what that returns in each task"]
@@ -72,7 +58,7 @@ class LatentJoystick(AgentExplorer):
         episodes = self._acted
         first, rewards = episodes.first[0], np.empty((len(self.tasks), self.family.horizon))
         for i, task in enumerate(self.tasks.values):
-            own = Tasks(np.repeat(task[None], self.family.horizon, 0)).values
+            own = np.repeat(task[None], self.family.horizon, 0)
             rewards[i] = self.family.reward(episodes.features[0], episodes.actions[0], own)
         return (rewards * first).sum(1)
 
@@ -93,7 +79,8 @@ class LatentJoystick(AgentExplorer):
             "wanted": {"x": x[[task]], "y": paid[[task]]},
         }
 
-    def describe(self) -> str:
+    @property
+    def text(self) -> str:
         paid, task = self.returns(), self.state["task"]
         best = int(paid.argmax())
         at = ", ".join(f"{value:.2f}" for value in self.chosen)

@@ -54,7 +54,7 @@ class TrainingMonitor(Explorer):
         self.status = "not started"
         self._save, self._saved = save, ""
         self._pause, self._stop, self._wanted = threading.Event(), threading.Event(), threading.Event()
-        self._spent, self._since, self._drawn = 0.0, 0.0, 0.0
+        self._spent, self._since, self._looked = 0.0, 0.0, 0.0
         super().__init__(**state)
 
     def make_controls(self) -> dict[str, Control]:
@@ -128,15 +128,15 @@ class TrainingMonitor(Explorer):
             self.status = f"ended by {type(error).__name__}"
             raise
         finally:
-            self._redraw()
+            self.redraw()
 
     def _take(self, step: int, metrics: Metrics) -> None:
         """Note a step, and draw now and then."""
         self.rows.append((step, metrics))
         now = time.monotonic()
         self._spent, self._since = self._spent + now - self._since, now
-        if now - self._drawn > REDRAW:
-            self._redraw()
+        if now - self._looked > REDRAW:
+            self.redraw()
 
     def _waits(self) -> bool:
         """Save where that was asked for; whether to wait before the next step."""
@@ -145,7 +145,7 @@ class TrainingMonitor(Explorer):
         waits = self._pause.is_set() and not self._stop.is_set()
         if waits != (self.status == "paused"):
             self.status = "paused" if waits else "running"
-            self._redraw()
+            self.redraw()
         if waits:
             self._since = time.monotonic()
         return waits
@@ -186,7 +186,7 @@ class TrainingMonitor(Explorer):
         self._wanted.clear()
         assert self._save is not None
         self._saved = f" Saved after {self.rows[-1][0] if self.rows else 0} steps: {self._save()}."
-        self._redraw()
+        self.redraw()
 
     # -- curves ------------------------------------------------------------------------------------------
     def curve(self, metric: str) -> tuple[Any, Any]:
@@ -213,7 +213,8 @@ class TrainingMonitor(Explorer):
         self.figure.update_yaxes(type="log" if self.state["log"] else "linear")
         return {name: dict(zip("xy", self.curve(name), strict=True)) for name in self.show}
 
-    def describe(self) -> str:
+    @property
+    def text(self) -> str:
         if not self.rows:
             return f"{self.status}.{self._saved}"
         step = self.rows[-1][0]
@@ -222,12 +223,9 @@ class TrainingMonitor(Explorer):
         of = f" of {self.total}" if self.total else ""
         return f"{self.status}: {step}{of} steps in {self._spent:.0f} s, {rate:.1f} a second{left}.{self._saved}"
 
-    def _redraw(self) -> None:
-        self._drawn = time.monotonic()
-        with self.figure.batch_update():
-            for name, properties in self.draw().items():
-                self.figure.data[self._traces[name]].update(properties)
-        self._show_state()
+    def redraw(self) -> None:
+        self._looked = time.monotonic()
+        super().redraw()
         if self._widget is not None and self.total:
             self._bar.value = self.rows[-1][0] / self.total if self.rows else 0.0
 

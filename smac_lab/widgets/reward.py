@@ -9,11 +9,12 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 
-from smac_lab import plots, style
+from smac_lab import style
 from smac_lab.data.collect import Episodes, rollout
-from smac_lab.style import HELD_OUT, OFFLINE, SELF_COLLECTED, Array
+from smac_lab.style import HELD_OUT, OFFLINE, SELF_COLLECTED, Array, Place
 from smac_lab.tasks.family import DynamicsFamily, TaskFamily
-from smac_lab.widgets.agents import CHOSEN, FRAME, AgentExplorer
+from smac_lab.widgets import stage
+from smac_lab.widgets.agents import CHOSEN, FRAME, PointExplorer
 from smac_lab.widgets.explorer import Control, Traces
 
 SIDE = 33  # points along each axis of a map
@@ -21,7 +22,7 @@ REACH = 1.6  # m, of a map of the plane
 EDGES = 41  # of the histogram of residuals
 
 
-class RewardExplorer(AgentExplorer):
+class RewardExplorer(PointExplorer):
     """Decoded against true reward of one task.
 
     Where the state is a point of a plane, two maps of it: the reward that the decoder expects for z, and the true one,
@@ -34,17 +35,7 @@ class RewardExplorer(AgentExplorer):
 
     def make_controls(self) -> dict[str, Control]:
         self.maps = isinstance(self.family, DynamicsFamily) and self.family.obs_dim == 2
-        return {**super().make_controls(), **self.z_controls()}
-
-    def settle(self, changes: dict[str, Any]) -> dict[str, Any]:
-        """z goes where the task goes, unless it is set itself."""
-        follows = {"task", "arm", "iteration"} & changes.keys() or not self._traces_drawn
-        if follows and not {"z1", "z2"} & changes.keys():
-            before, self.state = self.state, self.state | changes
-            means = plots.project(self.posterior().mean.cpu().numpy(), self.axes)
-            self.state = before
-            return changes | self.nearest_chosen(means[changes.get("task", before["task"])])
-        return changes
+        return super().make_controls()
 
     # -- rewards -----------------------------------------------------------------------------------------
     def transitions(self) -> dict[str, Episodes]:
@@ -57,15 +48,7 @@ class RewardExplorer(AgentExplorer):
             )
             n, b = self.family.horizon, self.buffer
             rows = torch.stack([b.rows_of(i)[:n] for i in range(len(self.tasks))])
-            names = (
-                "observations",
-                "actions",
-                "rewards",
-                "next_observations",
-                "terminations",
-                "truncations",
-                "features",
-            )
+            names = [name for name in Episodes._fields if name != "valid"]
             kept: dict[str, Any] = {name: np.asarray(getattr(b, name)[rows].cpu(), np.float64) for name in names}
             return {"offline": Episodes(**kept, valid=np.ones(rows.shape, bool)), "self-collected": acted}
 
@@ -84,34 +67,12 @@ class RewardExplorer(AgentExplorer):
         else:
             titles = ["offline transitions", "self-collected transitions", "what is off: decoded - true"]
         figure, places = style.grid(titles, 300, columns=3)
-        for name, place in zip(("offline", "self-collected"), places, strict=False):
-            if self.maps:
-                side = np.linspace(-REACH, REACH, SIDE)
-                # Both maps share a colour scale; contours help where colours do not.
-                surface = go.Contour(
-                    x=side, y=side, z=np.zeros((SIDE, SIDE)), coloraxis="coloraxis", contours={"showlabels": True},
-                    hovertemplate="x %{x:.2f} m, y %{y:.2f} m: %{z:.2f}<extra></extra>", name=name, ncontours=12,
-                )  # fmt: skip
-                self.add(figure, f"map {name}", surface, place)
-                cross = {"symbol": "x-thin", "size": 14, "line": {"width": 3, "color": "white"}}
-                goal = go.Scatter(mode="markers", marker=cross, name="goal", showlegend=False, **FRAME)
-                self.add(figure, f"goal {name}", goal, place)
-                figure.update_xaxes(title="x (m)", range=[-REACH, REACH], constrain="domain", **place)
-                figure.update_yaxes(title="y (m)", scaleanchor=style.axis_name(figure, place, "x"), **place)
-            else:
-                first = place is places[0]
-                for kind, colour in (("true", HELD_OUT), ("decoded", CHOSEN)):
-                    dots = go.Scatter(
-                        mode="markers", marker={"color": colour, "size": 5, "opacity": 0.6}, name=f"{kind} reward",
-                        legendgroup=kind, showlegend=first,
-                        hovertemplate="%{x:.2f}: %{y:.2f}<extra>" + kind + "</extra>",
-                        **FRAME,
-                    )  # fmt: skip
-                    self.add(figure, f"{kind} {name}", dots, place)
-                label = (
-                    self.scale.label.removeprefix("target ") if self.family.task_dim == 1 else self.family.feature_label
-                )
-                figure.update_xaxes(title=label, **place).update_yaxes(title="reward per step", **place)
+        if self.maps:
+            for name, place in zip(("decoded", "true"), places, strict=False):
+                self._map_frame(figure, name, place)
+        else:
+            for name, place in zip(("offline", "self-collected"), places, strict=False):
+                self._dots_frame(figure, name, place, legend=place is places[0])
         for name, colour in (("offline", OFFLINE), ("self-collected", SELF_COLLECTED)):
             bars = go.Bar(
                 marker={"color": colour, "line_width": 0}, opacity=0.6, name=f"on {name} states",
@@ -124,6 +85,31 @@ class RewardExplorer(AgentExplorer):
             bar = {"title": {"text": "reward per step", "side": "right"}, "thickness": 12, "outlinewidth": 0}
             figure.update_layout(coloraxis={"colorscale": "Cividis", "colorbar": bar})
         return figure.update_layout(barmode="overlay", bargap=0, margin_r=90)
+
+    def _map_frame(self, figure: go.Figure, name: str, place: Place) -> None:
+        """A map of the plane; both share a colour scale, and contours help where colours do not."""
+        side = np.linspace(-REACH, REACH, SIDE)
+        surface = go.Contour(
+            x=side, y=side, z=np.zeros((SIDE, SIDE)), coloraxis="coloraxis", contours={"showlabels": True},
+            hovertemplate="x %{x:.2f} m, y %{y:.2f} m: %{z:.2f}<extra></extra>", name=name, ncontours=12,
+        )  # fmt: skip
+        self.add(figure, f"map {name}", surface, place)
+        cross = {"symbol": "x-thin", "size": 14, "line": {"width": 3, "color": "white"}}
+        self.add(figure, f"goal {name}", go.Scatter(mode="markers", marker=cross, showlegend=False, **FRAME), place)
+        figure.update_xaxes(title="x (m)", range=[-REACH, REACH], constrain="domain", **place)
+        figure.update_yaxes(title="y (m)", scaleanchor=style.axis_name(figure, place, "x"), **place)
+
+    def _dots_frame(self, figure: go.Figure, name: str, place: Place, legend: bool) -> None:
+        """Rewards of transitions over their first feature."""
+        for kind, colour in (("true", HELD_OUT), ("decoded", CHOSEN)):
+            dots = go.Scatter(
+                mode="markers", marker={"color": colour, "size": 5, "opacity": 0.6}, name=f"{kind} reward",
+                legendgroup=kind, showlegend=legend,
+                hovertemplate=f"%{{x:.2f}}: %{{y:.2f}}<extra>{kind}</extra>", **FRAME,
+            )  # fmt: skip
+            self.add(figure, f"{kind} {name}", dots, place)
+        figure.update_xaxes(title=stage.feature_label(self.family), **place)
+        figure.update_yaxes(title="reward per step", **place)
 
     def residuals(self) -> dict[str, Array]:
         """Decoded - true reward on either kind of transition of the task, `(n,)` each."""
@@ -139,7 +125,7 @@ class RewardExplorer(AgentExplorer):
         traces: Traces = {}
         if self.maps:
             decoded, true = self._maps()
-            for name, values in (("offline", decoded), ("self-collected", true)):
+            for name, values in (("decoded", decoded), ("true", true)):
                 traces[f"map {name}"] = {"z": values.reshape(SIDE, SIDE)}
                 if hasattr(self.family, "landmark"):
                     x, y = self.family.landmark(self.tasks.values[task])
@@ -171,7 +157,8 @@ class RewardExplorer(AgentExplorer):
         true = family.reward(family.measure(before, still, after), still, own)
         return self.decode(family.observe(before), still), true
 
-    def describe(self) -> str:
+    @property
+    def text(self) -> str:
         rms = {name: float(np.sqrt(np.square(values).mean())) for name, values in self.residuals().items()}
         spread = float(self.transitions()["self-collected"].rewards[self.state["task"]].std())
         at = ", ".join(f"{value:.2f}" for value in self.chosen)

@@ -47,10 +47,10 @@ class ShiftExplorer(AgentExplorer):
     # -- what is shown -----------------------------------------------------------------------------------
     def mixed(self) -> tuple[Tensor, Tensor]:
         """Offline context, and context with the share of self-collected transitions, `(task, n, context_dim)` each."""
-        contexts, n = self.contexts(), self.state["n"]
+        n = self.state["n"]
         own = round(self.state["share"] * n)
-        offline = contexts.offline[:, :n]
-        return offline, torch.cat([contexts.online[:, :own], offline[:, : n - own]], dim=1)
+        offline = self.context_of("offline")[:, :n]
+        return offline, torch.cat([self.context_of("self-collected")[:, :own], offline[:, : n - own]], dim=1)
 
     def posteriors(self) -> tuple[Gaussian, Gaussian]:
         """q(z | offline context) and q(z | mixed context) of the shown tasks."""
@@ -61,8 +61,8 @@ class ShiftExplorer(AgentExplorer):
         """Iterations of the arm, and the two mean returns at each of them."""
         arm = self.state.get("arm")
         kept = self.subject.iterations
-        found = [self.contexts((arm if i else None, i)) for i in kept]
-        offline, online = ([float(c.mean()) for c in kinds] for kinds in zip(*(f[2:] for f in found), strict=True))
+        found = [self.measured((arm if i else None, i)) for i in kept]
+        offline, online = ([getattr(f, f"{kind}_context_return") for f in found] for kind in ("offline", "online"))
         return kept, np.array(offline), np.array(online)
 
     def frame(self) -> go.Figure:
@@ -168,7 +168,7 @@ class ShiftExplorer(AgentExplorer):
         return traces | self._stage(offline, mixed)
 
     def _stage(self, offline: Gaussian, mixed: Gaussian) -> Traces:
-        """What the agent does; bodies act only once they are asked to, as that takes longer than a slider may."""
+        """What the agent does given the selected task's two posteriors, or the chosen point."""
         task = self.state["task"]
         pieces = {"offline": offline, "mixed": mixed}
         if self.state["show"] == "point":
@@ -177,8 +177,9 @@ class ShiftExplorer(AgentExplorer):
             z = Gaussian(*(torch.stack([getattr(q, f)[task] for q in pieces.values()]) for f in Gaussian._fields))
             names = list(pieces)
         self._acting = z
-        paths = stage.lines(self.family, self.act(z))
-        self._episode_returns = dict(zip(names, self._returned, strict=True))
+        acted = self.act(z)
+        paths = stage.lines(self.family, acted)
+        self._episode_returns = dict(zip(names, acted.returns, strict=True))
         aim = stage.target(self.family, self.tasks.values[task], paths)
         traces: Traces = {"target": {"x": aim[:, 0], "y": aim[:, 1]}}
         for name in ("offline", "mixed", "point"):
@@ -186,12 +187,8 @@ class ShiftExplorer(AgentExplorer):
             traces[f"acts {name}"] = {"x": drawn[:, 0], "y": drawn[:, 1]}
         return traces
 
-    def act(self, z: Gaussian) -> Any:
-        acted = super().act(z)
-        self._returned = acted.returns
-        return acted
-
-    def describe(self) -> str:
+    @property
+    def text(self) -> str:
         s, (kept, offline, online) = self.state, self.returns()
         here = kept.index(s.get("iteration", 0))
         q, mixed = self.posteriors()

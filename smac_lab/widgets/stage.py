@@ -14,8 +14,7 @@ from smac_lab.encoder import Gaussian
 from smac_lab.style import Array
 from smac_lab.tasks.family import MujocoFamily, TaskFamily, Tasks
 
-FILM_STEPS = 200  # at most, of a film
-FILM_FRAMES = 50  # about
+FILM_FRAMES = 50  # of a film, about
 
 
 class Axes(NamedTuple):
@@ -30,8 +29,12 @@ def axes_of(family: TaskFamily) -> Axes:
     """Paths of whatever moves about, lines over time of the first feature otherwise."""
     if hasattr(family, "landmark") or _walks(family):
         return Axes("x (m)", "y (m)", True)
-    label = family.task_label.removeprefix("target ") if family.task_dim == 1 else family.feature_label
-    return Axes("time (s)", label, False)
+    return Axes("time (s)", feature_label(family), False)
+
+
+def feature_label(family: TaskFamily) -> str:
+    """What the first feature is, with unit: where a task is one number, that number is its target."""
+    return family.task_label.removeprefix("target ") if family.task_dim == 1 else family.feature_label
 
 
 def act(agent: SMAC, family: TaskFamily, task: Array, z: Gaussian, seed: int = 0) -> Episodes:
@@ -89,10 +92,9 @@ def film(
         except RuntimeError as error:
             return f"<p>No film here, the lines above show the same rollout. {html.escape(str(error))}</p>"
     generator = torch.Generator(agent.device).manual_seed(seed)
-    n, steps = len(z.mean), min(family.horizon, FILM_STEPS)
     made = video.render_episodes(
-        agent.policy(z, generator), family, tasks, seed=[seed] * n,
-        width=240, height=180, every=max(1, steps // FILM_FRAMES), steps=steps,
+        agent.policy(z, generator), family, tasks, seed=[seed] * len(tasks),
+        width=240, height=180, every=max(1, family.horizon // FILM_FRAMES),
     )  # fmt: skip
     return player(made.frames, made.fps, caption, still)
 
