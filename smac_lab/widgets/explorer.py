@@ -278,11 +278,17 @@ class Explorer:
             self._player.value = self.film()
 
     def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        display(self.widget)
+        self.show_picture()
+
+    def show_picture(self) -> None:
+        """In a notebook whose figures carry a PNG, this one's: pages without scripts show it in the widget's place."""
         import plotly.io
         from IPython.display import Image, display
 
-        display(self.widget)
-        if "png" in (plotly.io.renderers.default or ""):  # a page without scripts shows this one
+        if "png" in (plotly.io.renderers.default or ""):
             display(Image(self.picture()))
 
 

@@ -116,7 +116,7 @@ class TrainingMonitor(Explorer):
         if _in_notebook() and self._widget is None:
             from IPython.display import display
 
-            display(self)
+            display(self.widget)  # its picture follows when there are curves
 
     @contextmanager
     def _running(self) -> Iterator[None]:
@@ -129,6 +129,8 @@ class TrainingMonitor(Explorer):
             raise
         finally:
             self.redraw()
+            if _in_notebook():
+                self.show_picture()
 
     def _take(self, step: int, metrics: Metrics) -> None:
         """Note a step, and draw now and then."""
