@@ -119,6 +119,7 @@ def render_episodes(
     width: int = 320,
     height: int = 240,
     every: int = 1,
+    steps: int | None = None,
 ) -> Film:
     """Roll `policy` out on `tasks` side by side and film it.
 
@@ -131,6 +132,7 @@ def render_episodes(
         seed: of the resets.
         width, height: size of one task's tile, pixels.
         every: control steps a frame.
+        steps: control steps that are filmed; default all of the horizon.
 
     Raises:
         RuntimeError: no OpenGL backend works here (bodies only; point robots need none).
@@ -150,7 +152,7 @@ def render_episodes(
 
     def filmed(observations: Array) -> NDArray[np.floating]:
         nonlocal calls
-        if calls % every == 0:
+        if calls % every == 0 and (steps is None or calls < steps):
             frames.append(_tile([draw(i) for i in range(len(tasks))], columns))
         calls += 1
         return policy(observations)
