@@ -114,6 +114,10 @@ def test_a_film_of_point_robots_shows_robot_and_goal() -> None:
     np.testing.assert_allclose(centre(tile[-1], (0, 114, 178)), goal, atol=1.5)
     assert (film.frames[:, 90:, 120:][:, :-1, :-1] == 255).all()  # no fourth task
 
+    short = video.render_episodes(policy, family, tasks, width=120, height=90, every=2, steps=6)
+    assert len(short.frames) == 3
+    assert len(short.episodes.rewards[0]) == 20  # acted to the end all the same
+
 
 @pytest.mark.usefixtures("renderer")
 def test_a_film_is_of_the_very_rollout() -> None:
