@@ -110,7 +110,7 @@ def grid(
     rows = -(-len(titles) // columns)
     inside = rows * height + (rows - 1) * gap
     fig = make_subplots(
-        rows=rows, cols=columns, subplot_titles=list(titles), horizontal_spacing=0.09 if columns < 3 else 0.06,
+        rows=rows, cols=columns, subplot_titles=list(titles), horizontal_spacing=0.09,
         vertical_spacing=gap / inside if rows > 1 else 0.0, **options,
     )  # fmt: skip
     fig.update_layout(

@@ -113,13 +113,13 @@ class Hands:
         """Press a button."""
         self.box.locator(f"button.smac-{button}").click()
 
-    def click_plane(self, x: float, y: float, panel: str = "xy") -> None:
+    def click_plane(self, x: float, y: float) -> None:
         """Click a point of the first panel, in its own coordinates."""
         place = self.box.evaluate(
             """(box, [x, y]) => { const plot = box.querySelector('.js-plotly-plot'), l = plot._fullLayout;
+            plot.querySelector('.subplot.xy').scrollIntoView({block: 'center'});
             const r = plot.getBoundingClientRect();
-            return [r.left + l._size.l + l.xaxis.d2p(x) + l.xaxis._offset - l._size.l,
-                    r.top + l._size.t + l.yaxis.d2p(y) + l.yaxis._offset - l._size.t]; }""",
+            return [r.left + l.xaxis.d2p(x) + l.xaxis._offset, r.top + l.yaxis.d2p(y) + l.yaxis._offset]; }""",
             [x, y],
         )
         self.page.mouse.move(*place)

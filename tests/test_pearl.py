@@ -99,7 +99,7 @@ def test_log_probability_of_an_action_known_before_the_tanh() -> None:
 
 def test_a_run_interacts_with_true_rewards_and_grows_its_buffer(problem: Problem) -> None:
     agent = problem.agent()
-    buffer = lab.TransitionBuffer(problem.family.spec, len(problem.train))
+    buffer = lab.TransitionBuffer(problem.family.spec, len(problem.train), agent.device)
     seen = list(train_pearl(agent, buffer, problem.family, problem.train, iterations=2, updates=3, initial_episodes=2))
     assert [step for step, _ in seen] == [1, 2]
     assert all(np.isfinite(list(metrics.values())).all() for _, metrics in seen)
@@ -109,13 +109,13 @@ def test_a_run_interacts_with_true_rewards_and_grows_its_buffer(problem: Problem
     assert agent.updates == 6
     for task in range(len(problem.train)):
         rows = buffer.rows_of(task)
-        features, actions = buffer.features[rows].double().numpy(), buffer.actions[rows].double().numpy()
+        features, actions = (column[rows].double().cpu().numpy() for column in (buffer.features, buffer.actions))
         true = problem.family.reward(features, actions, np.tile(problem.train.values[task], (len(rows), 1)))
-        np.testing.assert_allclose(buffer.rewards[rows], true, atol=1e-5)
+        np.testing.assert_allclose(buffer.rewards[rows].cpu(), true, atol=1e-5)
 
 
 def test_what_does_not_fit_is_refused(problem: Problem) -> None:
-    buffer = lab.TransitionBuffer(problem.family.spec, len(problem.train))
+    buffer = lab.TransitionBuffer(problem.family.spec, len(problem.train), problem.buffer.device)
     other = lab.make_family("point-direction")
     with pytest.raises(ValueError, match="cannot learn from a buffer of"):
         next(train_pearl(problem.agent(), lab.TransitionBuffer(other.spec, 6), problem.family, problem.train, 1, 1))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from smac_lab.tasks.family import FamilySpec
@@ -26,7 +27,7 @@ def select(columns: dict[str, Any], widths: dict[str, int], keep: NDArray[np.boo
     """The steps to keep of each column, in single precision, `(n, dim)`.
 
     Args:
-        columns: an array for each of `COLUMNS`, `(*keep.shape, dim)` or, where dim is 1, `keep.shape`.
+        columns: an array or tensor for each of `COLUMNS`, `(*keep.shape, dim)` or, where dim is 1, `keep.shape`.
         widths: dim of each.
         keep: which steps.
 
@@ -35,7 +36,8 @@ def select(columns: dict[str, Any], widths: dict[str, int], keep: NDArray[np.boo
     """
     values: Values = {}
     for name, width in widths.items():
-        value, shape = np.asarray(columns[name]), (*keep.shape, width)
+        given, shape = columns[name], (*keep.shape, width)
+        value = np.asarray(given.cpu() if isinstance(given, torch.Tensor) else given)
         if value.shape != shape and (value.shape != keep.shape or width > 1):
             raise ValueError(f"{name} of {math.prod(keep.shape)} transitions needs shape {shape}, got {value.shape}")
         with np.errstate(over="ignore"):  # what single precision cannot hold is found by check_finite

@@ -119,6 +119,7 @@ class Explorer:
     def __init__(self, **state: Any):
         self._kept: dict[Hashable, Any] = {}
         self._traces: dict[str, int] = {}
+        self._shown: Traces = {}
         self._listeners: list[Callable[[dict[str, Any]], None]] = []
         self._widget: Any = None
         self._inputs: dict[str, Any] = {}
@@ -150,6 +151,10 @@ class Explorer:
         """Values that follow from changes of others; here the changes alone."""
         return changes
 
+    def by_hand(self, name: str, value: Any) -> dict[str, Any]:
+        """What changes when a person sets a control; here that alone."""
+        return {name: value}
+
     def film(self) -> str:
         """HTML of the film that belongs to the state; nothing where there is none."""
         return ""
@@ -179,7 +184,11 @@ class Explorer:
         """Figure, controls and text follow the state."""
         with self.figure.batch_update():
             for name, properties in self.draw().items():
-                self.figure.data[self._traces[name]].update(properties)
+                shown = self._shown.setdefault(name, {})
+                fresh = {key: value for key, value in properties.items() if not _same(shown.get(key), value)}
+                if fresh:  # a browser draws again what it is sent
+                    self.figure.data[self._traces[name]].update(fresh)
+                    shown.update(fresh)
         self._show_state()
 
     def observe(self, listen: Callable[[dict[str, Any]], None]) -> None:
@@ -257,7 +266,7 @@ class Explorer:
 
     def _from_input(self, name: str, change: Any) -> None:
         if not self._busy:
-            self.update(**{name: change["new"]})
+            self.update(**self.by_hand(name, change["new"]))
 
     def _show_state(self) -> None:
         """Controls and text follow the state."""
@@ -297,6 +306,12 @@ def nearest(values: Sequence[Any], wanted: Any) -> Any:
     if wanted in values:
         return wanted
     return min(values, key=lambda value: abs(value - wanted))
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.array_equal(one, other, equal_nan=True)
+    return type(one) is type(other) and bool(one == other)
 
 
 def _pass_on(source: Explorer, others: Iterable[Explorer], changes: dict[str, Any]) -> None:

@@ -127,6 +127,7 @@ class RolloutGallery(AgentExplorer):
     def buttons(self) -> list[Any]:
         return [self.play_button()]
 
-    def _ipython_display_(self) -> None:
+    def _make_widget(self) -> Any:
+        box = super()._make_widget()
         self.play()
-        super()._ipython_display_()
+        return box

@@ -97,7 +97,10 @@ class RewardExplorer(PointExplorer):
         cross = {"symbol": "x-thin", "size": 14, "line": {"width": 3, "color": "white"}}
         self.add(figure, f"goal {name}", go.Scatter(mode="markers", marker=cross, showlegend=False, **FRAME), place)
         figure.update_xaxes(title="x (m)", range=[-REACH, REACH], constrain="domain", **place)
-        figure.update_yaxes(title="y (m)", scaleanchor=style.axis_name(figure, place, "x"), **place)
+        along_x = style.axis_name(figure, place, "x")
+        figure.update_yaxes(
+            title="y (m)", range=[-REACH, REACH], constrain="domain", scaleanchor=along_x, **place
+        )
 
     def _dots_frame(self, figure: go.Figure, name: str, place: Place, legend: bool) -> None:
         """Rewards of transitions over their first feature."""

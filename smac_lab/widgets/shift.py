@@ -212,7 +212,12 @@ class ShiftExplorer(AgentExplorer):
         tasks = self.tasks[[self.state["task"]] * len(self._acting.mean)]
         return stage.film(self.agent, self.family, tasks, self._acting, caption, still=self.state["reduced_motion"])
 
-    # -- clicks ------------------------------------------------------------------------------------------
+    # -- by hand -----------------------------------------------------------------------------------------
+    def by_hand(self, name: str, value: Any) -> dict[str, Any]:
+        """Who moves z wants to see what it does, who selects a task that one."""
+        shown = {"z1": "point", "z2": "point", "task": "task"}.get(name)
+        return {name: value} | ({"show": shown} if shown else {})
+
     def on_display(self, figure: Any) -> None:
         for name in ("offline", "mixed"):
             figure.data[self._traces[name]].on_click(self._choose_task)
