@@ -115,9 +115,10 @@ class Hands:
 
     def click_plane(self, x: float, y: float) -> None:
         """Click a point of the first panel, in its own coordinates."""
+        self.box.evaluate("box => box.querySelector('.subplot.xy').scrollIntoView({block: 'center'})")
+        self.page.wait_for_timeout(300)
         place = self.box.evaluate(
             """(box, [x, y]) => { const plot = box.querySelector('.js-plotly-plot'), l = plot._fullLayout;
-            plot.querySelector('.subplot.xy').scrollIntoView({block: 'center'});
             const r = plot.getBoundingClientRect();
             return [r.left + l.xaxis.d2p(x) + l.xaxis._offset, r.top + l.yaxis.d2p(y) + l.yaxis._offset]; }""",
             [x, y],

@@ -131,8 +131,11 @@ def test_films_play_and_keep_still_where_asked(page) -> None:
     hands.page.wait_for_function("() => document.querySelector('.smac-explorer video').currentTime > 0", timeout=30_000)
     hands.tick("reduced_motion")
     hands.choose("context", "self-collected")
+    hands.choose("context", "offline")
+    hands.box.locator(".smac-player.smac-stale").wait_for()
     hands.click("play")
     hands.wait_for_change(film, "film")
+    assert not hands.box.locator(".smac-player.smac-stale").count()
     assert hands.box.locator("video").first.get_attribute("autoplay") is None
     assert page.problems() == []
 

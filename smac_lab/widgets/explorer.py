@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+import threading
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,6 +20,7 @@ STYLE = """<style>
 .smac-explorer .smac-controls { flex-flow: row wrap; }
 .smac-explorer .smac-says { line-height: 1.45; padding: 2px 4px 6px; color: var(--jp-ui-font-color1, inherit); }
 .smac-explorer .smac-says video { max-width: 100%; border-radius: 4px; display: block; }
+.smac-explorer .smac-stale { opacity: 0.3; }
 .smac-explorer .js-plotly-plot .main-svg g:not(.hoverlayer *) > text {
   fill: var(--jp-ui-font-color1, #707070) !important; }
 .smac-explorer :focus-visible { outline: 2px solid #56B4E9; outline-offset: 1px; }
@@ -120,6 +122,7 @@ class Explorer:
         self._kept: dict[Hashable, Any] = {}
         self._traces: dict[str, int] = {}
         self._shown: Traces = {}
+        self._drawing = threading.RLock()
         self._listeners: list[Callable[[dict[str, Any]], None]] = []
         self._widget: Any = None
         self._inputs: dict[str, Any] = {}
@@ -176,13 +179,15 @@ class Explorer:
         self.state.update(checked)
         self.redraw()
         self._drawn = True
+        if self._widget is not None:
+            self._player.add_class("smac-stale")  # a film of another state
         for listen in self._listeners:
             listen(moved)
         return self
 
     def redraw(self) -> None:
         """Figure, controls and text follow the state."""
-        with self.figure.batch_update():
+        with self._drawing, self.figure.batch_update():  # widgets' messages may come in a thread of their own
             for name, properties in self.draw().items():
                 shown = self._shown.setdefault(name, {})
                 fresh = {key: value for key, value in properties.items() if not _same(shown.get(key), value)}
@@ -285,6 +290,7 @@ class Explorer:
         """Show the film of the present state beside the figure."""
         if self._widget is not None:
             self._player.value = self.film()
+            self._player.remove_class("smac-stale")
 
     def _ipython_display_(self) -> None:
         from IPython.display import display

@@ -35,7 +35,7 @@ class LatentJoystick(PointExplorer):
         every = go.Scatter(mode="markers", marker=marker, text=names, hovertemplate=hover, name="tasks", **FRAME)
         self.add(figure, "every", every, plane)
         star = {"symbol": "star", "size": 15, "color": CHOSEN}
-        self.add(figure, "point", go.Scatter(mode="markers", marker=star, name="z", **FRAME), plane)
+        self.add(figure, "point", go.Scatter(mode="markers", marker=star, hoverinfo="skip", name="z", **FRAME), plane)
         self.stage_frame(figure, does)
         path = go.Scatter(mode="lines", line={"color": CHOSEN, "width": 2.5}, name="rollout", showlegend=False, **FRAME)
         self.add(figure, "acts", path, does)

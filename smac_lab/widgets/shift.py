@@ -93,9 +93,9 @@ class ShiftExplorer(AgentExplorer):
             )
             self.add(figure, name, points, plane)
         ring = {"symbol": "circle-open", "size": 20, "color": GREY, "line_width": 2}
-        self.add(figure, "selected", go.Scatter(mode="markers", marker=ring, name="selected task", **FRAME), plane)
+        self.add(figure, "selected", go.Scatter(mode="markers", marker=ring, hoverinfo="skip", name="selected task", **FRAME), plane)
         star = {"symbol": "star", "size": 13, "color": CHOSEN}
-        self.add(figure, "point", go.Scatter(mode="markers", marker=star, name="chosen point", **FRAME), plane)
+        self.add(figure, "point", go.Scatter(mode="markers", marker=star, hoverinfo="skip", name="chosen point", **FRAME), plane)
 
         self.stage_frame(figure, does)
         for name, label, colour in (
@@ -196,7 +196,8 @@ class ShiftExplorer(AgentExplorer):
         when = (
             f"{style.phase_label(s['arm'])}, iteration {s['iteration']}" if s.get("iteration") else "before the phase"
         )
-        given = {"offline": "offline context", "mixed": "the mixed context", "point": "the chosen point"}
+        at = ", ".join(f"{value:.2f}" for value in self.chosen)
+        given = {"offline": "offline context", "mixed": "the mixed context", "point": f"the chosen point ({at})"}
         played = ", ".join(f"{value:.1f} given {given[name]}" for name, value in self._episode_returns.items())
         return (
             f"{when[0].upper() + when[1:]}: {s['n']} context transitions, {s['share']:.0%} of them self-collected in "
