@@ -49,12 +49,6 @@ ARGUMENTS = [
     "--disable-sync",
     "--disable-dev-shm-usage",  # containers have a /dev/shm of 64 MB, in which large pages crash
 ]
-# Errors that say nothing about smac_lab, as patterns, each with where it is from.
-HARMLESS: dict[str, str] = {
-    r"(?s)ValueError: The truth value of an array.*_remove_overlapping_props": (
-        "plotly 7.1: as the page reports its defaults back, FigureWidget asks `not` of an array; the figure is right"
-    ),
-}
 
 
 # -- what is needed ------------------------------------------------------------------------------------------
@@ -269,16 +263,12 @@ OPENED = "() => window.jupyterapp?.shell?.currentWidget?.content?.model"
 KERNEL = "jupyterapp.shell.currentWidget?.context?.sessionContext?.session?.kernel"
 
 
-def _matters(error: str) -> bool:
-    return not any(re.search(known, error) for known in HARMLESS)
-
-
 class Page:
     """A page in which a notebook is opened, run and looked at.
 
     Attributes:
         page: playwright's page, for clicks and everything else.
-        console_errors: errors in the browser's console, and exceptions that no script caught; `HARMLESS` ones left out.
+        console_errors: errors in the browser's console, and exceptions that no script caught.
     """
 
     def __init__(self, page: Any):
@@ -295,8 +285,7 @@ class Page:
             self._note(f"{message.text} ({at})" if at else message.text)
 
     def _note(self, error: str) -> None:
-        if _matters(error):
-            self.console_errors.append(error)
+        self.console_errors.append(error)
 
     # -- notebooks -------------------------------------------------------------------------------------------
     def open_notebook(self, lab: JupyterLab, path: str, timeout: float = 120.0) -> None:
@@ -364,7 +353,7 @@ class Page:
     def problems(self) -> list[str]:
         """Everything that must not be there: errors of cells and callbacks, in the console, and outputs not shown."""
         found = [f"code cell {cell.number}: {cell.error}" for cell in self.cells() if cell.error]
-        found += [f"callback: {error}" for error in self.page.evaluate("() => smacCallbackErrors") if _matters(error)]
+        found += [f"callback: {error}" for error in self.page.evaluate("() => smacCallbackErrors")]
         found += [f"console: {error}" for error in self.console_errors]
         shown = self.page.locator(".jp-OutputArea-output").all_inner_texts()
         broken = re.compile(r"Error displaying widget|Failed to load model class|Javascript Error|\[anywidget\].*rror")

@@ -272,6 +272,26 @@ def made_up(n: int, seconds: float = 0.0):
         yield step * 10, {"reward_error": 1.0 / step, "kl": float(step)}
 
 
+@pytest.mark.parametrize("explorer", [widgets.ShiftExplorer, widgets.LatentJoystick])
+def test_on_display_the_rollout_of_a_body_waits_until_the_state_rests(explorer) -> None:
+    made = explorer(example("cheetah-vel"))
+    assert made.text.endswith(".")
+    assert not made.text.endswith("...")
+    assert made.widget is not None
+    made.update(iteration=40)
+    made.update(task=3)
+    slow = list(made.draw_slowly())
+    before = repr([trace(made, name) for name in slow])
+    made.update(task=4)
+    assert "..." in made.text
+    assert repr([trace(made, name) for name in slow]) == before
+    until = time.monotonic() + 30
+    while "..." in made.text and time.monotonic() < until:
+        time.sleep(0.02)
+    assert "..." not in made.text
+    assert made.text == explorer(example("cheetah-vel"), iteration=40, task=4).text
+
+
 def test_monitor_trains_to_the_end_and_draws(problem) -> None:
     agent = problem.agent()
     monitor = widgets.TrainingMonitor(lab.train_offline(agent, problem.buffer, steps=20, log_every=5), total=20).run()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from smac_lab.encoder import Gaussian
 from smac_lab.shift import Shift, measure_shift
 from smac_lab.snapshots import Snapshots
 from smac_lab.style import Array, Place
-from smac_lab.tasks.family import TaskFamily, Tasks
+from smac_lab.tasks.family import MujocoFamily, TaskFamily, Tasks
 from smac_lab.widgets import stage
 from smac_lab.widgets.explorer import Choice, Control, Explorer, Slider
 
@@ -58,6 +58,7 @@ class AgentExplorer(Explorer):
                 )
             subject = Snapshots.of(subject, family, tasks, buffer)
         self.subject, self.family = subject, subject.family
+        self.takes_long = isinstance(self.family, MujocoFamily)  # what acts the agent out
         self.tasks, self.buffer = subject.tasks[: min(shown_tasks, len(subject.tasks))], subject.buffer
         self.scale = style.task_scale(self.tasks.values, self.family.task_label)
         self.n_context = subject.before.config.exploration_episodes * self.family.horizon
@@ -206,11 +207,13 @@ class AgentExplorer(Explorer):
         label, _, unit = self.scale.label.partition(" (")
         return f"{index}: {label} {self.scale.values[index]:.2f} {unit.removesuffix(')').split(')')[0]}".strip()
 
-    def task_colours(self) -> list[str]:
-        """The colours of all shown tasks."""
+    def task_colours(self, shades: int | None = None) -> list[str]:
+        """The colours of all shown tasks; of so many shades, where that is given."""
         from plotly.colors import sample_colorscale
 
         where = np.clip((self.scale.values - self.scale.low) / (self.scale.high - self.scale.low), 0.0, 1.0)
+        if shades:
+            where = (np.minimum(np.floor(where * shades), shades - 1) + 0.5) / shades
         return sample_colorscale(self.scale.palette, where.tolist())
 
     def play_button(self) -> Any:
@@ -252,6 +255,11 @@ def outlines(posterior: Gaussian, axes: plots.Axes) -> list[Array]:
     """Ellipses of one standard deviation in the plane, `(point, 2)` each."""
     means, stds = posterior.mean.cpu().numpy(), posterior.std.cpu().numpy()
     return [plots.ellipse(mean, std, axes) for mean, std in zip(means, stds, strict=True)]
+
+
+def stacked(several: Iterable[Gaussian]) -> Gaussian:
+    """Gaussians over z side by side, `(n, z_dim)`."""
+    return Gaussian(*(torch.cat(parts) for parts in zip(*several, strict=True)))
 
 
 def joined(lines: Any) -> dict[str, Any]:

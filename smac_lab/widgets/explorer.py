@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from smac_lab import style
 
 T = TypeVar("T")
+REST = 0.12  # s without a change, after which what takes long is drawn
 Traces = dict[str, dict[str, Any]]  # name of a trace to what of it changes
 STYLE = """<style>
 .smac-explorer { width: 100%; overflow: hidden; }
@@ -114,15 +115,18 @@ class Explorer:
     follows the state (`draw`), quickly: nothing is trained here, and what takes long is kept (`once`).
 
     Attributes:
+        takes_long: whether `draw_slowly` takes more than a tenth of a second.
         state: name to value, of everything in `controls`.
         figure: a plotly Figure; once displayed, a FigureWidget.
     """
+
+    takes_long = False
 
     def __init__(self, **state: Any):
         self._kept: dict[Hashable, Any] = {}
         self._traces: dict[str, int] = {}
         self._shown: Traces = {}
-        self._drawing = threading.RLock()
+        self._drawing, self._timer = threading.RLock(), threading.Timer(0.0, self._rested)
         self._listeners: list[Callable[[dict[str, Any]], None]] = []
         self._widget: Any = None
         self._inputs: dict[str, Any] = {}
@@ -130,6 +134,8 @@ class Explorer:
         self.controls: dict[str, Control] = {**self.make_controls(), "reduced_motion": Switch("reduce motion", False)}
         self.state: dict[str, Any] = {name: control.start for name, control in self.controls.items()}
         self.figure: go.Figure = self.frame()
+        for update in (self.figure.update_xaxes, self.figure.update_yaxes):  # half of the time of a redraw otherwise
+            update(automargin=False, ticklabeloverflow="allow")
         self.update(**state)
 
     # -- what a subclass says ----------------------------------------------------------------------------
@@ -144,6 +150,10 @@ class Explorer:
     def draw(self) -> Traces:
         """What of the traces follows `self.state`."""
         raise NotImplementedError
+
+    def draw_slowly(self) -> Traces:
+        """What else follows it; where that `takes_long`, a displayed explorer waits for the state to rest."""
+        return {}
 
     @property
     def text(self) -> str:
@@ -187,14 +197,30 @@ class Explorer:
 
     def redraw(self) -> None:
         """Figure, controls and text follow the state."""
-        with self._drawing, self.figure.batch_update():  # widgets' messages may come in a thread of their own
-            for name, properties in self.draw().items():
+        later = self.takes_long and self._widget is not None
+        with self._drawing:  # widgets' messages may come in a thread of their own
+            self._fill(self.draw() if later else self.draw() | self.draw_slowly())
+            self._show_state()
+            if later:
+                self._timer.cancel()
+                self._timer = threading.Timer(REST, self._rested)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _rested(self) -> None:
+        with self._drawing:
+            self._fill(self.draw_slowly())
+            self._show_state()
+
+    def _fill(self, traces: Traces) -> None:
+        with self.figure.batch_update():
+            for name, properties in traces.items():
                 shown = self._shown.setdefault(name, {})
                 fresh = {key: value for key, value in properties.items() if not _same(shown.get(key), value)}
-                if fresh:  # a browser draws again what it is sent
-                    self.figure.data[self._traces[name]].update(fresh)
-                    shown.update(fresh)
-        self._show_state()
+                shown.update(fresh)
+                trace = self.figure.data[self._traces[name]]
+                for key, value in fresh.items():  # a browser draws again what it is sent
+                    trace[key] = value
 
     def observe(self, listen: Callable[[dict[str, Any]], None]) -> None:
         """Call `listen` with the values that changed, after each change."""
@@ -248,7 +274,9 @@ class Explorer:
     def _make_widget(self) -> Any:
         import ipywidgets
 
-        self.figure = figure = go.FigureWidget(self.figure)
+        from smac_lab.widgets.live import LiveFigure
+
+        self.figure = figure = LiveFigure(self.figure)
         for name, control in self.controls.items():
             made = control.widget()
             made.add_class(f"smac-{name}")

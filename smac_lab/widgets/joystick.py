@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from smac_lab import plots, style
+from smac_lab.data.collect import Episodes
 from smac_lab.style import GREY, OFFLINE, Array
 from smac_lab.widgets import stage
 from smac_lab.widgets.agents import CHOSEN, FRAME, PointExplorer
@@ -56,6 +57,7 @@ class LatentJoystick(PointExplorer):
     def returns(self) -> Array:
         """Return of the present rollout in each task, `(task,)`."""
         episodes = self._acted
+        assert episodes is not None
         first, rewards = episodes.first[0], np.empty((len(self.tasks), self.family.horizon))
         for i, task in enumerate(self.tasks.values):
             own = np.repeat(task[None], self.family.horizon, 0)
@@ -64,14 +66,20 @@ class LatentJoystick(PointExplorer):
 
     def draw(self) -> Traces:
         means = plots.project(self.posterior().mean.cpu().numpy(), self.axes)
+        self._acted: Episodes | None = None
+        return {
+            "every": {"x": means[:, 0], "y": means[:, 1]},
+            "point": {"x": self.chosen[:1], "y": self.chosen[1:]},
+        }
+
+    def draw_slowly(self) -> Traces:
+        """The rollout, and what it returns."""
         task = self.state["task"]
         self._acted = self.act(self.exact(self.z_at(self.chosen)))
         path = stage.lines(self.family, self._acted)
         aim, paid = stage.target(self.family, self.tasks.values[task], path), self.returns()
         x, best = self.scale.values, int(paid.argmax())
         return {
-            "every": {"x": means[:, 0], "y": means[:, 1]},
-            "point": {"x": self.chosen[:1], "y": self.chosen[1:]},
             "target": {"x": aim[:, 0], "y": aim[:, 1]},
             "acts": {"x": path[0, :, 0], "y": path[0, :, 1]},
             "paid": {"x": x, "y": paid},
@@ -81,9 +89,11 @@ class LatentJoystick(PointExplorer):
 
     @property
     def text(self) -> str:
+        at = ", ".join(f"{value:.2f}" for value in self.chosen)
+        if self._acted is None:
+            return f"z at ({at}) in the plane ..."
         paid, task = self.returns(), self.state["task"]
         best = int(paid.argmax())
-        at = ", ".join(f"{value:.2f}" for value in self.chosen)
         return (
             f"z at ({at}) in the plane: the rollout would return {paid[best]:.1f} in task {self.task_name(best)}, "
             f"most of all, and {paid[task]:.1f} in the selected task {self.task_name(task)}."

@@ -90,7 +90,7 @@ class RewardExplorer(PointExplorer):
         """A map of the plane; both share a colour scale, and contours help where colours do not."""
         side = np.linspace(-REACH, REACH, SIDE)
         surface = go.Contour(
-            x=side, y=side, z=np.zeros((SIDE, SIDE)), coloraxis="coloraxis", contours={"showlabels": True},
+            x=side, y=side, z=np.zeros((SIDE, SIDE)), coloraxis="coloraxis",
             hovertemplate="x %{x:.2f} m, y %{y:.2f} m: %{z:.2f}<extra></extra>", name=name, ncontours=12,
         )  # fmt: skip
         self.add(figure, f"map {name}", surface, place)
@@ -98,9 +98,7 @@ class RewardExplorer(PointExplorer):
         self.add(figure, f"goal {name}", go.Scatter(mode="markers", marker=cross, showlegend=False, **FRAME), place)
         figure.update_xaxes(title="x (m)", range=[-REACH, REACH], constrain="domain", **place)
         along_x = style.axis_name(figure, place, "x")
-        figure.update_yaxes(
-            title="y (m)", range=[-REACH, REACH], constrain="domain", scaleanchor=along_x, **place
-        )
+        figure.update_yaxes(title="y (m)", range=[-REACH, REACH], constrain="domain", scaleanchor=along_x, **place)
 
     def _dots_frame(self, figure: go.Figure, name: str, place: Place, legend: bool) -> None:
         """Rewards of transitions over their first feature."""

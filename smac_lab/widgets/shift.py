@@ -13,9 +13,10 @@ from smac_lab import plots, style
 from smac_lab.encoder import Gaussian, kl_divergence, kl_to_prior
 from smac_lab.style import GREY, OFFLINE, SELF_COLLECTED, Array
 from smac_lab.widgets import stage
-from smac_lab.widgets.agents import CHOSEN, FRAME, AgentExplorer, joined, outlines
+from smac_lab.widgets.agents import CHOSEN, FRAME, AgentExplorer, joined, outlines, stacked
 from smac_lab.widgets.explorer import Choice, Control, Slider, Traces
 
+SHADES = 8  # of the outlines; those of one shade are one trace, and a browser redraws few traces quickly
 KL_EDGES = np.linspace(-4.0, 4.0, 33)  # of the histograms, decimal logarithms of nats
 
 
@@ -69,14 +70,16 @@ class ShiftExplorer(AgentExplorer):
         titles = ["what the encoder infers", "what the agent does", "what it gets", "how far posteriors lie apart"]
         figure, (plane, does, gets, apart) = style.grid(titles, 270)
         self.plane_frame(figure, plane)
-        colours = self.task_colours()
-        for i, colour in enumerate(colours):
+        shades = np.array(self.task_colours(SHADES))
+        self.shades = {colour: np.flatnonzero(shades == colour) for colour in dict.fromkeys(shades.tolist())}
+        for colour in self.shades:
             look = {"mode": "lines", "hoverinfo": "skip", "showlegend": False, **FRAME}
             filled = {"fill": "toself", "fillcolor": colour.replace("rgb", "rgba").replace(")", ", 0.25)")}
-            self.add(figure, f"offline {i}", go.Scatter(line={"color": colour, "width": 1}, **filled, **look), plane)
-            self.add(
-                figure, f"mixed {i}", go.Scatter(line={"color": colour, "width": 1.5, "dash": "dot"}, **look), plane
-            )
+            for name, line, more in (
+                ("offline", {"color": colour, "width": 1}, filled),
+                ("mixed", {"color": colour, "width": 1.5, "dash": "dot"}, {}),
+            ):
+                self.add(figure, f"{name} {colour}", go.Scatter(line=line, **more, **look), plane)
         line = {"color": "rgba(127,127,127,0.7)", "width": 1}
         self.add(
             figure, "links", go.Scatter(mode="lines", line=line, hoverinfo="skip", name="same task", **FRAME), plane
@@ -92,10 +95,12 @@ class ShiftExplorer(AgentExplorer):
                 mode="markers", marker={**marker, **look}, text=names, hovertemplate=hover, name=label, **FRAME
             )
             self.add(figure, name, points, plane)
-        ring = {"symbol": "circle-open", "size": 20, "color": GREY, "line_width": 2}
-        self.add(figure, "selected", go.Scatter(mode="markers", marker=ring, hoverinfo="skip", name="selected task", **FRAME), plane)
-        star = {"symbol": "star", "size": 13, "color": CHOSEN}
-        self.add(figure, "point", go.Scatter(mode="markers", marker=star, hoverinfo="skip", name="chosen point", **FRAME), plane)
+        for name, label, look in (
+            ("selected", "selected task", {"symbol": "circle-open", "size": 20, "color": GREY, "line_width": 2}),
+            ("point", "chosen point", {"symbol": "star", "size": 13, "color": CHOSEN}),
+        ):  # they feel no clicks: what is meant lies under them
+            mark = go.Scatter(mode="markers", marker=look, hoverinfo="skip", name=label, **FRAME)
+            self.add(figure, name, mark, plane)
 
         self.stage_frame(figure, does)
         for name, label, colour in (
@@ -151,8 +156,9 @@ class ShiftExplorer(AgentExplorer):
             "point": {"x": self.chosen[:1], "y": self.chosen[1:], "visible": state["show"] == "point"},
         }
         for name, posterior in (("offline", offline), ("mixed", mixed)):
-            for i, outline in enumerate(outlines(posterior, axes)):
-                traces[f"{name} {i}"] = {"x": outline[:, 0], "y": outline[:, 1]}
+            drawn = outlines(posterior, axes)
+            for colour, tasks in self.shades.items():
+                traces[f"{name} {colour}"] = joined([drawn[i] for i in tasks])
         for name, kl in (
             ("shift", kl_divergence(mixed, offline)),
             ("offline", kl_to_prior(offline)),
@@ -165,21 +171,23 @@ class ShiftExplorer(AgentExplorer):
         traces["return offline"] = {"x": kept, "y": given_offline}
         traces["return online"] = {"x": kept, "y": given_online}
         traces["now"] = {"x": [kept[here]] * 2, "y": [given_offline[here], given_online[here]]}
-        return traces | self._stage(offline, mixed)
+        self._episode_returns: dict[str, float] = {}
+        return traces
 
-    def _stage(self, offline: Gaussian, mixed: Gaussian) -> Traces:
-        """What the agent does given the selected task's two posteriors, or the chosen point."""
-        task = self.state["task"]
-        pieces = {"offline": offline, "mixed": mixed}
+    def acting(self) -> dict[str, Gaussian]:
+        """What z the agent is given: the selected task's two posteriors, or the chosen point, `(1, z_dim)` each."""
         if self.state["show"] == "point":
-            z, names = self.exact(self.z_at(self.chosen)), ["point"]
-        else:
-            z = Gaussian(*(torch.stack([getattr(q, f)[task] for q in pieces.values()]) for f in Gaussian._fields))
-            names = list(pieces)
-        self._acting = z
-        acted = self.act(z)
+            return {"point": self.exact(self.z_at(self.chosen))}
+        task = [self.state["task"]]
+        named = zip(("offline", "mixed"), self.posteriors(), strict=True)
+        return {name: Gaussian(q.mean[task], q.std[task]) for name, q in named}
+
+    def draw_slowly(self) -> Traces:
+        """What the agent does then."""
+        task, names = self.state["task"], list(self.acting())
+        acted = self.act(stacked(self.acting().values()))
         paths = stage.lines(self.family, acted)
-        self._episode_returns = dict(zip(names, acted.returns, strict=True))
+        self._episode_returns = dict(zip(names, acted.returns.tolist(), strict=True))
         aim = stage.target(self.family, self.tasks.values[task], paths)
         traces: Traces = {"target": {"x": aim[:, 0], "y": aim[:, 1]}}
         for name in ("offline", "mixed", "point"):
@@ -198,20 +206,22 @@ class ShiftExplorer(AgentExplorer):
         )
         at = ", ".join(f"{value:.2f}" for value in self.chosen)
         given = {"offline": "offline context", "mixed": "the mixed context", "point": f"the chosen point ({at})"}
-        played = ", ".join(f"{value:.1f} given {given[name]}" for name, value in self._episode_returns.items())
+        returns = [f"{value:.1f} given {given[name]}" for name, value in self._episode_returns.items()]
+        played = f", return {', '.join(returns)}" if returns else " ..."
         return (
             f"{when[0].upper() + when[1:]}: {s['n']} context transitions, {s['share']:.0%} of them self-collected in "
             f"the hollow markers. These lie {apart:.2g} nats from the filled ones (median of {len(self.tasks)} tasks). "
             f"Mean return {offline[here]:.1f} from offline and {online[here]:.1f} from self-collected context. "
-            f"Played: task {self.task_name(s['task'])}, return {played}."
+            f"Played: task {self.task_name(s['task'])}{played}."
         )
 
     def film(self) -> str:
         point = self.state["show"] == "point"
         what = "the chosen point" if point else "offline context (left) and the mixed context (right)"
         caption = f"Task {self.task_name(self.state['task'])}: given {what}."
-        tasks = self.tasks[[self.state["task"]] * len(self._acting.mean)]
-        return stage.film(self.agent, self.family, tasks, self._acting, caption, still=self.state["reduced_motion"])
+        z = stacked(self.acting().values())
+        tasks = self.tasks[[self.state["task"]] * len(z.mean)]
+        return stage.film(self.agent, self.family, tasks, z, caption, still=self.state["reduced_motion"])
 
     # -- by hand -----------------------------------------------------------------------------------------
     def by_hand(self, name: str, value: Any) -> dict[str, Any]:
