@@ -172,6 +172,8 @@ def main() -> None:
         with JupyterLab(Path(here)) as lab, Browser() as browser, browser.page(1366, 900) as page:
             page.open_notebook(lab, "explorers.ipynb")
             page.run_all()
+            if options.pictures:
+                page.page.set_viewport_size({"width": 1366, "height": 1500})  # the whole of the tallest
             for theme in (LIGHT, DARK) if options.pictures else ():
                 page.theme(theme)
                 for index, name in enumerate(NAMES):
@@ -181,6 +183,7 @@ def main() -> None:
                     file.parent.mkdir(parents=True, exist_ok=True)
                     hands.box.screenshot(path=file)
                     print(f"wrote {file}")
+            page.page.set_viewport_size({"width": 1366, "height": 900})
             print(f"{'explorer':18s}{'slider':12s}{'presses':>8s}{'median ms':>11s}{'95th ms':>9s}")
             for name, slider, times in measure(page):
                 if times:

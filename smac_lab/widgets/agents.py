@@ -226,8 +226,9 @@ class AgentExplorer(Explorer):
         return button
 
     def buttons(self) -> list[Any]:
-        """A play button, where films say more than lines."""
-        return [] if stage.axes_of(self.family).plane and hasattr(self.family, "landmark") else [self.play_button()]
+        """A play button, where there is a film and it says more than lines."""
+        filmed = type(self).film is not Explorer.film and not hasattr(self.family, "landmark")
+        return [self.play_button()] if filmed else []
 
 
 class PointExplorer(AgentExplorer):

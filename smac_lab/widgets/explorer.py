@@ -19,11 +19,15 @@ Traces = dict[str, dict[str, Any]]  # name of a trace to what of it changes
 STYLE = """<style>
 .smac-explorer { width: 100%; overflow: hidden; }
 .smac-explorer .smac-controls { flex-flow: row wrap; }
+.smac-explorer .smac-controls .widget-readout { width: auto; max-width: none; flex: none; white-space: nowrap; }
 .smac-explorer .smac-says { line-height: 1.45; padding: 2px 4px 6px; color: var(--jp-ui-font-color1, inherit); }
 .smac-explorer .smac-says video { max-width: 100%; border-radius: 4px; display: block; }
 .smac-explorer .smac-stale { opacity: 0.3; }
 .smac-explorer .js-plotly-plot .main-svg g:not(.hoverlayer *) > text {
   fill: var(--jp-ui-font-color1, #707070) !important; }
+.smac-explorer .legendpoints path[style*="fill: rgb(0, 0, 0)"] { fill: var(--jp-ui-font-color1, #707070) !important; }
+.smac-explorer .legendpoints path[style*="stroke: rgb(0, 0, 0)"] {
+  stroke: var(--jp-ui-font-color1, #707070) !important; }
 .smac-explorer :focus-visible { outline: 2px solid #56B4E9; outline-offset: 1px; }
 </style>"""
 
@@ -57,7 +61,7 @@ class Slider(NamedTuple):
         import ipywidgets
 
         options = [(self.text(value), value) for value in self.values]
-        return ipywidgets.SelectionSlider(options=options, continuous_update=True, **_look(self.label, "340px"))
+        return ipywidgets.SelectionSlider(options=options, continuous_update=True, **_look(self.label, "360px"))
 
 
 class Choice(NamedTuple):
@@ -274,7 +278,7 @@ class Explorer:
     def _make_widget(self) -> Any:
         import ipywidgets
 
-        from smac_lab.widgets.live import LiveFigure
+        from smac_lab.widgets.live import LiveFigure, Width
 
         self.figure = figure = LiveFigure(self.figure)
         for name, control in self.controls.items():
@@ -291,7 +295,7 @@ class Explorer:
         row = ipywidgets.HBox([*self._inputs.values(), *self.buttons()])
         row.add_class("smac-controls")
         self.on_display(figure)
-        box = ipywidgets.VBox([self._sheet, row, self._says, figure, self._player])
+        box = ipywidgets.VBox([self._sheet, row, self._says, figure, Width(), self._player])
         box.add_class("smac-explorer")
         self._widget = box
         self._show_state()

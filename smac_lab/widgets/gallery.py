@@ -117,11 +117,9 @@ class RolloutGallery(AgentExplorer):
         figures, tasks = [], self.tasks[self.grid]
         for title, key in self.panels().items():
             label = f"{title}: {', '.join(self.task_name(i) for i in self.grid)}"
-            figures.append(
-                stage.film(
-                    self.subject.agent(*key), self.family, tasks, self.z(key), label, still=self.state["reduced_motion"]
-                )
-            )
+            agent, still = self.subject.agent(*key), self.state["reduced_motion"]
+            made = stage.film(agent, self.family, tasks, self.z(key), label, still=still)
+            figures.append(f'<div style="flex:1 1 300px">{made}</div>')
         return f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(figures)}</div>'
 
     def buttons(self) -> list[Any]:

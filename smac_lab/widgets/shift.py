@@ -55,8 +55,12 @@ class ShiftExplorer(AgentExplorer):
 
     def posteriors(self) -> tuple[Gaussian, Gaussian]:
         """q(z | offline context) and q(z | mixed context) of the shown tasks."""
-        offline, mixed = self.mixed()
-        return self.agent.infer_posterior(offline), self.agent.infer_posterior(mixed)
+
+        def infer() -> tuple[Gaussian, Gaussian]:
+            offline, mixed = self.mixed()
+            return self.agent.infer_posterior(offline), self.agent.infer_posterior(mixed)
+
+        return self.once(("posteriors", self.key, self.state["n"], self.state["share"]), infer)
 
     def returns(self) -> tuple[list[int], Array, Array]:
         """Iterations of the arm, and the two mean returns at each of them."""
