@@ -19,7 +19,7 @@ class LiveFigure(go.FigureWidget):  # type: ignore[misc]
 
     def __init__(self, figure: go.Figure):
         super().__init__(figure)
-        self._config = {**self._config, "responsive": True}  # follows the window's size; see `Width`
+        self._config: dict[str, Any] = {**self._config, "responsive": True}  # follows the window's size; see `Width`
 
     _js2py_traceDeltas = Dict(allow_none=True).tag(sync=True, echo_update=False, **custom_serializers)
     _js2py_layoutDelta = Dict(allow_none=True).tag(sync=True, echo_update=False, **custom_serializers)
@@ -31,7 +31,7 @@ class LiveFigure(go.FigureWidget):  # type: ignore[misc]
         pass
 
 
-class Width(anywidget.AnyWidget):  # type: ignore[misc]
+class Width(anywidget.AnyWidget):
     """Nothing to be seen: tells responsive figures when the place they are in gets another width.
 
     A FigureWidget is drawn before it is in the page, 700 pixels wide, and otherwise listens to the window alone.
