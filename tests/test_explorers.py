@@ -135,7 +135,7 @@ def test_films_play_and_keep_still_where_asked(page) -> None:
     hands.box.locator(".smac-player.smac-stale").wait_for()
     hands.click("play")
     hands.wait_for_change(film, "film")
-    assert not hands.box.locator(".smac-player.smac-stale").count()
+    hands.box.locator(".smac-player.smac-stale").wait_for(state="detached")
     assert hands.box.locator("video").first.get_attribute("autoplay") is None
     assert page.problems() == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import signal
 import threading
 import time
@@ -80,7 +81,7 @@ class TrainingMonitor(Explorer):
 
     async def _train(self) -> TrainingMonitor:
         self._show()
-        with self._running():
+        with self._running(), _answering_widgets():
             try:
                 for step, metrics in self.training:
                     self._take(step, metrics)
@@ -250,10 +251,39 @@ class TrainingMonitor(Explorer):
         return [*made, *([self._bar] if self.total else [])]
 
 
-def _in_notebook() -> bool:
+def _kernel() -> Any:
     try:
         from IPython import get_ipython
     except ImportError:
-        return False
-    shell = get_ipython()
-    return shell is not None and hasattr(shell, "kernel")
+        return None
+    return getattr(get_ipython(), "kernel", None)
+
+
+def _in_notebook() -> bool:
+    return _kernel() is not None
+
+
+@contextmanager
+def _answering_widgets() -> Iterator[None]:
+    """Tell widgets in the browser that their messages have been handled, while a cell awaits.
+
+    ipykernel 7.4 handles them then (`concurrent`), and does not say so; a widget that is not told waits for ever before
+    it sends the next one.
+    """
+    kernel = _kernel()
+    handle = getattr(kernel, "dispatch_shell", None)
+    if handle is None or "concurrent" not in inspect.signature(handle).parameters:
+        yield
+        return
+
+    async def handle_and_tell(message: Any, /, **how: Any) -> None:
+        await handle(message, **how)
+        if how.get("concurrent"):
+            _, (_, header, *_) = kernel.session.feed_identities(message, copy=False)
+            kernel._publish_status("idle", "shell", parent={"header": kernel.session.unpack(header.bytes)})
+
+    kernel.dispatch_shell = handle_and_tell
+    try:
+        yield
+    finally:
+        del kernel.dispatch_shell
