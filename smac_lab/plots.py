@@ -160,7 +160,7 @@ def _draw_planes(fig: go.Figure, places: Sequence[Place], panels: Mapping[str, P
             if legend:  # a grey stand-in: the legend would paint a colour scale black
                 fig.add_scatter(x=[None], y=[None], marker={"color": GREY, **look}, hoverinfo="skip", **shared)
         if {**place, "row": place["row"] + 1} not in places:
-            fig.update_xaxes(title=f"principal axis 1 of z ({axes.share[0]:.0%} of variance)", **place)
+            fig.update_xaxes(title=f"axis 1 of z ({axes.share[0]:.0%} of variance)", **place)
         if place["col"] == places[0]["col"]:
             fig.update_yaxes(title=f"axis 2 ({axes.share[1]:.0%})", **place)
     style.same_scale(fig, places, np.concatenate(extent))

@@ -175,7 +175,7 @@ class AgentExplorer(Explorer):
             go.Heatmap(x=x, y=y, z=np.zeros((61, 61)), opacity=0.0, showscale=False, hoverinfo="none"), place,
         )  # fmt: skip
         style.same_scale(figure, [place], np.stack([low, high]))
-        figure.update_xaxes(title=f"principal axis 1 of z ({axes.share[0]:.0%} of variance)", **place)
+        figure.update_xaxes(title=f"axis 1 of z ({axes.share[0]:.0%} of variance)", **place)
         figure.update_yaxes(title=f"axis 2 ({axes.share[1]:.0%})", **place)
 
     # -- the stage ---------------------------------------------------------------------------------------
