@@ -33,7 +33,7 @@ def write_notebook(file: Path, example: str = "point-robot", monitor: bool = Tru
         start + f"run = example({example!r})",
         *(f"shown_{i} = widgets.{name}(run)\nshown_{i}" for i, name in enumerate(NAMES)),
     ]
-    sources += [MONITOR.strip()] if monitor else []
+    sources += [MONITOR.strip(), "await monitor  # goes on\nmonitor.status, agent.updates"] if monitor else []
     cells = [
         {
             "cell_type": "code",

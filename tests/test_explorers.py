@@ -56,9 +56,15 @@ def test_training_monitor_while_it_trains(page) -> None:
     hands.click("save")
     hands.page.locator("[role=status]", has_text="Saved after").wait_for()
     hands.click("stop")
+    seen = hands.data()
+    # The next cell goes on with it, until the kernel is interrupted.
+    hands.wait_for_change(seen)
+    hands.page.locator("[role=status]", has_text="running").wait_for()
+    page.page.evaluate(f"() => {browser.KERNEL}.interrupt()")
     hands.page.locator("[role=status]", has_text="stopped").wait_for()
     page.page.wait_for_function("() => window.smacRun === 'done'", timeout=60_000)
     assert page.problems() == []
+    assert "('stopped; run() goes on', " in page.cells()[-1].text
 
 
 @pytest.mark.parametrize("index", range(len(NAMES)), ids=NAMES)

@@ -138,7 +138,7 @@ class Explorer:
         self.controls: dict[str, Control] = {**self.make_controls(), "reduced_motion": Switch("reduce motion", False)}
         self.state: dict[str, Any] = {name: control.start for name, control in self.controls.items()}
         self.figure: go.Figure = self.frame()
-        for update in (self.figure.update_xaxes, self.figure.update_yaxes):  # half of the time of a redraw otherwise
+        for update in (self.figure.update_xaxes, self.figure.update_yaxes):  # a fifth of a redraw otherwise
             update(automargin=False, ticklabeloverflow="allow")
         self.update(**state)
 
@@ -216,6 +216,10 @@ class Explorer:
             self._fill(self.draw_slowly())
             self._show_state()
 
+    def _start_again(self) -> None:
+        self._shown.clear()
+        self.redraw()
+
     def _fill(self, traces: Traces) -> None:
         with self.figure.batch_update():
             for name, properties in traces.items():
@@ -280,7 +284,7 @@ class Explorer:
 
         from smac_lab.widgets.live import LiveFigure, Width
 
-        self.figure = figure = LiveFigure(self.figure)
+        self.figure = figure = LiveFigure(self.figure, self._start_again)
         for name, control in self.controls.items():
             made = control.widget()
             made.add_class(f"smac-{name}")

@@ -2,27 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import anywidget
+import plotly
 import plotly.graph_objects as go
 from plotly.serializers import custom_serializers
-from traitlets import Dict
+from traitlets import Dict, Unicode
+
+BUNDLE = Path(plotly.__file__).parent / "package_data" / "widgetbundle.js"  # what a FigureWidget is in a browser
 
 
 class LiveFigure(go.FigureWidget):  # type: ignore[misc]
-    """A plotly FigureWidget that does not read back what the browser fills in by itself (defaults, ranges).
+    """A plotly FigureWidget as explorers need it.
 
-    After each change a browser tells all of it. Nothing here asks for it, taking it in takes the kernel as long as a
-    redraw, and plotly 7.1 fails at it where arrays are concerned. (An overridden handler is no longer an observer.)
+    - It does not read back what the browser fills in by itself (defaults, ranges). After each change a browser tells
+      all of it. Nothing here asks for it, taking it in takes the kernel as long as a redraw, and plotly 7.1 fails at it
+      where arrays are concerned. (An overridden handler is no longer an observer.)
+    - All figures of a page share one copy of plotly's five megabytes of JavaScript, which take a second to start.
+      anywidget waits two for a model; on a busy machine a figure would come too late, and be deaf from then on.
+
+    Args:
+        figure: what to draw.
+        on_start: called when the browser is ready, which may have missed what changed until then.
     """
 
-    def __init__(self, figure: go.Figure):
-        super().__init__(figure)
-        self._config: dict[str, Any] = {**self._config, "responsive": True}  # follows the window's size; see `Width`
-
+    _esm = """
+    export default () => {
+        let starting;
+        return {
+            initialize(context) {
+                const { model } = context;
+                globalThis.smacLabPlotly ??= import(
+                    URL.createObjectURL(new Blob([model.get("_bundle")], { type: "text/javascript" })));
+                starting = globalThis.smacLabPlotly.then(bundle => {
+                    const figure = bundle.default();
+                    figure.initialize(context);
+                    model.send("started");
+                    return figure;
+                });
+            },
+            async render(context) { return (await starting).render(context); },
+        };
+    };
+    """
+    _bundle = Unicode(BUNDLE.read_text(encoding="utf-8")).tag(sync=True)
     _js2py_traceDeltas = Dict(allow_none=True).tag(sync=True, echo_update=False, **custom_serializers)
     _js2py_layoutDelta = Dict(allow_none=True).tag(sync=True, echo_update=False, **custom_serializers)
+
+    def __init__(self, figure: go.Figure, on_start: Callable[[], None]):
+        super().__init__(figure)
+        self._config: dict[str, Any] = {**self._config, "responsive": True}  # follows the window's size; see `Width`
+        self.on_msg(lambda _, message, __: on_start() if message == "started" else None)
 
     def _handler_js2py_traceDeltas(self, change: Any) -> None:
         pass
