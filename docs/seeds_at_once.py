@@ -2,7 +2,7 @@
 
     python docs/seeds_at_once.py [--iterations 3] [--preset paper]
 
-prints rates, and what each seed returns after 0, 1, 3, ... iterations. On an H200: seven minutes.
+prints rates, and what each seed returns after 0, 1, 3, ... iterations.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ class Explorer:
     follows the state (`draw`), quickly: nothing is trained here, and what takes long is kept (`once`).
 
     Attributes:
-        takes_long: whether `draw_slowly` takes more than a tenth of a second.
+        takes_long: whether `draw_slowly` takes longer than a slider's step should.
         state: name to value, of everything in `controls`.
         figure: a plotly Figure; once displayed, a FigureWidget.
     """

@@ -188,8 +188,8 @@ class ShiftExplorer(AgentExplorer):
 
     def draw_slowly(self) -> Traces:
         """What the agent does then."""
-        task, names = self.state["task"], list(self.acting())
-        acted = self.act(stacked(self.acting().values()))
+        task, given = self.state["task"], self.acting()
+        names, acted = list(given), self.act(stacked(given.values()))
         paths = stage.lines(self.family, acted)
         self._episode_returns = dict(zip(names, acted.returns.tolist(), strict=True))
         aim = stage.target(self.family, self.tasks.values[task], paths)
