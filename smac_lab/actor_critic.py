@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import Module, functional
 
-from smac_lab.nets import MLP, EnsembleMLP
+from smac_lab.nets import MLP, EnsembleMLP, Standardise
 
 if TYPE_CHECKING:
     from smac_lab.agent import SMAC, Batch
 
 LOG_STD_RANGE = (-20.0, 2.0)
-MAX_TANH_ACTION = 0.999999  # data actions are clipped here before atanh
+MAX_ACTION = 0.999999  # data actions are clipped here before atanh, where no other limit is given
 Info = dict[str, Tensor]
 
 
@@ -27,14 +27,24 @@ class Actor(Module):
     Args:
         obs_dim, action_dim, z_dim: sizes.
         hidden: hidden layers.
+        scaling: applied to the observations first; None: they are read as they are.
     """
 
-    def __init__(self, obs_dim: int, action_dim: int, z_dim: int, hidden: Sequence[int] = (300, 300, 300)):
+    def __init__(
+        self,
+        obs_dim: int,
+        action_dim: int,
+        z_dim: int,
+        hidden: Sequence[int] = (300, 300, 300),
+        scaling: Standardise | None = None,
+    ):
         super().__init__()
+        self.scaling = scaling
         self.net = MLP(obs_dim + z_dim, hidden, 2 * action_dim, small_output=True)
 
     def forward(self, observations: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation before the tanh, `(..., action_dim)` each; log_std within [-20, 2]."""
+        observations = observations if self.scaling is None else self.scaling(observations)
         mean, log_std = self.net(torch.cat([observations, z], dim=-1)).chunk(2, dim=-1)
         return mean, log_std.clamp(*LOG_STD_RANGE)
 
@@ -46,16 +56,25 @@ class Critics(Module):
         obs_dim, action_dim, z_dim: sizes.
         hidden: hidden layers of each critic.
         num_critics: how many.
+        scaling: as the actor's.
     """
 
     def __init__(
-        self, obs_dim: int, action_dim: int, z_dim: int, hidden: Sequence[int] = (300, 300, 300), num_critics: int = 2
+        self,
+        obs_dim: int,
+        action_dim: int,
+        z_dim: int,
+        hidden: Sequence[int] = (300, 300, 300),
+        num_critics: int = 2,
+        scaling: Standardise | None = None,
     ):
         super().__init__()
+        self.scaling = scaling
         self.net = EnsembleMLP(num_critics, obs_dim + action_dim + z_dim, hidden, 1)
 
     def forward(self, observations: Tensor, actions: Tensor, z: Tensor) -> Tensor:
         """Values `(critic, ...)` for inputs `(..., dim)`."""
+        observations = observations if self.scaling is None else self.scaling(observations)
         return self.net(torch.cat([observations, actions, z], dim=-1)).squeeze(-1)
 
 
@@ -64,12 +83,13 @@ def sample_action(mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
     return torch.tanh(mean + log_std.exp() * noise)
 
 
-def log_prob(mean: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
+def log_prob(mean: Tensor, log_std: Tensor, actions: Tensor, max_action: float = MAX_ACTION) -> Tensor:
     """log pi(a) of a tanh-squashed Gaussian, `(...)`, in nats.
 
-    Actions of the data are known after the tanh alone: u = atanh(a), clipped where it has no end.
+    Actions of the data are known after the tanh alone: u = atanh(a), with a clipped to +-`max_action`, since
+    atanh(1) has no end. At 0.999999 a saturated action is u = 7.25, at 0.95 it is 1.83.
     """
-    return log_prob_before_tanh(mean, log_std, actions.clamp(-MAX_TANH_ACTION, MAX_TANH_ACTION).atanh())
+    return log_prob_before_tanh(mean, log_std, actions.clamp(-max_action, max_action).atanh())
 
 
 def log_prob_before_tanh(mean: Tensor, log_std: Tensor, u: Tensor) -> Tensor:
@@ -181,7 +201,7 @@ def critic_loss(agent: SMAC, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
         mean, log_std = agent.actor(batch.next_observations, next_z)
         next_actions = sample_action(mean, log_std, batch.noise.next_action)
         next_values = agent.target_critics(batch.next_observations, next_actions, at.z).amin(0)  # (task, batch)
-        targets = agent.reward_scale * batch.rewards + agent.discount * (1.0 - batch.terminations) * next_values
+        targets = agent.config.reward_scale * batch.rewards + agent.config.discount * (1.0 - batch.terminations) * next_values
     values = at.data_values()  # (critic, task, batch)
     loss = (values - targets).square().mean((-2, -1)).sum()
     return loss, {"critic_loss": loss, "q_mean": values.mean(), "target_mean": targets.mean()}
@@ -199,8 +219,8 @@ def awac_loss(agent: SMAC, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
     mean, log_std = at.policy()
     with torch.no_grad():
         advantages = at.data_values().amin(0) - at.policy_values().amin(0)  # (task, batch)
-        weights = awac_weights(advantages, agent.awac_lambda, agent.awac_weight)
-    log_probs = log_prob(mean, log_std, batch.actions)
+        weights = awac_weights(advantages, agent.config.awac_lambda, agent.config.awac_weight)
+    log_probs = log_prob(mean, log_std, batch.actions, agent.config.max_action)
     loss = -(weights * log_probs).mean()
     return loss, {
         "awac_loss": loss,

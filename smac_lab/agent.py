@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +15,16 @@ from smac_lab.acceleration import compiled_or_eager
 from smac_lab.actor_critic import Actor, Critics, Evaluations, Info, awac_loss, critic_loss, q_loss, sample_action
 from smac_lab.config import SMACConfig
 from smac_lab.encoder import ContextEncoder, Gaussian
-from smac_lab.nets import polyak_update
+from smac_lab.nets import Standardise, polyak_update, start_as_authors
 from smac_lab.policy import EpisodePolicy
 from smac_lab.reward_model import RewardDecoder, relabel, reward_loss
 from smac_lab.seeds import Generators, draw, over_seeds, select_seed, stack_modules
 from smac_lab.tasks.family import FamilySpec
+
+if TYPE_CHECKING:
+    from smac_lab.data.buffer import TransitionBuffer
+
+SMALLEST_DEVIATION = 1e-6  # an observed number that deviates less never changes, but for rounding
 
 
 class Noise(NamedTuple):
@@ -49,14 +54,20 @@ RewardLoss = Callable[["SMAC", Batch, Tensor, Gaussian], tuple[Tensor, Info]]
 PhaseLoss = Callable[[Batch], tuple[Tensor, Info]]
 Part = nn.Module | Callable[[], nn.Module]
 
-# What each loss trains. A part outside the list is outside that loss's optimizer: a zero gradient would still
-# move it through Adam's moments.
-TRAINED = {
-    "offline_loss": ("actor", "critics", "encoder", "reward_decoder"),
-    "self_supervised_loss": ("actor", "critics"),
-    "self_labelled_loss": ("actor", "critics", "encoder"),
-    "inference_loss": ("encoder", "reward_decoder"),
-}
+ALL_PARTS = ("actor", "critics", "encoder", "reward_decoder")
+# Fields of the config that an agent is built from, and that cannot change in its life.
+BUILT_FROM = (
+    *("z_dim", "encoder_hidden", "decoder_hidden", "actor_hidden", "critic_hidden"),
+    *("initial_weights", "observation_scaling", "device"),
+)
+
+
+class Objective(NamedTuple):
+    """What a phase minimises, and which parts learn from it; no other part is moved."""
+
+    name: str
+    loss: PhaseLoss
+    trains: tuple[str, ...]
 
 
 class SMAC:
@@ -77,6 +88,10 @@ class SMAC:
 
     Raises:
         ValueError: a part returns outputs of the wrong shape; no seed, or one twice.
+
+    Attributes:
+        config: every number; losses read it at each update. Another one may be assigned, with the fields that the
+            parts are built from (`BUILT_FROM`) as they are.
     """
 
     def __init__(
@@ -93,7 +108,7 @@ class SMAC:
         critic_loss: ActorLoss = critic_loss,
         reward_loss: RewardLoss = reward_loss,
     ):
-        self.config, self.spec = config, spec
+        self._config, self.spec = config, spec
         every = (int(seed),) if isinstance(seed, (int, np.integer)) else tuple(int(one) for one in seed)
         if not every or len(set(every)) < len(every):
             raise ValueError(f"seed={seed!r} is not allowed: at least one seed, each once")
@@ -102,36 +117,37 @@ class SMAC:
         self.seed_axis = () if self.seeds is None else (len(self.seeds),)  # leads every shape
         self.device = config.torch_device()
 
-        obs, act, z = spec.obs_dim, spec.action_dim, config.z_dim
-        made: list[tuple[nn.Module, ...]] = []  # parts of each seed
+        given = {"encoder": encoder, "actor": actor, "critics": critics, "reward_decoder": reward_decoder}
+        made: list[list[nn.Module]] = []  # parts of each seed
         for one in every:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(one)
-                made.append(
-                    (
-                        _made(encoder) or ContextEncoder(spec.context_dim, z, config.encoder_hidden),
-                        _made(actor) or Actor(obs, act, z, config.actor_hidden),
-                        _made(critics) or Critics(obs, act, z, config.critic_hidden),
-                        _made(reward_decoder) or RewardDecoder(obs, act, z, config.decoder_hidden),
-                    )
-                )
+                made.append([_made(part) or default_part(name, config, spec) for name, part in given.items()])
         parts = made[0] if self.seeds is None else [stack_modules(parts) for parts in zip(*made, strict=True)]
         self.encoder, self.actor, self.critics, self.reward_decoder = (part.to(self.device) for part in parts)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.labeller: nn.ModuleDict | None = None  # frozen encoder and decoder, from the self-supervised phase on
         self.actor_loss, self.critic_loss, self.reward_loss = actor_loss, critic_loss, reward_loss
 
-        # What the losses read
-        self.discount, self.reward_scale = config.discount, config.reward_scale
-        self.awac_lambda, self.awac_weight = config.awac_lambda, config.awac_weight
-        self.kl_weight, self.kl_reduction = config.kl_weight, config.kl_reduction
-
         streams = [torch.Generator(self.device).manual_seed(one) for one in every]
         self.generator: Generators = streams[0] if self.seeds is None else streams
-        self.optimizers: dict[str, torch.optim.Adam] = {}
+        self._optimizer: torch.optim.Adam | None = None
         self.updates = 0  # updates so far, all phases
         self._compiled: dict[PhaseLoss, Callable[[Batch], tuple[Tensor, Info]]] = {}
         self._check_parts()
+
+    @property
+    def config(self) -> SMACConfig:
+        """Every number of the experiment."""
+        return self._config
+
+    @config.setter
+    def config(self, config: SMACConfig) -> None:
+        if fixed := [name for name in BUILT_FROM if getattr(config, name) != getattr(self._config, name)]:
+            raise ValueError(f"{', '.join(fixed)} cannot change once an agent is made: make another, SMAC(config, spec)")
+        self._config, self._compiled = config, {}
+        for group in self._optimizer.param_groups if self._optimizer else ():
+            group["lr"] = config.learning_rate
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -143,6 +159,19 @@ class SMAC:
             "encoder": self.encoder,
             "reward_decoder": self.reward_decoder,
         }
+
+    @property
+    def objectives(self) -> dict[str, Objective]:
+        """What the phases and arms minimise, by name."""
+        actor_critic = ("actor", "critics")
+        made = (
+            Objective("offline", self.offline_loss, ALL_PARTS),
+            Objective("self-supervised", self.self_supervised_loss, actor_critic),
+            Objective("self-labelled", self.self_labelled_loss, (*actor_critic, "encoder")),
+            Objective("oracle", self.self_labelled_loss, ALL_PARTS),
+            Objective("inference", self.inference_loss, ("encoder", "reward_decoder")),
+        )
+        return {objective.name: objective for objective in made}
 
     # -- the two phases ----------------------------------------------------------------------------------
     def offline_loss(self, batch: Batch) -> tuple[Tensor, Info]:
@@ -163,10 +192,12 @@ class SMAC:
         return self._improve(batch, z)
 
     def self_labelled_loss(self, batch: Batch) -> tuple[Tensor, Info]:
-        """As `self_supervised_loss`, and the encoder learns from decoded rewards (an extension of ours).
+        """As `self_supervised_loss`, and q(z|h) is also to explain the batch's rewards through the decoder.
 
-        It is trained so that the *frozen* decoder, given q(z|h), reproduces the rewards in the batch: decoded
-        ones on self-collected, true ones on offline transitions. No true reward of new interaction is used.
+        The `self-labelled` arm (ours) trains the encoder with it and holds the decoder still: rewards are decoded on
+        self-collected, true on offline transitions, and no true reward of new interaction is used. The authors'
+        code has the same loss as an option that trains both, off in their scripts. The `oracle` arm trains both,
+        from true rewards.
         """
         posterior, z = self.infer(batch)
         reward, reward_info = self.reward_loss(self, batch, z, posterior)
@@ -200,34 +231,60 @@ class SMAC:
         return batch._replace(evaluations=Evaluations(self, batch, z)), z
 
     # -- learning ----------------------------------------------------------------------------------------
-    def update(self, batch: Batch, loss: PhaseLoss | None = None) -> Info:
-        """One gradient step on `loss` (default: `offline_loss`), one Polyak step.
+    def update(
+        self, batch: Batch, loss: PhaseLoss | Objective | None = None, trains: Sequence[str] | None = None
+    ) -> Info:
+        """One gradient step, one Polyak step.
+
+        Args:
+            batch: what to learn from; noise is drawn where it has none.
+            loss: one of `objectives`, one of the agent's phase losses, or a loss of your own, `(batch) -> (loss,
+                info)`. Default: the offline phase's.
+            trains: the parts that learn; default those of the objective, and for a loss of your own all of them.
 
         Returns:
             The loss's info, on the device, detached.
+
+        Raises:
+            ValueError: `trains` names a part that there is not.
         """
-        loss = loss or self.offline_loss
-        name = getattr(getattr(loss, "func", loss), "__name__", "")  # a partial's function is in .func
-        name = name if name in TRAINED else "offline_loss"  # a loss of one's own trains every part
-        optimizer = self._optimizer(name)
+        objective = self._objective(loss, trains)
+        trained = [p for part in objective.trains for p in self.parts[part].parameters() if p.requires_grad]
 
         # Noise is data: drawn here, so that the loss itself is a deterministic function.
         if batch.noise is None:
             batch = batch._replace(noise=self.draw_noise(batch))
 
         # Gradients of the trained parts only. Seeds have no parameter in common: a sum keeps their gradients apart.
-        value, info = self._as_configured(loss)(batch)
-        parameters = optimizer.param_groups[0]["params"]
-        gradients = torch.autograd.grad(value.sum(), parameters, allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
+        value, info = self._as_configured(objective.loss)(batch)
+        gradients = torch.autograd.grad(value.sum(), trained, allow_unused=True)
+        for parameter, gradient in zip(trained, gradients, strict=True):
             parameter.grad = _laid_out_as(parameter, gradient)
-        optimizer.step()
+
+        # Adam leaves alone what has no gradient: a gradient of zero would still move it through its moments.
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
         # Slow copy of the critics, where they moved.
-        if "critics" in TRAINED[name]:
+        if "critics" in objective.trains:
             polyak_update(self.target_critics, self.critics, self.config.tau)
         self.updates += 1
         return {name: number.detach() for name, number in info.items()}
+
+    def _objective(self, loss: PhaseLoss | Objective | None, trains: Sequence[str] | None) -> Objective:
+        """The objective meant: a loss of the agent's own is known as the very function, never by its name."""
+        if loss is None:
+            objective = self.objectives["offline"]
+        elif isinstance(loss, Objective):
+            objective = loss
+        else:
+            own = (known for known in self.objectives.values() if known.loss == loss)
+            objective = next(own, Objective("your own", loss, ALL_PARTS))
+        if trains is not None:
+            objective = objective._replace(trains=tuple(trains))
+        if unknown := [part for part in objective.trains if part not in ALL_PARTS]:
+            raise ValueError(f"there is no part {unknown} to train; parts are {', '.join(ALL_PARTS)}")
+        return objective
 
     def _as_configured(self, loss: PhaseLoss) -> PhaseLoss:
         """The very same loss as the config wants it evaluated: over seeds, in bf16 products, compiled."""
@@ -265,14 +322,37 @@ class SMAC:
         """A part's outputs; with several seeds, each seed's own part on its own inputs."""
         return part(*inputs) if self.seeds is None else over_seeds(part, part, *inputs)
 
-    def _optimizer(self, name: str) -> torch.optim.Adam:
-        if name not in self.optimizers:
-            parameters = [p for part in TRAINED[name] for p in self.parts[part].parameters() if p.requires_grad]
+    @property
+    def optimizer(self) -> torch.optim.Adam:
+        """Adam of all parts; it moves those that a step gives gradients to, and remembers moments of each."""
+        if self._optimizer is None:
+            parameters = [p for part in ALL_PARTS for p in self.parts[part].parameters() if p.requires_grad]
             on_gpu = self.device.type == "cuda"  # there the step count lives on the device, for CUDA graphs
-            self.optimizers[name] = torch.optim.Adam(
+            self._optimizer = torch.optim.Adam(
                 parameters, lr=self.config.learning_rate, fused=True, capturable=on_gpu
             )
-        return self.optimizers[name]
+        return self._optimizer
+
+    def forget_moments(self) -> None:
+        """Let Adam start anew, as with `optimizer_moments="fresh"` where the phases change."""
+        self.optimizer.state.clear()
+
+    @torch.no_grad()
+    def fit_observation_scaling(self, buffer: TransitionBuffer) -> None:
+        """Standardise what the parts observe by the mean and deviation of the buffer's static transitions.
+
+        Only the first call does something, and only where parts have a `Standardise` (`observation_scaling`). A number
+        that never changes is centred alone.
+        """
+        found = [m for part in self.parts.values() for m in part.modules() if isinstance(m, Standardise)]
+        if not found or bool(found[0].fitted.all()):
+            return
+        static = [one.observations[one.source == 0] for one in (buffer.split() if buffer.seeds else [buffer])]
+        std = torch.stack([observations.std(0) for observations in static])
+        std = torch.where(std > SMALLEST_DEVIATION, std, torch.ones_like(std))
+        mean = torch.stack([observations.mean(0) for observations in static])
+        for scaling in found:
+            scaling.fit(*((mean, std) if buffer.seeds else (mean[0], std[0])))
 
     # -- labels ------------------------------------------------------------------------------------------
     def freeze_labeller(self) -> None:
@@ -364,7 +444,7 @@ class SMAC:
         return {
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
             "labeller": None if self.labeller is None else self.labeller.state_dict(),
-            "optimizers": {name: o.state_dict()["state"] for name, o in self.optimizers.items()},
+            "optimizer": {} if self._optimizer is None else self._optimizer.state_dict()["state"],
             "generator": torch.stack([generator.get_state() for generator in self.generators()]),
             "updates": self.updates,
         }
@@ -382,10 +462,9 @@ class SMAC:
             self.freeze_labeller()
             assert self.labeller is not None
             self.labeller.load_state_dict(state["labeller"])
-        self.optimizers = {}
-        for name, moments in state["optimizers"].items():
-            optimizer, moments = self._optimizer(name), copy.deepcopy(moments)
-            optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        self._optimizer, moments = None, copy.deepcopy(state["optimizer"])
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         for generator, stored in zip(self.generators(), state["generator"], strict=True):
             generator.set_state(stored.clone())
         self.updates = state["updates"]
@@ -428,6 +507,28 @@ class SMAC:
         members = values.shape[len(seeds)] if values.ndim > len(seeds) else 1
         check("critics", [values], {"values": (members, tasks, batch)})
         check("reward_decoder", [self._apply(self.reward_decoder, obs, act, z)], {"rewards": (tasks, batch)})
+
+
+def default_part(name: str, config: SMACConfig, spec: FamilySpec) -> nn.Module:
+    """The library's own encoder, actor, critics or reward decoder, from PyTorch's global stream."""
+    obs, act, z = spec.obs_dim, spec.action_dim, config.z_dim
+    includes_next = spec.context_dim > obs + act + 1
+    starts = (0, obs + act + 1) if includes_next else (0,)  # of the observations in a context transition
+    scaled = config.observation_scaling
+    scaling = Standardise(obs) if scaled else None
+    part: Any
+    if name == "encoder":
+        of_context = Standardise(spec.context_dim, starts) if scaled else None
+        part = ContextEncoder(spec.context_dim, z, config.encoder_hidden, of_context)
+    elif name == "actor":
+        part = Actor(obs, act, z, config.actor_hidden, scaling)
+    elif name == "critics":
+        part = Critics(obs, act, z, config.critic_hidden, scaling=scaling)
+    else:
+        part = RewardDecoder(obs, act, z, config.decoder_hidden, scaling)
+    if config.initial_weights == "authors":
+        start_as_authors(part.net, 1e-3 if name == "actor" else 3e-3)
+    return part
 
 
 def expect_shapes(part: str, outputs: Iterable[Tensor], expected: dict[str, tuple[int, ...]]) -> None:

@@ -36,7 +36,7 @@ from smac_lab.encoder import ContextEncoder
 from smac_lab.reward_model import RewardDecoder, reward_loss
 from smac_lab.tasks.family import FamilySpec, TaskFamily
 
-FORMAT = 2
+FORMAT = 3
 DEFAULT_PARTS = {"encoder": ContextEncoder, "actor": Actor, "critics": Critics, "reward_decoder": RewardDecoder}
 DEFAULT_LOSSES = {"actor_loss": awac_loss, "critic_loss": critic_loss, "reward_loss": reward_loss}
 
@@ -171,9 +171,8 @@ def _flatten(state: dict[str, Any]) -> dict[str, Tensor]:
         tensors.update({f"parts/{part}/{name}": value for name, value in values.items()})
     for name, value in (state["labeller"] or {}).items():
         tensors[f"labeller/{name}"] = value
-    for optimizer, moments in state["optimizers"].items():
-        for index, values in moments.items():
-            tensors.update({f"optimizers/{optimizer}/{index}/{name}": value for name, value in values.items()})
+    for index, values in state["optimizer"].items():
+        tensors.update({f"optimizer/{index}/{name}": value for name, value in values.items()})
     # safetensors wants each tensor on its own memory
     return {name: value.detach().clone().contiguous() for name, value in tensors.items()}
 
@@ -181,7 +180,7 @@ def _flatten(state: dict[str, Any]) -> dict[str, Tensor]:
 def _unflatten(tensors: dict[str, Tensor], updates: int, agent: SMAC) -> dict[str, Any]:
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in agent.parts}
     labeller: dict[str, Tensor] = {}
-    optimizers: dict[str, dict[int, dict[str, Tensor]]] = {}
+    optimizer: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         kind, _, rest = key.partition("/")
         if kind == "parts":
@@ -189,13 +188,13 @@ def _unflatten(tensors: dict[str, Tensor], updates: int, agent: SMAC) -> dict[st
             parts[part][name] = value
         elif kind == "labeller":
             labeller[rest] = value
-        elif kind == "optimizers":
-            optimizer, index, name = rest.split("/")
-            optimizers.setdefault(optimizer, {}).setdefault(int(index), {})[name] = value
+        elif kind == "optimizer":
+            index, _, name = rest.partition("/")
+            optimizer.setdefault(int(index), {})[name] = value
     return {
         "parts": parts,
         "labeller": labeller or None,
-        "optimizers": optimizers,
+        "optimizer": optimizer,
         "generator": tensors["generator"],
         "updates": updates,
     }

@@ -27,6 +27,9 @@ class SMACConfig:
     n_test_tasks: int = 20
     behaviour_transitions: int = 1200  # per training task; a multiple of the horizon
     behaviour_policy: Literal["random", "scripted", "pearl"] = "random"  # who collects; see `collect_behaviour`
+    behaviour_part: Literal["last", "first"] = "last"  # which of a task's transitions are kept, where PEARL collects
+    exploration_transitions: int = 0  # per training task, for the encoder alone; 0: it reads the transitions above
+    exploration_policy: Literal["pearl", "scripted"] = "pearl"  # who explores; "scripted" stands in for prior z
     behaviour_iterations: int = 100  # of PEARL, each with as many episodes as one of the self-supervised phase
     behaviour_updates: int = 16_000  # of PEARL in an iteration
     behaviour_initial_episodes: int = 10  # of each task, before PEARL's first iteration
@@ -54,6 +57,10 @@ class SMACConfig:
     # Optimisation
     learning_rate: float = 3e-4  # Adam, every part
     tau: float = 0.005  # Polyak rate of the target critics
+    initial_weights: Literal["authors", "pytorch"] = "authors"  # hidden layers in +-1/sqrt(n_out), or in +-1/sqrt(n_in)
+    optimizer_moments: Literal["carried", "fresh"] = "carried"  # Adam's, over the switch to the self-supervised phase
+    observation_scaling: bool = False  # standardise what networks observe by the static data's mean and deviation
+    max_action: float = 0.999999  # data actions are clipped here before atanh; the authors' value
 
     # Offline phase
     offline_steps: int = 50_000
@@ -70,11 +77,12 @@ class SMACConfig:
     prior_episodes: int = 3  # episodes a task with z ~ p(z)
     posterior_episodes: int = 2  # episodes a task with z ~ q(.|own data)
     label_context_size: int = 256  # context transitions behind z_label and behind collecting posteriors
-    online_encoder: Literal["frozen", "offline", "self-labelled"] = "frozen"  # what trains the encoder meanwhile
+    collecting_posterior: Literal["episode", "iteration"] = "episode"  # how often q(z|own data) is inferred anew
+    online_encoder: Literal["frozen", "offline", "self-labelled"] = "frozen"  # the arm where none is named; see arms.py
     online_context: Literal["mixed", "separate", "episodes"] = "mixed"  # see training.sample_self_supervised
 
     # Meta-test
-    z_resampling: Literal["episode", "step"] = "episode"  # draw z once an episode (PEARL) or every step (authors' code)
+    z_resampling: Literal["step", "episode"] = "step"  # draw z anew every step (authors' code) or once an episode (PEARL)
     exploration_episodes: int = 2  # with z ~ p(z), before the episode that counts
     repeats: int = 4  # repetitions a task
 
@@ -103,6 +111,7 @@ class SMACConfig:
                 object.__setattr__(self, field.name, tuple(value))
                 ok = all(isinstance(size, int) and size > 0 for size in value) and len(value) > 0
                 _check(ok, field.name, value, "a tuple of positive layer sizes")
+        _check(0.0 < self.max_action < 1.0, "max_action", self.max_action, "a number between 0 and 1, both excluded")
         _check(self.awac_lambda > 0, "awac_lambda", self.awac_lambda, "a number above 0")
         if self.online_context == "episodes":
             _check(self.prior_episodes > 0, "prior_episodes", 0, "at least 1 where online_context='episodes'")
@@ -166,7 +175,7 @@ def _check(ok: bool, name: str, value: Any, allowed: str) -> None:
         raise ValueError(f"{name}={value!r} is not allowed: it must be {allowed}")
 
 
-_MAY_BE_ZERO = {"offline_steps", "online_iterations", "online_updates", "prior_episodes", "posterior_episodes"}
+_MAY_BE_ZERO = {"exploration_transitions", "offline_steps", "online_iterations", "online_updates", "prior_episodes", "posterior_episodes"}
 _RANGES: dict[str, tuple[float, float]] = {
     "behaviour_on_task": (0.0, 1.0),
     "discount": (0.0, 1.0),

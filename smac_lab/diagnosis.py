@@ -130,7 +130,7 @@ def _q_correlation(agent: SMAC, acted: Episodes, posterior: Gaussian) -> float:
     to_go = np.zeros_like(rewards)
     running = np.zeros(len(rewards))
     for t in reversed(range(rewards.shape[1])):
-        running = rewards[:, t] + agent.discount * running * ~acted.terminations[:, t]
+        running = rewards[:, t] + agent.config.discount * running * ~acted.terminations[:, t]
         to_go[:, t] = running
     half = rewards.shape[1] // 2
     observations, actions = (agent.tensor(x[:, :half]) for x in (acted.observations, acted.actions))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module, functional
 
-from smac_lab.nets import MLP
+from smac_lab.nets import MLP, Standardise
 
 MIN_VARIANCE = 1e-7
 
@@ -34,15 +34,24 @@ class ContextEncoder(Module):
         context_dim: size of a context transition (s, a, r).
         z_dim: size of the latent task variable.
         hidden: hidden layers of the network that reads one transition.
+        scaling: applied to the transitions first; None: they are read as they are.
     """
 
-    def __init__(self, context_dim: int, z_dim: int, hidden: Sequence[int] = (200, 200, 200)):
+    def __init__(
+        self,
+        context_dim: int,
+        z_dim: int,
+        hidden: Sequence[int] = (200, 200, 200),
+        scaling: Standardise | None = None,
+    ):
         super().__init__()
+        self.scaling = scaling
         self.net = MLP(context_dim, hidden, 2 * z_dim)
 
     def forward(self, context: Tensor) -> Gaussian:
         """Posterior of each task: `(task, n, context_dim)` to mean and std, `(task, z_dim)` each."""
-        means, raw = self.net(context).chunk(2, dim=-1)  # (task, n, z_dim) each
+        transitions = context if self.scaling is None else self.scaling(context)
+        means, raw = self.net(transitions).chunk(2, dim=-1)  # (task, n, z_dim) each
         return product_of_gaussians(means, functional.softplus(raw))
 
 

@@ -11,6 +11,7 @@ from smac_lab.adaptation import evaluate
 from smac_lab.agent import SMAC
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.collect import rollout, scripted_policy
+from smac_lab.data.store import CODES
 from smac_lab.data.validation import episode_ends
 from smac_lab.encoder import kl_to_prior
 from smac_lab.shift import Shift, measure_shift
@@ -52,7 +53,7 @@ def measure(
 def behaviour_returns(buffer: TransitionBuffer) -> Array:
     """Mean return of the offline episodes of each task, `(task,)`."""
     task, rewards = buffer.task.cpu().numpy(), buffer.rewards.cpu().numpy()
-    offline = (buffer.source == 0).cpu().numpy()
+    offline = (buffer.codes == CODES["offline"]).cpu().numpy()
     ends = episode_ends(buffer) & offline
     totals = np.bincount(task[offline], rewards[offline], buffer.n_tasks)
     return totals / np.maximum(np.bincount(task[ends], minlength=buffer.n_tasks), 1)

@@ -63,6 +63,58 @@ class EnsembleMLP(nn.Module):
         return hidden.reshape(members, *inputs.shape[:-1], hidden.shape[-1]).to(inputs.dtype)
 
 
+class Standardise(nn.Module):
+    """(x - mean) / std in the columns that hold observations; the identity until `fit` (`observation_scaling`).
+
+    A part that has one among its modules, of yours too, is standardised when the offline phase begins
+    (`SMAC.fit_observation_scaling`), and carries the numbers in its `state_dict`.
+
+    Args:
+        width: size of the inputs.
+        starts: first columns of the observations in them.
+    """
+
+    mean: Tensor
+    std: Tensor
+    fitted: Tensor
+
+    def __init__(self, width: int, starts: Sequence[int] = (0,)):
+        super().__init__()
+        self.starts = tuple(starts)
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+        self.register_buffer("fitted", torch.zeros(()))
+
+    def fit(self, mean: Tensor, std: Tensor) -> None:
+        """Take the mean and standard deviation of each number observed, `(obs_dim,)` or `(seed, obs_dim)`."""
+        for start in self.starts:
+            self.mean[..., start : start + mean.shape[-1]] = mean
+            self.std[..., start : start + std.shape[-1]] = std
+        self.fitted.fill_(1.0)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Inputs of the same shape, `(..., width)`."""
+        return (inputs - self.mean) / self.std
+
+
+@torch.no_grad()
+def start_as_authors(net: MLP | EnsembleMLP, output_scale: float) -> None:
+    """Draw initial weights anew as the authors' code does (rlkit's `fanin_init`), from PyTorch's global stream.
+
+    Hidden layers are uniform in +-1/sqrt(n_out), where PyTorch takes n_in, with biases of 0; the last layer and its
+    bias are uniform in +-`output_scale`.
+    """
+    if isinstance(net, EnsembleMLP):
+        layers = [(weight, bias, weight.shape[-1]) for weight, bias in zip(net.weights, net.biases, strict=True)]
+    else:
+        layers = [(layer.weight, layer.bias, len(layer.weight)) for layer in net if isinstance(layer, nn.Linear)]
+    for weight, bias, n_out in layers[:-1]:
+        weight.uniform_(-1.0 / math.sqrt(n_out), 1.0 / math.sqrt(n_out))
+        bias.zero_()
+    for last in layers[-1][:2]:
+        last.uniform_(-output_scale, output_scale)
+
+
 @torch.no_grad()
 def polyak_update(target: nn.Module, source: nn.Module, tau: float) -> None:
     """Move the target network towards its source: target <- (1 - tau) target + tau source."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from smac_lab.encoder import Gaussian, kl_to_prior
-from smac_lab.nets import MLP
+from smac_lab.nets import MLP, Standardise
 
 if TYPE_CHECKING:
     from smac_lab.actor_critic import Info
@@ -23,14 +23,24 @@ class RewardDecoder(Module):
     Args:
         obs_dim, action_dim, z_dim: sizes.
         hidden: hidden layers.
+        scaling: applied to the observations first; None: they are read as they are.
     """
 
-    def __init__(self, obs_dim: int, action_dim: int, z_dim: int, hidden: Sequence[int] = (64, 64)):
+    def __init__(
+        self,
+        obs_dim: int,
+        action_dim: int,
+        z_dim: int,
+        hidden: Sequence[int] = (64, 64),
+        scaling: Standardise | None = None,
+    ):
         super().__init__()
+        self.scaling = scaling
         self.net = MLP(obs_dim + action_dim + z_dim, hidden, 1)
 
     def forward(self, observations: Tensor, actions: Tensor, z: Tensor) -> Tensor:
         """Rewards `(...)` for inputs `(..., dim)`."""
+        observations = observations if self.scaling is None else self.scaling(observations)
         return self.net(torch.cat([observations, actions, z], dim=-1)).squeeze(-1)
 
 
@@ -46,7 +56,7 @@ def reward_loss(agent: SMAC, batch: Batch, z: Tensor, posterior: Gaussian) -> tu
     """
     error = (agent.reward_decoder(batch.observations, batch.actions, z) - batch.rewards).square().mean()
     kl = kl_to_prior(posterior)  # (task,)
-    penalty = agent.kl_weight * (kl.sum() if agent.kl_reduction == "sum" else kl.mean())
+    penalty = agent.config.kl_weight * (kl.sum() if agent.config.kl_reduction == "sum" else kl.mean())
     return error + penalty, {"reward_error": error, "kl": kl.mean()}
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 from smac_lab.acceleration import captured
 from smac_lab.actor_critic import Info
 from smac_lab.agent import SMAC, Batch
+from smac_lab.arms import ARMS, OF_ENCODER, Arm, find_arm
+from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.collect import rollout
 from smac_lab.data.store import Source
@@ -20,6 +23,13 @@ from smac_lab.seeds import draw
 from smac_lab.tasks.family import TaskFamily, Tasks
 
 Metrics = dict[str, Any]  # name to float, or, with several seeds at once, to an array (seed,)
+
+
+class ContextFrom(NamedTuple):
+    """Which of a task's transitions its context is drawn from; see `TransitionBuffer.sample_context`."""
+
+    source: Source
+    last: int | None = None  # only from that many latest ones
 
 
 def train_offline(
@@ -43,7 +53,9 @@ def train_offline(
     """
     steps = agent.config.offline_steps if steps is None else steps
     check_buffer(agent, buffer)
-    learn = captured(agent, buffer, lambda: agent.update(sample_offline(agent, buffer), loss=agent.offline_loss))
+    agent.fit_observation_scaling(buffer)
+    offline = agent.objectives["offline"]
+    learn = captured(agent, buffer, lambda: agent.update(sample_offline(agent, buffer), offline))
     meter = Meter()
     for step in range(1, steps + 1):
         meter.add(learn())
@@ -57,74 +69,109 @@ def train_self_supervised(
     family: TaskFamily,
     tasks: Tasks | Sequence[Tasks],
     iterations: int | None = None,
+    arm: str | Arm | None = None,
     oracle: bool = False,
     log_every: int = 1,
 ) -> Iterator[tuple[int, Metrics]]:
     """Collect without rewards, label with the frozen decoder, train on the mixture; again and again.
 
     Args:
-        agent: updated in place. `config.online_encoder` says what happens to its encoder meanwhile.
+        agent: updated in place. What the arm changes in its config stays changed.
         buffer: self-collected transitions are appended to it; pass a `clone()` to keep the original.
         family, tasks: what to interact with; `tasks[i]` is the buffer's task `i`. With several seeds, the tasks of
             all of them or a list with the tasks of each; `buffer` is then made by `TransitionBuffer.join`.
         iterations: iterations from now on; default `config.online_iterations`.
-        oracle: keep the true rewards of the new interaction instead of labelling it (with a self-labelled encoder,
-            that one then learns from true rewards, too; the experiment's `oracle` arm freezes it, as the paper does).
+        arm: which way to go on, a name from `ARMS` or an `Arm` of your own; default `config.online_encoder`.
+        oracle: keep the true rewards of new interaction. Without an arm, as `arm="oracle"`; with one, that arm on true
+            rewards.
         log_every: iterations between two yields.
 
     Yields:
         Number of iterations made here so far, and finite metrics averaged since the last yield.
 
     Raises:
-        ValueError: another family than the agent's, or a buffer of one; a buffer on another device, or not of as many
-            seeds.
+        ValueError: an unknown arm; another family than the agent's, or a buffer of one; a buffer on another device,
+            or not of as many seeds.
         FloatingPointError: a metric is no longer finite.
     """
-    config = agent.config
-    iterations = config.online_iterations if iterations is None else iterations
-    loss = agent.self_labelled_loss if config.online_encoder == "self-labelled" else agent.self_supervised_loss
+    chosen = choose_arm(agent.config, arm, oracle)
     agent.check_spec(family.spec, "act in")
     check_buffer(agent, buffer)
-    if agent.labeller is None:
-        agent.freeze_labeller()
-    if agent.seeds is not None and not buffer.seeds:
+    if agent.seeds is not None and chosen.interacts and not buffer.seeds:
         raise ValueError(
             f"{len(agent.seeds)} seeds collect data of their own and need a buffer each: "
             f"TransitionBuffer.join([buffer] * {len(agent.seeds)})"
         )
-
-    def update() -> Info:
-        info = agent.update(sample_self_supervised(agent, buffer), loss=loss)
-        if config.online_encoder == "offline":
-            info |= agent.update(sample_offline(agent, buffer), loss=agent.inference_loss)
-        return info
-
-    episodes = iterations * config.online_tasks * (config.prior_episodes + config.posterior_episodes)
-    buffer.reserve(episodes * family.horizon * (buffer.seeds or 1))
-    learn, meter = captured(agent, buffer, update), Meter()
+    if chosen.changes:
+        agent.config = dataclasses.replace(agent.config, **chosen.changes)
+    config = agent.config
+    iterations = config.online_iterations if iterations is None else iterations
+    if chosen.interacts:
+        begin_self_supervision(agent)
+        episodes = iterations * config.online_tasks * (config.prior_episodes + config.posterior_episodes)
+        buffer.reserve(episodes * family.horizon * (buffer.seeds or 1))
+    learn, meter = captured(agent, buffer, _step_of(chosen, agent, buffer)), Meter()
     for iteration in range(1, iterations + 1):
-        collected = self_collect(agent, buffer, family, tasks, oracle)
+        collected = self_collect(agent, buffer, family, tasks, chosen.true_rewards) if chosen.interacts else {}
         for _ in range(config.online_updates):
             meter.add(learn())
         if iteration % log_every == 0 or iteration == iterations:
             yield iteration, {**meter.read(), **collected}
 
 
+def choose_arm(config: SMACConfig, arm: str | Arm | None, oracle: bool = False) -> Arm:
+    """The arm that the arguments of `train_self_supervised` ask for.
+
+    Raises:
+        ValueError: there is no such arm.
+    """
+    if arm is None:
+        return ARMS["oracle" if oracle else OF_ENCODER[config.online_encoder]]
+    chosen = find_arm(arm) if isinstance(arm, str) else arm
+    return chosen._replace(true_rewards=True) if oracle else chosen
+
+
+def begin_self_supervision(agent: SMAC) -> None:
+    """What happens once, where the phases change: the labeller is frozen, and Adam starts anew if it is to."""
+    if agent.labeller is None:
+        agent.freeze_labeller()
+        if agent.config.optimizer_moments == "fresh":
+            agent.forget_moments()
+
+
+def _step_of(arm: Arm, agent: SMAC, buffer: TransitionBuffer) -> Callable[[], Info]:
+    """One update of the arm."""
+    objective = agent.objectives[arm.objective]
+    sample = sample_self_supervised if arm.interacts else sample_offline
+
+    def step() -> Info:
+        info = agent.update(sample(agent, buffer), objective)
+        if arm.and_then is not None:
+            info |= agent.update(sample_offline(agent, buffer), agent.objectives[arm.and_then])
+        return info
+
+    return step
+
+
 def sample_offline(agent: SMAC, buffer: TransitionBuffer) -> Batch:
-    """A meta-batch of truly labelled data: for each task, context h and, independently, transitions h'."""
+    """A meta-batch of truly labelled data: for each task, context h and, independently, transitions h'.
+
+    The context is exploration where the buffer has any, else offline transitions.
+    """
     c = agent.config
     tasks = _draw_tasks(agent, buffer, c.meta_batch)
-    context = buffer.sample_context(tasks, c.context_size, agent.generator, "offline")
+    context = buffer.sample_context(tasks, c.context_size, agent.generator, buffer.offline_context)
     return _batch(agent, context, buffer, tasks, c.batch_size, "offline")
 
 
 def sample_self_supervised(agent: SMAC, buffer: TransitionBuffer) -> Batch:
     """A meta-batch of the mixture: offline data truly labelled, self-collected data with decoded rewards.
 
-    `config.online_context` says what the encoder reads. "mixed": transitions drawn from everything a task has
-    (the authors' default). "separate": every other task of the meta-batch has context from offline data
-    alone, the rest from self-collected data alone. "episodes": as separate, and self-collected context is
-    what meta-test will show: successive whole episodes explored with z from the prior.
+    `config.online_context` says what the encoder reads. "mixed": transitions drawn from everything that it may read of
+    a task (the authors' way): exploration and prior-z episodes where there is exploration, else offline and
+    self-collected transitions alike. "separate": half of the meta-batch's tasks have context from static data alone,
+    the rest from self-collected data alone. "episodes": as separate, and self-collected context is what meta-test will
+    show: successive whole episodes explored with z from the prior.
     """
     c, generator = agent.config, agent.generator
     if c.online_context == "mixed":
@@ -138,62 +185,112 @@ def sample_self_supervised(agent: SMAC, buffer: TransitionBuffer) -> Batch:
     tasks = torch.cat([offline_tasks, self_tasks], dim=-1)
     context = torch.cat(
         [
-            buffer.sample_context(offline_tasks, size, generator, "offline"),
+            buffer.sample_context(offline_tasks, size, generator, buffer.offline_context),
             buffer.sample_context(self_tasks, size, generator, source, consecutive=whole),
         ],
         dim=-3,
     )
-    return _batch(agent, context, buffer, tasks, c.online_batch_size, "all")
+    return _batch(agent, context, buffer, tasks, c.online_batch_size, "mixture")
 
 
-def sample_mixed(agent: SMAC, buffer: TransitionBuffer) -> Batch:
-    """A meta-batch of everything that tasks have: context h and, independently, transitions h'."""
+def sample_mixed(agent: SMAC, buffer: TransitionBuffer, context_from: ContextFrom | None = None) -> Batch:
+    """A meta-batch of static and self-collected data: context h and, independently, transitions h'.
+
+    Args:
+        agent, buffer: as in `train_self_supervised`.
+        context_from: where h comes from; default `buffer.mixed_context`.
+    """
     c = agent.config
+    source, last = context_from or ContextFrom(buffer.mixed_context)
     tasks = _draw_tasks(agent, buffer, c.online_meta_batch)
-    context = buffer.sample_context(tasks, c.context_size, agent.generator, "all")
-    return _batch(agent, context, buffer, tasks, c.online_batch_size, "all")
+    context = buffer.sample_context(tasks, c.context_size, agent.generator, source, last=last)
+    return _batch(agent, context, buffer, tasks, c.online_batch_size, "mixture")
 
 
 @torch.inference_mode()
 def self_collect(
-    agent: SMAC, buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks | Sequence[Tasks], oracle: bool
+    agent: SMAC,
+    buffer: TransitionBuffer,
+    family: TaskFamily,
+    tasks: Tasks | Sequence[Tasks],
+    oracle: bool,
+    context_from: ContextFrom | None = None,
 ) -> Metrics:
     """One round of reward-free interaction, labelled and appended to the buffer.
 
     `online_tasks` tasks act `prior_episodes` episodes with z ~ p(z) and `posterior_episodes` with
     z ~ q(.|own data). Unless `oracle`, the simulation never computes a reward.
 
+    Args:
+        agent, buffer, family, tasks: as in `train_self_supervised`.
+        oracle: whether true rewards are stored in place of decoded ones.
+        context_from: what q(.|own data) is inferred from; default `buffer.mixed_context`.
+
     Returns:
         The mean of the rewards stored, and the number of transitions that a seed now has.
     """
-    c, generator = agent.config, agent.generator
+    c = agent.config
     ids = _draw_tasks(agent, buffer, c.online_tasks)  # (..., task), as everything from here on: ... is () or (seed,)
-    contexts = buffer.sample_context(ids, c.label_context_size, generator, "all")
-    posterior, prior = agent.infer_posterior(contexts), agent.prior(ids.shape[-1])
-    z = Gaussian(  # (..., episode * task, z_dim)
-        torch.cat([prior.mean] * c.prior_episodes + [posterior.mean] * c.posterior_episodes, dim=-2),
-        torch.cat([prior.std] * c.prior_episodes + [posterior.std] * c.posterior_episodes, dim=-2),
-    )
-    simulated = torch.cat([ids] * (c.prior_episodes + c.posterior_episodes), dim=-1)  # (..., episode * task)
+    source, last = context_from or ContextFrom(buffer.mixed_context)
+    priors = [agent.prior(ids.shape[-1])] * c.prior_episodes
+
+    def posterior() -> Gaussian:
+        return agent.infer_posterior(buffer.sample_context(ids, c.label_context_size, agent.generator, source, last=last))
+
+    # Side by side where the posterior is inferred once, and one after the other where each has seen those before.
+    if c.collecting_posterior == "iteration":
+        posteriors = [posterior()] * c.posterior_episodes if c.posterior_episodes else []
+        rewards = [_collect(agent, buffer, family, tasks, ids, [*priors, *posteriors], len(priors), oracle)]
+    else:
+        rewards = [_collect(agent, buffer, family, tasks, ids, priors, len(priors), oracle)] if priors else []
+        for _ in range(c.posterior_episodes):
+            rewards.append(_collect(agent, buffer, family, tasks, ids, [posterior()], 0, oracle))
+
+    collected = torch.cat(rewards, dim=-1).mean(-1)  # (...)
+    stored = torch.zeros_like(collected) + len(buffer) / (buffer.seeds or 1)
+    return {"collected_reward_mean": _number(collected), "buffer_transitions": _number(stored)}
+
+
+def _collect(
+    agent: SMAC,
+    buffer: TransitionBuffer,
+    family: TaskFamily,
+    tasks: Tasks | Sequence[Tasks],
+    ids: Tensor,
+    beliefs: Sequence[Gaussian],
+    n_prior: int,
+    oracle: bool,
+) -> Tensor:
+    """An episode of each task `ids` for each of `beliefs` about z, of which the first `n_prior` are the prior.
+
+    Returns:
+        The rewards stored, `(..., time)`.
+    """
+    generator = agent.generator
+    # acting without rewards
+    z = Gaussian(*(torch.cat(parts, dim=-2) for parts in zip(*beliefs, strict=True)))  # (..., episode * task, z_dim)
+    simulated = torch.cat([ids] * len(beliefs), dim=-1)  # (..., episode * task)
     env = family.batch_env(_tasks_of(buffer, tasks, simulated), rewards=oracle)
     first = (draw(torch.rand, (*agent.seed_axis, 1), generator) * (2**31 - 1)).long()
     seeds = first + torch.arange(simulated.shape[-1], device=first.device)  # of each simulation
     episodes = rollout(agent.policy(z, generator, deterministic=False), env, seeds.flatten().tolist())
 
+    # labelling
     rewards = episodes.rewards
     if not oracle:
-        label_context = buffer.sample_context(simulated, c.label_context_size, generator, "offline")
+        size = agent.config.label_context_size
+        label_context = buffer.sample_context(simulated, size, generator, buffer.offline_context)
         shape = (*simulated.shape, family.horizon, -1)
         observations = agent.tensor(episodes.observations).reshape(shape)
         actions = agent.tensor(episodes.actions).reshape(shape)
         rewards = agent.label(label_context, observations, actions).reshape(rewards.shape).cpu().numpy()
         episodes = episodes._replace(rewards=rewards)
-    explored = ids.shape[-1] * c.prior_episodes
+
+    # storing
+    explored = ids.shape[-1] * n_prior
     each: list[Source] = ["explored" if row < explored else "self-collected" for row in range(simulated.shape[-1])]
     buffer.append_batch(simulated.flatten().tolist(), episodes._asdict(), each * (buffer.seeds or 1), episodes.valid)
-    collected = agent.tensor(rewards).reshape(*agent.seed_axis, -1).mean(-1)
-    stored = torch.zeros_like(collected) + len(buffer) / (buffer.seeds or 1)
-    return {"collected_reward_mean": _number(collected), "buffer_transitions": _number(stored)}
+    return agent.tensor(rewards).reshape(*agent.seed_axis, -1)
 
 
 def check_buffer(agent: SMAC, buffer: TransitionBuffer) -> None:

@@ -62,16 +62,30 @@ class TransitionBuffer(TransitionStore):
         self._moves += moved and not new
         return lookup
 
+    @property
+    def offline_context(self) -> Source:
+        """What the encoder reads of static data: exploration where there is any, else the offline transitions."""
+        return "exploration" if self.has_exploration else "offline"
+
+    @property
+    def mixed_context(self) -> Source:
+        """What it reads of static and self-collected data together.
+
+        Where there is exploration, prior-z episodes join it and no others do, as in the authors' cheetah script;
+        elsewhere, everything that actor and critics learn from, as in their default.
+        """
+        return "any exploration" if self.has_exploration else "mixture"
+
     def counts_of(self, source: Source) -> Tensor:
         """Number of transitions of this source, of each task, `(task,)`; kept on the device and up to date there."""
         return self._lookup(source).counts
 
-    def sample(self, tasks: Tensor, batch: int, generator: Generators, source: Source = "all") -> Transitions:
+    def sample(self, tasks: Tensor, batch: int, generator: Generators, source: Source = "mixture") -> Transitions:
         """`batch` transitions of each task, uniformly with replacement; arguments as in `sample_context`."""
         return self._transitions(self._draw(tasks, batch, generator, source))
 
     def sample_context(
-        self, tasks: Tensor, n: int, generator: Generators, source: Source = "all", consecutive: bool = False
+        self, tasks: Tensor, n: int, generator: Generators, source: Source = "mixture", consecutive: bool = False
     ) -> Tensor:
         """Context of each task, `(task, n, context_dim)`, or `(seed, task, n, context_dim)`.
 

@@ -6,7 +6,7 @@ One data set holds one task family. These keys are read, whoever wrote them:
 |---|---|---|
 | episode's metadata | `task` | the task's parameters, `(task_dim,)` |
 | | `task_index` | number of the task in the buffer; where none is given, tasks are numbered as they first appear |
-| | `source` | "offline" (default), "explored" or "self-collected" |
+| | `source` | "offline" (default), "exploration", "explored" or "self-collected" |
 | | `continues` | True: the episode starts where the one before it ended, to the bit (as point robots may) |
 | its infos | `features` | what the reward reads, `(steps, feature_dim)`; one row more, of the reset, may come first |
 | data set's metadata | `smac_lab` | what `to_minari` notes: spec, body, version, checks; compared where it is there |

@@ -1,4 +1,4 @@
-"""Transitions of many tasks as rows of one tensor, offline and self-collected told apart."""
+"""Transitions of many tasks as rows of one tensor, each with where it comes from."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ from smac_lab.data.chains import COLUMNS, SCALARS, chain_ends, check_finite, sel
 from smac_lab.data.lookup import CODE, LENGTH, TASK, Segments, task_counts
 from smac_lab.tasks.family import FamilySpec
 
-# Where transitions come from. "explored" ones are self-collected with z from the prior, as at meta-test.
-Source = Literal["offline", "self-collected", "explored", "all"]
-CODES = {"offline": 0, "explored": 1, "self-collected": 2}
+# Where a transition comes from. Static and truly rewarded: "offline" ones, which actor and critics learn from, and
+# "exploration", collected with z from the prior (or a stand-in), which the encoder reads in their place. Of the
+# self-supervised phase: "explored" ones with z from the prior, as at meta-test, and "self-collected" ones.
+CODES = {"offline": 0, "explored": 1, "self-collected": 2, "exploration": 3}
+# What can be asked for. "mixture" is what actor and critics learn from in the self-supervised phase.
+Source = Literal["offline", "exploration", "explored", "any exploration", "self-collected", "mixture", "all"]
 MEMBERS: dict[str, tuple[int, ...]] = {
     "offline": (0,),
+    "exploration": (3,),
     "explored": (1,),
+    "any exploration": (1, 3),
     "self-collected": (1, 2),
-    "all": (0, 1, 2),
+    "mixture": (0, 1, 2),
+    "all": (0, 1, 2, 3),
 }
 GROWTH = 1.15  # of full storage: spare room stays well below a fifth
 
@@ -71,6 +77,11 @@ class TransitionStore:
         """Number of offline transitions of each task, `(task,)`."""
         return self._counts("offline")
 
+    @property
+    def has_exploration(self) -> bool:
+        """Whether there is exploration, which the encoder then reads in place of offline transitions."""
+        return bool((self.segments[:, CODE] == CODES["exploration"]).any())
+
     def _counts(self, source: Source) -> Tensor:
         return torch.from_numpy(task_counts(self.segments, self.n_tasks, MEMBERS[source])).to(self.device)
 
@@ -81,7 +92,7 @@ class TransitionStore:
         Args:
             task: index of the task.
             columns: an array for each of `COLUMNS`, `(n, dim)` or `(n,)`.
-            source: "offline", "explored" (self-collected with z from the prior) or "self-collected".
+            source: one of `CODES`: "offline", "exploration", "explored" or "self-collected".
 
         Raises:
             ValueError: unknown task or source, missing column, wrong shape, or a number that is not finite.
@@ -205,8 +216,9 @@ class TransitionStore:
 
     @property
     def source(self) -> Tensor:
-        """0 for offline, 1 for self-collected transitions, `(transition,)`."""
-        return (self.codes > 0).to(torch.int8)
+        """0 for static, truly rewarded transitions (exploration included), 1 for self-collected ones, `(transition,)`."""
+        codes = self.codes
+        return ((codes == CODES["explored"]) | (codes == CODES["self-collected"])).to(torch.int8)
 
     def rows_of(self, task: int, source: Source = "all") -> Tensor:
         """Places of one task's transitions in the columns, in time order, `(k,)`."""
@@ -279,8 +291,7 @@ class TransitionStore:
         return parts
 
     def __repr__(self) -> str:
-        offline = int(self.offline_counts.sum())
-        return (
-            f"{type(self).__name__}({self.spec.name!r}, {self.n_tasks} tasks, {offline} offline + "
-            f"{len(self) - offline} self-collected transitions)"
-        )
+        sources = ("offline", "exploration", "self-collected")
+        counts = {source: int(self._counts(source).sum()) for source in sources}
+        shown = " + ".join(f"{n} {source}" for source, n in counts.items() if n or source != "exploration")
+        return f"{type(self).__name__}({self.spec.name!r}, {self.n_tasks} tasks, {shown} transitions)"

@@ -1,0 +1,52 @@
+"""Arms: the ways of going on after the offline phase, by name."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Arm(NamedTuple):
+    """One way of going on after the offline phase.
+
+    An arm of your own is another value of this class, passed to `train_self_supervised(..., arm=...)`.
+
+    Args:
+        about: what it does, in a line.
+        objective: which of the agent's objectives it minimises (`SMAC.objectives`).
+        true_rewards: whether new interaction keeps its true rewards instead of decoded ones.
+        interacts: whether there is new interaction at all.
+        and_then: a second objective, minimised on offline data after every update.
+        changes: fields of the config that it fixes, and that stay so with the agent.
+    """
+
+    about: str
+    objective: str = "self-supervised"
+    true_rewards: bool = False
+    interacts: bool = True
+    and_then: str | None = None
+    changes: dict[str, Any] = {}  # noqa: RUF012 - never written to
+
+
+ARMS: dict[str, Arm] = {
+    "frozen": Arm("the paper: encoder and decoder stay as they are, rewards are decoded"),
+    "self-labelled": Arm("ours: the encoder learns to explain decoded rewards to the frozen decoder", "self-labelled"),
+    "oracle": Arm("the paper's: true rewards, from which encoder and decoder go on learning", "oracle", True),
+    "frozen-true-rewards": Arm("frozen, with true rewards: what decoded ones cost", true_rewards=True),
+    "offline-encoder": Arm("frozen online, while encoder and decoder learn from offline data", and_then="inference"),
+    "no-awac": Arm("frozen without imitation: the actor follows -Q alone", changes={"online_awac_weight": 0.0}),
+    "no-q": Arm("frozen with imitation alone: the actor never follows -Q", changes={"online_q_weight": 0.0}),
+    "offline": Arm("nothing online: as many updates more on the offline data", "offline", interacts=False),
+}
+# What the field `online_encoder` of the config stands for.
+OF_ENCODER = {"frozen": "frozen", "self-labelled": "self-labelled", "offline": "offline-encoder"}
+
+
+def find_arm(name: str) -> Arm:
+    """The arm of that name.
+
+    Raises:
+        ValueError: there is none; the message lists those that there are.
+    """
+    if name not in ARMS:
+        raise ValueError(f"unknown arm {name!r}; known arms: {', '.join(ARMS)}")
+    return ARMS[name]
