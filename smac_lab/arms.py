@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+ArmName = Literal[
+    *("frozen", "self-labelled", "oracle", "frozen-true-rewards", "offline-encoder", "no-awac", "no-q", "offline")
+]
 
 
 class Arm(NamedTuple):
@@ -50,3 +54,8 @@ def find_arm(name: str) -> Arm:
     if name not in ARMS:
         raise ValueError(f"unknown arm {name!r}; known arms: {', '.join(ARMS)}")
     return ARMS[name]
+
+
+def folder_of(arm: str) -> str:
+    """An arm's folder in a run; that of `offline` is not the offline phase's own."""
+    return "offline-continued" if arm == "offline" else arm

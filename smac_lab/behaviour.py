@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from smac_lab.agent import SMAC
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.chains import COLUMNS
-from smac_lab.data.collect import near_random_policy, rollout, scripted_policy
+from smac_lab.data.collect import Policy, near_random_policy, rollout, scripted_policy
+from smac_lab.data.store import Source
 from smac_lab.metric_log import MetricLog
 from smac_lab.pearl import train_pearl
 from smac_lab.tasks.family import TaskFamily, Tasks
@@ -28,8 +30,24 @@ def check_recipe(family: TaskFamily, config: SMACConfig) -> None:
             f"behaviour_transitions={config.behaviour_transitions} is not allowed: it must be a multiple of the "
             f"horizon of {family.name}, {family.horizon}"
         )
-    if config.behaviour_policy == "scripted" and not has_script(family):
-        raise ValueError(f"{family.name} has no scripted behaviour; behaviour_policy can be 'random' or 'pearl' there")
+    if config.exploration_transitions % family.horizon:
+        raise ValueError(
+            f"exploration_transitions={config.exploration_transitions} is not allowed: it must be a multiple of the "
+            f"horizon of {family.name}, {family.horizon}"
+        )
+    scripted = {
+        "behaviour_policy": config.behaviour_policy == "scripted",
+        "exploration_policy": config.exploration_transitions and config.exploration_policy == "scripted",
+    }
+    if any(scripted.values()) and not has_script(family):
+        field = next(name for name, wanted in scripted.items() if wanted)
+        raise ValueError(f"{family.name} has no script, so that {field}='scripted' is not allowed there")
+
+
+def uses_pearl(config: SMACConfig) -> bool:
+    """Whether PEARL makes the data or a part of it."""
+    explores = config.exploration_transitions > 0 and config.exploration_policy == "pearl"
+    return config.behaviour_policy == "pearl" or explores
 
 
 def has_script(family: TaskFamily) -> bool:
@@ -46,12 +64,18 @@ def collect_behaviour(
     folder: Path | None = None,
     tick: Tick = lambda *_: None,
 ) -> TransitionBuffer:
-    """Make the offline data set: `config.behaviour_transitions` truly labelled transitions of each task.
+    """Make the static data set: transitions to learn behaviour from and, where it is asked for, exploration.
 
-    `config.behaviour_policy` says by whom. "random": near-random actions, as the paper's cheetah data, which come from
-    before PEARL's first update. "scripted": the family's script, `family.behave`; an episode pursues its own task with
-    probability `behaviour_on_task`, and otherwise takes a detour (`family.detours`). "pearl": PEARL is trained on the
-    tasks, and its last transitions of each are the data, as in the paper.
+    `config.behaviour_policy` says who collects the `behaviour_transitions` that actor and critics learn from. "random":
+    near-random actions, as before PEARL's first update. "scripted": the family's script, `family.behave`; an episode
+    pursues its own task with probability `behaviour_on_task`, and otherwise takes a detour (`family.detours`).
+    "pearl": PEARL is trained on the tasks, and the data are each task's last transitions, as in the paper, or its first,
+    as in the paper's cheetah experiment (`behaviour_part`).
+
+    `exploration_transitions` truly rewarded transitions of each task are for the encoder alone. `exploration_policy`
+    "pearl": those of the task's last visit in which PEARL explored with z ~ p(z), as in the authors' cheetah script.
+    "scripted": a stand-in, in which the script pursues tasks drawn from the family, whatever the task's own. Where
+    `exploration_transitions` is 0, the encoder reads what actor and critics learn from.
 
     Args:
         family: task family.
@@ -62,30 +86,54 @@ def collect_behaviour(
         tick: told how far a PEARL run is.
 
     Returns:
-        A buffer of offline transitions on the config's device.
+        A buffer of "offline" transitions and of "exploration", on the config's device.
 
     Raises:
-        ValueError: `behaviour_transitions` is not a multiple of the horizon, or the family has no script.
+        ValueError: a number of transitions is not a multiple of the horizon, or the family has no script.
         StorageError: `folder` holds a PEARL run of another family.
     """
     check_recipe(family, config)
-    if config.behaviour_policy == "pearl":
-        return last_transitions(_pearl(family, tasks, config, seed, folder, tick), config.behaviour_transitions)
-    rng = np.random.default_rng(seed)
-    repeats = config.behaviour_transitions // family.horizon
-    own = tasks.repeat(repeats)
-    if config.behaviour_policy == "random":
-        policy = near_random_policy(family.action_dim, rng)
-    else:
-        on_task = rng.random(len(own)) < config.behaviour_on_task
-        other = family.detours(rng, own.values)
-        pursued = Tasks(np.where(on_task[:, None], own.values, other))
-        policy = scripted_policy(family, pursued, config.behaviour_noise, rng)
-    episodes = rollout(policy, family.batch_env(own), seed=int(rng.integers(2**31)))
     buffer = TransitionBuffer(family.spec, len(tasks), config.torch_device())
-    ids = np.repeat(np.arange(len(tasks)), repeats).tolist()
-    buffer.append_batch(ids, episodes._asdict(), ["offline"] * len(ids), episodes.valid)
+    pearl = _pearl(family, tasks, config, seed, folder, tick) if uses_pearl(config) else None
+    rng = np.random.default_rng(seed)
+    if config.behaviour_policy == "pearl":
+        assert pearl is not None
+        copy_transitions(pearl, buffer, "all", "offline", config.behaviour_transitions, config.behaviour_part)
+    elif config.behaviour_policy == "random":
+        repeats = config.behaviour_transitions // family.horizon
+        act(near_random_policy(family.action_dim, rng), family, tasks, repeats, buffer, "offline", rng)
+    else:
+        repeats = config.behaviour_transitions // family.horizon
+        own = tasks.repeat(repeats).values
+        on_task = rng.random(len(own)) < config.behaviour_on_task
+        pursued = Tasks(np.where(on_task[:, None], own, family.detours(rng, own)))
+        policy = scripted_policy(family, pursued, config.behaviour_noise, rng)
+        act(policy, family, tasks, repeats, buffer, "offline", rng)
+    if config.exploration_transitions == 0:
+        return buffer
+    if pearl is not None:
+        copy_transitions(pearl, buffer, "explored", "exploration", config.exploration_transitions, "last")
+    else:
+        repeats = config.exploration_transitions // family.horizon
+        pursued = Tasks(family.detours(rng, tasks.repeat(repeats).values))
+        policy = scripted_policy(family, pursued, config.behaviour_noise, rng)
+        act(policy, family, tasks, repeats, buffer, "exploration", rng)
     return buffer
+
+
+def act(
+    policy: Policy,
+    family: TaskFamily,
+    tasks: Tasks,
+    repeats: int,
+    buffer: TransitionBuffer,
+    source: Source,
+    rng: np.random.Generator,
+) -> None:
+    """Append `repeats` truly rewarded episodes of each task to the buffer."""
+    episodes = rollout(policy, family.batch_env(tasks.repeat(repeats)), seed=int(rng.integers(2**31)))
+    ids = np.repeat(np.arange(len(tasks)), repeats).tolist()
+    buffer.append_batch(ids, episodes._asdict(), [source] * len(ids), episodes.valid)
 
 
 def _pearl(
@@ -93,7 +141,7 @@ def _pearl(
 ) -> TransitionBuffer:
     """Everything that PEARL collected."""
     total = config.behaviour_iterations
-    agent, buffer, done = SMAC(config, family.spec, seed=seed), None, 0
+    agent, buffer, done = SMAC(replace(config, observation_scaling=False), family.spec, seed=seed), None, 0
     if folder is not None and checkpoint.exists(folder / "checkpoint"):
         agent, buffer, progress = checkpoint.load(folder / "checkpoint", family=family)
         done = progress["done"]
@@ -114,17 +162,18 @@ def _pearl(
     return buffer
 
 
-def last_transitions(buffer: TransitionBuffer, n: int) -> TransitionBuffer:
-    """A new buffer, offline data all of it, of the last `n` transitions that each task has.
+def copy_transitions(
+    pearl: TransitionBuffer, buffer: TransitionBuffer, source: Source, to: Source, n: int, part: str
+) -> None:
+    """Append the first or last `n` transitions of a source that each task has in `pearl` to `buffer`, as `to`.
 
     Raises:
         ValueError: a task has fewer.
     """
-    if (fewest := int(buffer.counts.min())) < n:
-        raise ValueError(f"some task has only {fewest} transitions, and {n} are wanted of each")
-    columns = {name: getattr(buffer, name) for name in COLUMNS}
-    last = TransitionBuffer(buffer.spec, buffer.n_tasks, buffer.device)
-    for task in range(buffer.n_tasks):
-        rows = buffer.rows_of(task)[-n:]
-        last.append(task, {name: column[rows].cpu() for name, column in columns.items()}, "offline")
-    return last
+    if (fewest := int(pearl.counts_of(source).min())) < n:
+        raise ValueError(f"some task has only {fewest} transitions of PEARL's, and {n} are wanted of each")
+    columns = {name: getattr(pearl, name) for name in COLUMNS}
+    for task in range(pearl.n_tasks):
+        rows = pearl.rows_of(task, source)
+        rows = rows[:n] if part == "first" else rows[len(rows) - n :]
+        buffer.append(task, {name: column[rows].cpu() for name, column in columns.items()}, to)

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from smac_lab.arms import ArmName, folder_of
+
 Preset = Literal["smoke", "cpu", "paper"]
 Behaviour = Literal["expert", "narrow", "broad"]
 Overrides = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="FIELD=VALUE ...")]
@@ -67,7 +69,7 @@ def collect(
     import numpy as np
     from tqdm import tqdm
 
-    from smac_lab.behaviour import check_recipe, collect_behaviour
+    from smac_lab.behaviour import check_recipe, collect_behaviour, uses_pearl
     from smac_lab.data.starter import write_starter
     from smac_lab.data.storage import claim_folder, load_dataset, save_dataset
     from smac_lab.summary import versions
@@ -81,7 +83,7 @@ def collect(
     tasks, _ = made.split(config.n_train_tasks, config.n_test_tasks, seed)
     if not (out / "dataset.json").exists():
         began = time.monotonic()
-        with tqdm(desc="PEARL", unit=" iterations", disable=config.behaviour_policy != "pearl") as bar:
+        with tqdm(desc="PEARL", unit=" iterations", disable=not uses_pearl(config)) as bar:
 
             def tick(done: int, total: int) -> None:
                 bar.total = total
@@ -117,7 +119,7 @@ def train(
     preset: Preset = "cpu",
     behaviour: Behaviour | None = None,
     seed: tuple[int, ...] = (0,),
-    arms: tuple[Literal["frozen", "self-labelled", "oracle"], ...] = ("frozen", "self-labelled", "oracle"),
+    arms: tuple[ArmName, ...] = ("frozen", "self-labelled", "oracle"),
     data: Path | None = None,
     out: Path | None = None,
     workers: int | None = None,
@@ -132,7 +134,7 @@ def train(
         preset: smoke, cpu or paper.
         behaviour: how much scripted data betrays the task; default: the preset's own.
         seed: seeds, each a run of its own.
-        arms: ways of running the self-supervised phase.
+        arms: ways of going on after the offline phase.
         data: data set made by `smac-lab collect` with the same seed; default: make it.
         out: folder of the run; default runs/<family>-<preset>.
         workers: processes for several seeds; default one a seed.
@@ -158,11 +160,11 @@ def train(
     )
     summary = run_experiment(out, experiment, workers)
     print(report.print_summary(summary))
-    phases = [arm for arm in (summary["default_arm"], *arms, "offline") if arm in (*arms, "offline")]
-    film(out, family, out / f"seed_{seed[0]}" / phases[0])
+    shown = [folder_of(arm) for arm in sorted(arms, key=lambda arm: arm != summary["default_arm"])] or ["offline"]
+    film(out, family, out / f"seed_{seed[0]}" / shown[0])
     wrote(
         out / "summary.json",
-        f"smac-lab evaluate {out}/seed_{seed[0]}/{arms[-1] if arms else 'offline'}",
+        f"smac-lab evaluate {out}/seed_{seed[0]}/{shown[0]}",
         report.write_report(out),
     )
 
@@ -268,7 +270,7 @@ def excerpt(
     out: Annotated[Path, tyro.conf.Positional],
     seed: int | None = None,
     iterations: tuple[int, ...] = (),
-    arms: tuple[Literal["frozen", "self-labelled", "oracle"], ...] = (),
+    arms: tuple[ArmName, ...] = (),
 ) -> None:
     """Store a run's agents small enough to be sent: networks in half precision, at a few iterations of each arm.
 

@@ -60,7 +60,7 @@ def diagnose(
         runs = [rollout(policy, env, seed=seed + 1_009 * (i + 1)) for i, policy in enumerate(policy_of_episode)]
         return torch.cat([context_of(agent, run) for run in runs], dim=1)
 
-    draws = lambda k, **kind: buffer.sample_context(ids, k, generator, "offline", **kind)  # noqa: E731
+    draws = lambda k, **kind: buffer.sample_context(ids, k, generator, buffer.offline_context, **kind)  # noqa: E731
     offline = agent.infer_posterior(draws(n))
     tested = evaluate(agent, family, tasks, seed=seed)
     seen = tested.contexts.flatten(0, 1)  # (task * repeat, n, context_dim)
@@ -105,7 +105,7 @@ def _label_errors(
     size = min(256, int(buffer.counts.min()))
 
     def labels(ids: Tensor, observations: Tensor, actions: Tensor) -> Tensor:
-        context = buffer.sample_context(ids, agent.config.label_context_size, generator, "offline")
+        context = buffer.sample_context(ids, agent.config.label_context_size, generator, buffer.offline_context)
         q = Gaussian(*labeller["encoder"](context))
         z = q.mean.unsqueeze(1).expand(-1, observations.shape[1], -1)
         return labeller["reward_decoder"](observations, actions, z)

@@ -7,7 +7,6 @@ runs/<name>/seed_<k>/behaviour/checkpoint/        PEARL, where it makes the data
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 import time
@@ -23,7 +22,8 @@ import torch
 
 from smac_lab import checkpoint
 from smac_lab.agent import SMAC
-from smac_lab.behaviour import check_recipe, collect_behaviour
+from smac_lab.arms import find_arm, folder_of
+from smac_lab.behaviour import check_recipe, collect_behaviour, uses_pearl
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.storage import StorageError, claim_folder, load_dataset, read_json
@@ -34,7 +34,7 @@ from smac_lab.tasks import make_family
 from smac_lab.tasks.family import TaskFamily, Tasks
 from smac_lab.training import Metrics, train_offline, train_self_supervised
 
-ARMS = ("frozen", "self-labelled", "oracle")
+DEFAULT_ARMS = ("frozen", "self-labelled", "oracle")
 Tick = Callable[[str, int, int], None]  # (what is being done, done, total), in updates
 
 
@@ -47,7 +47,7 @@ class Experiment:
         preset: name the config came from, for the record.
         config: every number.
         seeds: one independent run each: tasks, data, agent.
-        arms: ways of running the self-supervised phase.
+        arms: ways of going on after the offline phase, names from `ARMS`.
         data: folder of a data set from `smac-lab collect`, or None to make the data.
         evaluations: how often each arm is measured on its way.
 
@@ -59,7 +59,7 @@ class Experiment:
     preset: str
     config: SMACConfig
     seeds: tuple[int, ...] = (0,)
-    arms: tuple[str, ...] = ARMS
+    arms: tuple[str, ...] = DEFAULT_ARMS
     data: str | None = None
     evaluations: int = 10
 
@@ -67,8 +67,10 @@ class Experiment:
         family = make_family(self.family)
         object.__setattr__(self, "family", family.full_name)  # one name for a variant, however it was written
         check_recipe(family, self.config)
-        if unknown := [arm for arm in self.arms if arm not in ARMS]:
-            raise ValueError(f"unknown arms {unknown}; known arms: {', '.join(ARMS)}")
+        for arm in self.arms:
+            find_arm(arm)
+        if len(set(self.arms)) != len(self.arms):
+            raise ValueError(f"arms={self.arms} is not allowed: each arm once")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds={self.seeds} is not allowed: at least one seed, each once")
         if self.data is not None and len(self.seeds) > 1:
@@ -87,11 +89,11 @@ class Experiment:
     def updates(self) -> dict[str, int]:
         """Updates of a seed in each phase, in the order in which they run; "behaviour" is PEARL's."""
         c = self.config
-        pearl = self.data is None and c.behaviour_policy == "pearl"
+        pearl = self.data is None and uses_pearl(c)
         return {
             "behaviour": c.behaviour_iterations * c.behaviour_updates if pearl else 0,
             "offline": c.offline_steps,
-            **dict.fromkeys(self.arms, c.online_iterations * c.online_updates),
+            **{folder_of(arm): c.online_iterations * c.online_updates for arm in self.arms},
         }
 
 
@@ -127,21 +129,15 @@ def run_seed(folder: Path, experiment: Experiment, seed: int, tick: Tick = lambd
 
     phase = _Phase(here / "offline", family, train, test, seed, experiment)
     phase.run(lambda: (SMAC(config, family.spec, seed=seed), data()), None, partial(tick, "offline"))
+
+    def after_offline_phase() -> tuple[SMAC, TransitionBuffer]:
+        run = checkpoint.load(here / "offline" / "checkpoint", family=family)
+        assert run.buffer is not None
+        return run.agent, run.buffer
+
     for arm in experiment.arms:
-        arm_config = dataclasses.replace(config, online_encoder="frozen")
-        if arm == "self-labelled":
-            arm_config = dataclasses.replace(config, online_encoder="self-labelled")
-        elif config.online_encoder == "offline":
-            arm_config = config
-
-        def start(arm_config: SMACConfig = arm_config) -> tuple[SMAC, TransitionBuffer]:
-            run = checkpoint.load(here / "offline" / "checkpoint", family=family)
-            assert run.buffer is not None
-            run.agent.config = arm_config
-            return run.agent, run.buffer
-
-        phase = _Phase(here / arm, family, train, test, seed, experiment)
-        phase.run(start, arm, partial(tick, arm))
+        phase = _Phase(here / folder_of(arm), family, train, test, seed, experiment)
+        phase.run(after_offline_phase, arm, partial(tick, folder_of(arm)))
 
 
 class _Phase:
@@ -199,9 +195,7 @@ class _Phase:
         self, agent: SMAC, buffer: TransitionBuffer, arm: str | None, remaining: int, save_every: int
     ) -> Iterator[tuple[int, Metrics]]:
         if arm:
-            return train_self_supervised(
-                agent, buffer, self.family, self.train, iterations=remaining, oracle=arm == "oracle"
-            )
+            return train_self_supervised(agent, buffer, self.family, self.train, iterations=remaining, arm=arm)
         return train_offline(agent, buffer, steps=remaining, log_every=max(1, save_every // 2))
 
 

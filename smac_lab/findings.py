@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from smac_lab import plots, style
+from smac_lab.arms import folder_of
 from smac_lab.stats import Interval, gap_closed, over_seeds, share_of_range
 
 Array = NDArray[np.float64]
@@ -102,7 +103,7 @@ def read_run(run_dir: str | Path) -> Run:
     run.missing.extend(f"arm {arm}" for arm in experiment.get("arms", []) if arm not in summary["arms"])
     for phase in phases:
         for seed in summary["seeds"]:
-            here = folder / f"seed_{seed}" / ("offline" if phase == "before" else phase)
+            here = folder / f"seed_{seed}" / ("offline" if phase == "before" else folder_of(phase))
             for name, read, found in (
                 ("measurement.npz", _read_arrays, run.measurements),
                 ("metrics.csv", _read_columns, run.metrics),

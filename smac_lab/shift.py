@@ -51,8 +51,9 @@ def measure_shift(
     """Compare what the encoder infers from offline and from self-collected context, and what that costs.
 
     Both contexts have the same number of transitions (two episodes' worth), z is drawn by the same rule, the
-    actor is deterministic. Offline context is drawn from the task's offline data; self-collected context
-    comes from exploration with z ~ p(z), as at meta-test.
+    actor is deterministic. Offline context is drawn from what the encoder reads of the task's static data: exploration
+    where there is any, else offline transitions. Self-collected context comes from exploration with z ~ p(z), as at
+    meta-test.
 
     normalised = (within(on, off) - within(off, off')) / (between(off, off') - within(off, off')), where within
     averages KL(a_i || b_i) over tasks and between averages KL(a_i || b_j) over i != j (authors' code).
@@ -61,7 +62,7 @@ def measure_shift(
         agent: trained agent; not changed. With several seeds every result has a leading seed axis.
         family, tasks: training tasks; `tasks[i]` is the buffer's task `i`. With several seeds, tasks of all of them
             or a list with the tasks of each.
-        buffer: its offline transitions are used.
+        buffer: its static transitions are used.
         seed: of simulations and draws.
         repeats: independent contexts a task; default `config.repeats`.
         num_threads: physics threads, 0 for as many as PyTorch uses.
@@ -83,7 +84,7 @@ def measure_shift(
     generator = torch.Generator(agent.device).manual_seed(seed)
     ids = torch.arange(len(tasks)).repeat_interleave(repeats)
 
-    contexts = [buffer.sample_context(ids, n, generator, "offline") for _ in range(2)]
+    contexts = [buffer.sample_context(ids, n, generator, buffer.offline_context) for _ in range(2)]
     offline, offline_again = (agent.infer_posterior(context) for context in contexts)
     env = family.batch_env(tasks.repeat(repeats), num_threads)
     acted = rollout(agent.policy(offline, generator), env, seed=seed * 1_000_003 + 50_021)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from smac_lab import checkpoint
 from smac_lab.agent import SMAC
+from smac_lab.arms import folder_of
 from smac_lab.behaviour import collect_behaviour
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
@@ -25,7 +26,10 @@ from smac_lab.tasks.family import FamilySpec, TaskFamily, Tasks
 
 EXAMPLES = Path(__file__).parent / "examples"
 KEPT = ("actor", "critics", "encoder", "reward_decoder")  # of an agent, in an excerpt
-RECIPE = ("behaviour_policy", "behaviour_on_task", "behaviour_noise")  # fields of the config that say whose data it is
+RECIPE = (  # fields of the config that say whose data it is
+    *("behaviour_policy", "behaviour_part", "behaviour_on_task", "behaviour_noise"),
+    *("exploration_transitions", "exploration_policy"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +113,7 @@ def read_snapshots(run: str | Path, seed: int | None = None) -> Snapshots:
     tasks, test = family.split(before.config.n_train_tasks, before.config.n_test_tasks, seed)
     arms: dict[str, dict[int, SMAC]] = {}
     for arm in stored["arms"]:
-        steps = sorted((here / arm / "checkpoint").glob("step_*/state.json"))
+        steps = sorted((here / folder_of(arm) / "checkpoint").glob("step_*/state.json"))
         found = [checkpoint.load(step.parent, buffer=False) for step in steps]
         if found:
             arms[arm] = {int(one.progress["done"]): one.agent for one in found}

@@ -31,6 +31,11 @@ PHASES = {
     "frozen": ("#56B4E9", "frozen encoder"),
     "self-labelled": ("#D55E00", "self-labelled encoder"),
     "oracle": ("#CC79A7", "oracle (true rewards)"),
+    "frozen-true-rewards": ("#332288", "frozen, true rewards"),
+    "offline-encoder": ("#44AA99", "encoder on offline data"),
+    "no-awac": ("#882255", "no AWAC"),
+    "no-q": ("#999933", "no -Q"),
+    "offline": ("#4D4D4D", "nothing online"),
 }
 KINDS = {  # the three returns of a measurement
     "offline_context": (OFFLINE, "offline context"),

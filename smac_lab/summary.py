@@ -12,16 +12,14 @@ import numpy as np
 import torch
 
 from smac_lab import checkpoint
+from smac_lab.arms import OF_ENCODER, folder_of
 from smac_lab.config import SMACConfig
 from smac_lab.data.storage import replace_text
 from smac_lab.measurement import references, summarise
 from smac_lab.tasks import make_family
-from smac_lab.tasks.family import Array
 
 if TYPE_CHECKING:
     from smac_lab.experiment import Experiment
-
-DEFAULT_ARM = "self-labelled"  # the arm that the evidence in the README favours
 
 
 def write_summary(
@@ -35,13 +33,9 @@ def write_summary(
         threads: threads of each seed's process; default this process's.
     """
     family = make_family(experiment.family)
-    found: dict[str, list[dict[str, Array]]] = {
-        phase: [dict(np.load(folder / f"seed_{seed}" / phase / "measurement.npz")) for seed in experiment.seeds]
-        for phase in ("offline", *experiment.arms)
-    }
-
     def four(phase: str) -> dict[str, list[float]]:
-        scalars = [summarise(f) for f in found[phase]]
+        files = [folder / f"seed_{seed}" / phase / "measurement.npz" for seed in experiment.seeds]
+        scalars = [summarise(dict(np.load(file))) for file in files]
         return {
             "online_context": [s["online_context_return"] for s in scalars],
             "offline_context": [s["offline_context_return"] for s in scalars],
@@ -59,9 +53,9 @@ def write_summary(
         "family": experiment.family,
         "preset": experiment.preset,
         "seeds": list(experiment.seeds),
-        "default_arm": DEFAULT_ARM,
+        "default_arm": OF_ENCODER[experiment.config.online_encoder],
         "before": four("offline"),
-        "arms": {arm: four(arm) for arm in experiment.arms},
+        "arms": {arm: four(folder_of(arm)) for arm in experiment.arms},
         **mean,
         "seconds": {**_phase_seconds(folder, experiment), **(seconds or {})},
         "config": experiment.config.to_dict(),
@@ -80,7 +74,7 @@ def _phase_seconds(folder: Path, experiment: Experiment) -> dict[str, float]:
     def seconds(seed: int, phase: str) -> float:
         return float(checkpoint.read_progress(folder / f"seed_{seed}" / phase / "checkpoint")["seconds"])
 
-    phases = ("offline", *experiment.arms)
+    phases = ["offline", *map(folder_of, experiment.arms)]
     return {p: float(np.mean([seconds(seed, p) for seed in experiment.seeds])) for p in phases}
 
 
