@@ -47,7 +47,7 @@ class SMACConfig:
     awac_lambda: float = 100.0  # lambda of the AWAC weights; it divides the advantage
     awac_weight: Literal["softmax", "exp"] = "softmax"  # authors' code: softmax over the batch; paper: exp(A / lambda)
     next_z: Literal["shared", "resampled"] = "shared"  # authors' code draws a second z for the next action
-    kl_reduction: Literal["mean", "sum"] = "mean"  # over tasks; PEARL's code sums
+    kl_reduction: Literal["mean", "sum"] = "mean"  # over tasks; `pearl_loss` sums, as PEARL's code does
     online_q_weight: float = 1.0  # weight of -Q(s, pi(s, z), z) in the self-supervised phase
     online_awac_weight: float = 1.0  # weight of the AWAC term there
 

@@ -11,28 +11,34 @@ from torch import Tensor
 from smac_lab.acceleration import captured
 from smac_lab.actor_critic import Info, detached_values, log_prob_before_tanh
 from smac_lab.agent import SMAC, Batch
+from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.collect import rollout
 from smac_lab.data.store import Source
 from smac_lab.encoder import kl_to_prior
 from smac_lab.seeds import draw
 from smac_lab.tasks.family import TaskFamily, Tasks
-from smac_lab.training import Meter, Metrics, check_buffer, sample_mixed, self_collect
+from smac_lab.training import ContextFrom, Meter, Metrics, check_buffer, sample_mixed, self_collect
+
+REGULARISER = 1e-3  # weight of the actor's squared mean and log standard deviation, as in PEARL's code
 
 
 def pearl_loss(agent: SMAC, batch: Batch) -> tuple[Tensor, Info]:
-    """What PEARL minimises (Rakelly et al., ICML 2019, algorithm 1), with the parts of a SMAC agent.
+    """What PEARL minimises (Rakelly et al., ICML 2019, algorithm 1) as SMAC's authors ran it, with SMAC's parts.
 
-    Encoder and critics: (r_scale r + gamma (1 - terminated) V(s', z) - Q_k(s, a, z))^2 + kl_weight KL(q(z|h) || p(z)),
-    where V(s', z) = min_k Q_target_k(s', a', z) - log pi(a'|s', z), a' ~ pi: unlike in SMAC, the critics' error trains
-    the encoder. Actor (soft actor-critic): log pi(a|s, z) - min_k Q_k(s, a, z), a ~ pi, at a temperature of 1, to which
-    `reward_scale` is the counterweight. Beside it the reward decoder learns (r - r_hat(s, a, z))^2.
+    Critics and encoder: mean (r_scale r + gamma (1 - terminated) V(s', z) - Q_k(s, a, z))^2, summed over k, where
+    V(s', z) = min_k Q_target_k(s', a', z) - log pi(a'|s', z), a' ~ pi: unlike in SMAC, the critics' error trains the
+    encoder. Decoder and encoder: mean (r - r_hat(s, a, z))^2. Encoder: kl_weight sum_i KL(q(z|h_i) || p(z)), a sum over
+    the tasks of the meta-batch whatever `kl_reduction` says. Actor (soft actor-critic), which z reaches without a
+    gradient: mean (log pi(a|s, z) - min_k Q_k(s, a, z)) + 1e-3 mean mu^2 + 1e-3 mean (log sigma)^2, a ~ pi, with the
+    Gaussian N(mu, sigma^2) before the tanh. Its temperature is 1, to which `reward_scale` is the counterweight. Means
+    are over all transitions, and of mu and log sigma over action dimensions, too.
 
     Two target critics stand for the state-value network of PEARL's code, as in soft actor-critic's second version
-    (Haarnoja et al., 2018, arXiv 1812.05905). z reaches actor and decoder without a gradient.
+    (Haarnoja et al., 2018, arXiv 1812.05905).
 
     Args:
-        agent: its parts, `reward_scale`, `discount`, `kl_weight` and `kl_reduction` are read.
+        agent: its parts, `reward_scale`, `discount` and `kl_weight` are read.
         batch: rewards are true ones, unscaled.
     """
     assert batch.noise is not None
@@ -40,20 +46,20 @@ def pearl_loss(agent: SMAC, batch: Batch) -> tuple[Tensor, Info]:
     still = z.detach()
 
     with torch.no_grad():
-        next_actions, next_log_probs = _act(agent, batch.next_observations, still, batch.noise.next_action)
+        next_mean, next_log_std = agent.actor(batch.next_observations, still)
+        next_actions, next_log_probs = _act(next_mean, next_log_std, batch.noise.next_action)
         next_values = agent.target_critics(batch.next_observations, next_actions, still).amin(0) - next_log_probs
         targets = agent.reward_scale * batch.rewards + agent.discount * (1.0 - batch.terminations) * next_values
     values = agent.critics(batch.observations, batch.actions, z)  # (critic, task, batch)
     critic = (values - targets).square().mean((-2, -1)).sum()
+    decoder = (agent.reward_decoder(batch.observations, batch.actions, z) - batch.rewards).square().mean()
     kl = kl_to_prior(posterior)  # (task,)
-    penalty = agent.kl_weight * (kl.sum() if agent.kl_reduction == "sum" else kl.mean())
 
-    actions, log_probs = _act(agent, batch.observations, still, batch.noise.action)
+    mean, log_std = agent.actor(batch.observations, still)
+    actions, log_probs = _act(mean, log_std, batch.noise.action)
     actor = (log_probs - detached_values(agent.critics, batch.observations, actions, still).amin(0)).mean()
-
-    decoded = agent.reward_decoder(batch.observations, batch.actions, still)
-    decoder = (decoded - batch.rewards).square().mean()
-    return critic + penalty + actor + decoder, {
+    actor = actor + REGULARISER * (mean.square().mean() + log_std.square().mean())
+    return critic + decoder + agent.kl_weight * kl.sum() + actor, {
         "critic_loss": critic,
         "kl": kl.mean(),
         "actor_loss": actor,
@@ -63,11 +69,20 @@ def pearl_loss(agent: SMAC, batch: Batch) -> tuple[Tensor, Info]:
     }
 
 
-def _act(agent: SMAC, observations: Tensor, z: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """a ~ pi(.|s, z), reparameterised, `(task, batch, action_dim)`, and log pi(a|s, z), `(task, batch)`."""
-    mean, log_std = agent.actor(observations, z)
+def _act(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """a ~ pi, reparameterised, `(task, batch, action_dim)`, and log pi(a), `(task, batch)`."""
     u = mean + log_std.exp() * noise
     return torch.tanh(u), log_prob_before_tanh(mean, log_std, u)
+
+
+def last_visit(config: SMACConfig, horizon: int) -> ContextFrom:
+    """What PEARL's encoder reads, in training and in collecting: a task's latest exploration with z ~ p(z).
+
+    SMAC's authors empty the encoder's buffer whenever a task is visited, and then fill it with 400 steps of such
+    exploration: two episodes, here `exploration_episodes`. So contexts are drawn from what meta-test shows, and, where
+    a visit has at least as many `prior_episodes`, from one policy. The transitions of h' are drawn from everything.
+    """
+    return ContextFrom("explored", config.exploration_episodes * horizon)
 
 
 def train_pearl(
@@ -83,11 +98,12 @@ def train_pearl(
     """Collect with true rewards, train on everything collected; again and again.
 
     An iteration collects as one of the self-supervised phase does: `online_tasks` tasks, `prior_episodes` episodes each
-    with z ~ p(z) and `posterior_episodes` with z ~ q(.|own data).
+    with z ~ p(z) and `posterior_episodes` with z ~ q(.|own data). The encoder reads exploration alone (`last_visit`).
 
     Args:
         agent: updated in place.
-        buffer: what is collected is appended to it. Tasks that have nothing yet begin with `initial_episodes`.
+        buffer: what is collected is appended to it. Tasks that have explored nothing yet begin with
+            `initial_episodes`.
         family, tasks: what to interact with; `tasks[i]` is the buffer's task `i`.
         iterations: iterations from now on.
         updates: updates in each.
@@ -106,16 +122,16 @@ def train_pearl(
     if agent.seeds is not None:
         raise ValueError(f"train_pearl takes an agent of one seed, got seed={agent.seed!r}")
     config = agent.config
-    if int(buffer.counts.min()) == 0:
+    if int(buffer.counts_of("explored").min()) == 0:
         _begin(agent, buffer, family, tasks, initial_episodes)
     episodes = iterations * config.online_tasks * (config.prior_episodes + config.posterior_episodes)
     buffer.reserve(episodes * family.horizon)
 
-    loss = partial(pearl_loss, agent)
-    learn = captured(agent, buffer, lambda: agent.update(sample_mixed(agent, buffer), loss=loss))
+    loss, context_from = partial(pearl_loss, agent), last_visit(config, family.horizon)
+    learn = captured(agent, buffer, lambda: agent.update(sample_mixed(agent, buffer, context_from), loss=loss))
     meter = Meter()
     for iteration in range(1, iterations + 1):
-        collected = self_collect(agent, buffer, family, tasks, oracle=True)
+        collected = self_collect(agent, buffer, family, tasks, oracle=True, context_from=context_from)
         for _ in range(updates):
             meter.add(learn())
         if iteration % log_every == 0 or iteration == iterations:
@@ -123,8 +139,8 @@ def train_pearl(
 
 
 def _begin(agent: SMAC, buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks, episodes: int) -> None:
-    """First episodes of every task that has none."""
-    ids = torch.arange(len(tasks))[(buffer.counts == 0).cpu()].repeat(episodes)
+    """First visit of every task that had none."""
+    ids = torch.arange(len(tasks))[(buffer.counts_of("explored") == 0).cpu()].repeat(episodes)
     policy = agent.policy(agent.prior(len(ids)), agent.generator, deterministic=False)
     seed = int(draw(torch.rand, (1,), agent.generator) * (2**31 - 1))
     seen = rollout(policy, family.batch_env(tasks[ids.numpy()]), seed)

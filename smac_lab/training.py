@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,16 @@ from smac_lab.seeds import draw
 from smac_lab.tasks.family import TaskFamily, Tasks
 
 Metrics = dict[str, Any]  # name to float, or, with several seeds at once, to an array (seed,)
+
+
+class ContextFrom(NamedTuple):
+    """Which of a task's transitions its context is drawn from; see `TransitionBuffer.sample_context`."""
+
+    source: Source = "all"
+    last: int | None = None  # only from that many latest ones
+
+
+EVERYTHING = ContextFrom()
 
 
 def train_offline(
@@ -146,29 +156,34 @@ def sample_self_supervised(agent: SMAC, buffer: TransitionBuffer) -> Batch:
     return _batch(agent, context, buffer, tasks, c.online_batch_size, "all")
 
 
-def sample_mixed(agent: SMAC, buffer: TransitionBuffer) -> Batch:
-    """A meta-batch of everything that tasks have: context h and, independently, transitions h'."""
+def sample_mixed(agent: SMAC, buffer: TransitionBuffer, context_from: ContextFrom = EVERYTHING) -> Batch:
+    """A meta-batch of what tasks have: context h from `context_from` and, independently, transitions h' from all."""
     c = agent.config
     tasks = _draw_tasks(agent, buffer, c.online_meta_batch)
-    context = buffer.sample_context(tasks, c.context_size, agent.generator, "all")
+    context = buffer.sample_context(tasks, c.context_size, agent.generator, context_from.source, last=context_from.last)
     return _batch(agent, context, buffer, tasks, c.online_batch_size, "all")
 
 
 @torch.inference_mode()
 def self_collect(
-    agent: SMAC, buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks | Sequence[Tasks], oracle: bool
+    agent: SMAC,
+    buffer: TransitionBuffer,
+    family: TaskFamily,
+    tasks: Tasks | Sequence[Tasks],
+    oracle: bool,
+    context_from: ContextFrom = EVERYTHING,
 ) -> Metrics:
     """One round of reward-free interaction, labelled and appended to the buffer.
 
     `online_tasks` tasks act `prior_episodes` episodes with z ~ p(z) and `posterior_episodes` with
-    z ~ q(.|own data). Unless `oracle`, the simulation never computes a reward.
+    z ~ q(.|own data), from `context_from`. Unless `oracle`, the simulation never computes a reward.
 
     Returns:
         The mean of the rewards stored, and the number of transitions that a seed now has.
     """
     c, generator = agent.config, agent.generator
     ids = _draw_tasks(agent, buffer, c.online_tasks)  # (..., task), as everything from here on: ... is () or (seed,)
-    contexts = buffer.sample_context(ids, c.label_context_size, generator, "all")
+    contexts = buffer.sample_context(ids, c.label_context_size, generator, context_from.source, last=context_from.last)
     posterior, prior = agent.infer_posterior(contexts), agent.prior(ids.shape[-1])
     z = Gaussian(  # (..., episode * task, z_dim)
         torch.cat([prior.mean] * c.prior_episodes + [posterior.mean] * c.posterior_episodes, dim=-2),

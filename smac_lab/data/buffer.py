@@ -71,7 +71,13 @@ class TransitionBuffer(TransitionStore):
         return self._transitions(self._draw(tasks, batch, generator, source))
 
     def sample_context(
-        self, tasks: Tensor, n: int, generator: Generators, source: Source = "all", consecutive: bool = False
+        self,
+        tasks: Tensor,
+        n: int,
+        generator: Generators,
+        source: Source = "all",
+        consecutive: bool = False,
+        last: int | None = None,
     ) -> Tensor:
         """Context of each task, `(task, n, context_dim)`, or `(seed, task, n, context_dim)`.
 
@@ -86,18 +92,34 @@ class TransitionBuffer(TransitionStore):
             consecutive: a run of successive transitions that starts with an episode, as meta-test sees them,
                 instead of `n` independent draws. Every `horizon` transitions start one (a simulation that broke
                 down, whose bad step is left out, shifts that by a step).
+            last: draw only from the last so many transitions that each task has of this source, in time order; from
+                all where it has fewer. Default: from all. With `consecutive` at least `horizon`, and what is cut off
+                there ends with an episode.
 
         Raises:
-            ValueError: a task has no transitions of this source.
+            ValueError: a task has no transitions of this source, or `last` is too small.
         """
-        return self._context(self._draw(tasks, n, generator, source, consecutive))
+        least = self.spec.horizon if consecutive else 1
+        if last is not None and last < least:
+            raise ValueError(f"last={last} is not allowed: it must be at least {least} here")
+        return self._context(self._draw(tasks, n, generator, source, consecutive, last))
 
-    def _draw(self, tasks: Tensor, n: int, generator: Generators, source: Source, consecutive: bool = False) -> Tensor:
+    def _draw(
+        self,
+        tasks: Tensor,
+        n: int,
+        generator: Generators,
+        source: Source,
+        consecutive: bool = False,
+        last: int | None = None,
+    ) -> Tensor:
         tasks, lookup = tasks.to(self.device), self._lookup(source)
         size = lookup.counts[tasks].unsqueeze(-1)
         if not lookup.complete and not _capturing(self.device) and bool((size == 0).any()):
             empty = tasks[(size == 0).squeeze(-1)].tolist()
             raise ValueError(f"tasks {empty} have no {source} transitions to sample from")
+        old = self._too_old(size, last, consecutive)
+        size = size - old
         if consecutive:
             horizon = self.spec.horizon
             starts = ((size - n).clamp(min=0) // horizon + 1).to(torch.float32)
@@ -105,7 +127,15 @@ class TransitionBuffer(TransitionStore):
             offset = (first + torch.arange(n, device=self.device)) % size
         else:
             offset = (draw(torch.rand, (*tasks.shape, n), generator) * size).long()
-        return lookup.rows(tasks, offset.minimum(size - 1))
+        return lookup.rows(tasks, old + offset.minimum(size - 1))
+
+    def _too_old(self, size: Tensor, last: int | None, consecutive: bool) -> Tensor | int:
+        """How many transitions come before the `last` ones; whole episodes where runs are to start with one."""
+        if last is None:
+            return 0
+        old = (size - last).clamp(min=0)
+        horizon = self.spec.horizon
+        return (old + horizon - 1) // horizon * horizon if consecutive else old
 
     def _transitions(self, rows: Tensor) -> Transitions:
         c, (values, following) = self._columns, self._gather(rows)
