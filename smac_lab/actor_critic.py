@@ -201,7 +201,8 @@ def critic_loss(agent: SMAC, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
         mean, log_std = agent.actor(batch.next_observations, next_z)
         next_actions = sample_action(mean, log_std, batch.noise.next_action)
         next_values = agent.target_critics(batch.next_observations, next_actions, at.z).amin(0)  # (task, batch)
-        targets = agent.config.reward_scale * batch.rewards + agent.config.discount * (1.0 - batch.terminations) * next_values
+        following = agent.config.discount * (1.0 - batch.terminations) * next_values
+        targets = agent.config.reward_scale * batch.rewards + following
     values = at.data_values()  # (critic, task, batch)
     loss = (values - targets).square().mean((-2, -1)).sum()
     return loss, {"critic_loss": loss, "q_mean": values.mean(), "target_mean": targets.mean()}

@@ -144,7 +144,9 @@ class SMAC:
     @config.setter
     def config(self, config: SMACConfig) -> None:
         if fixed := [name for name in BUILT_FROM if getattr(config, name) != getattr(self._config, name)]:
-            raise ValueError(f"{', '.join(fixed)} cannot change once an agent is made: make another, SMAC(config, spec)")
+            raise ValueError(
+                f"{', '.join(fixed)} cannot change once an agent is made: make another, SMAC(config, spec)"
+            )
         self._config, self._compiled = config, {}
         for group in self._optimizer.param_groups if self._optimizer else ():
             group["lr"] = config.learning_rate
@@ -258,12 +260,10 @@ class SMAC:
         # Gradients of the trained parts only. Seeds have no parameter in common: a sum keeps their gradients apart.
         value, info = self._as_configured(objective.loss)(batch)
         gradients = torch.autograd.grad(value.sum(), trained, allow_unused=True)
+        self.optimizer.zero_grad()  # Adam leaves alone what has none: one of zero would move it through its moments
         for parameter, gradient in zip(trained, gradients, strict=True):
             parameter.grad = _laid_out_as(parameter, gradient)
-
-        # Adam leaves alone what has no gradient: a gradient of zero would still move it through its moments.
         self.optimizer.step()
-        self.optimizer.zero_grad()
 
         # Slow copy of the critics, where they moved.
         if "critics" in objective.trains:
@@ -328,9 +328,7 @@ class SMAC:
         if self._optimizer is None:
             parameters = [p for part in ALL_PARTS for p in self.parts[part].parameters() if p.requires_grad]
             on_gpu = self.device.type == "cuda"  # there the step count lives on the device, for CUDA graphs
-            self._optimizer = torch.optim.Adam(
-                parameters, lr=self.config.learning_rate, fused=True, capturable=on_gpu
-            )
+            self._optimizer = torch.optim.Adam(parameters, lr=self.config.learning_rate, fused=True, capturable=on_gpu)
         return self._optimizer
 
     def forget_moments(self) -> None:

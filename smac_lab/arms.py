@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 ArmName = Literal[
-    *("frozen", "self-labelled", "oracle", "frozen-true-rewards", "offline-encoder", "no-awac", "no-q", "offline")
+    "frozen", "self-labelled", "oracle", "frozen-true-rewards", "offline-encoder", "no-awac", "no-q", "offline"
 ]
 
 

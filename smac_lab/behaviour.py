@@ -69,8 +69,8 @@ def collect_behaviour(
     `config.behaviour_policy` says who collects the `behaviour_transitions` that actor and critics learn from. "random":
     near-random actions, as before PEARL's first update. "scripted": the family's script, `family.behave`; an episode
     pursues its own task with probability `behaviour_on_task`, and otherwise takes a detour (`family.detours`).
-    "pearl": PEARL is trained on the tasks, and the data are each task's last transitions, as in the paper, or its first,
-    as in the paper's cheetah experiment (`behaviour_part`).
+    "pearl": PEARL is trained on the tasks, and the data are each task's last transitions, as in the paper, or its
+    first, as in the paper's cheetah experiment (`behaviour_part`).
 
     `exploration_transitions` truly rewarded transitions of each task are for the encoder alone. `exploration_policy`
     "pearl": those of the task's last visit in which PEARL explored with z ~ p(z), as in the authors' cheetah script.

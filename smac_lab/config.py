@@ -82,7 +82,9 @@ class SMACConfig:
     online_context: Literal["mixed", "separate", "episodes"] = "mixed"  # see training.sample_self_supervised
 
     # Meta-test
-    z_resampling: Literal["step", "episode"] = "step"  # draw z anew every step (authors' code) or once an episode (PEARL)
+    z_resampling: Literal["step", "episode"] = (
+        "step"  # draw z anew every step (authors' code) or once an episode (PEARL)
+    )
     exploration_episodes: int = 2  # with z ~ p(z), before the episode that counts
     repeats: int = 4  # repetitions a task
 
@@ -175,7 +177,14 @@ def _check(ok: bool, name: str, value: Any, allowed: str) -> None:
         raise ValueError(f"{name}={value!r} is not allowed: it must be {allowed}")
 
 
-_MAY_BE_ZERO = {"exploration_transitions", "offline_steps", "online_iterations", "online_updates", "prior_episodes", "posterior_episodes"}
+_MAY_BE_ZERO = {
+    "exploration_transitions",
+    "offline_steps",
+    "online_iterations",
+    "online_updates",
+    "prior_episodes",
+    "posterior_episodes",
+}
 _RANGES: dict[str, tuple[float, float]] = {
     "behaviour_on_task": (0.0, 1.0),
     "discount": (0.0, 1.0),

@@ -38,10 +38,11 @@ def pearl_loss(agent: SMAC, batch: Batch) -> tuple[Tensor, Info]:
     (Haarnoja et al., 2018, arXiv 1812.05905).
 
     Args:
-        agent: its parts, `reward_scale`, `discount` and `kl_weight` are read.
+        agent: its parts, and `reward_scale`, `discount` and `kl_weight` of its config, are read.
         batch: rewards are true ones, unscaled.
     """
     assert batch.noise is not None
+    c = agent.config
     posterior, z = agent.infer(batch)
     still = z.detach()
 
@@ -49,7 +50,8 @@ def pearl_loss(agent: SMAC, batch: Batch) -> tuple[Tensor, Info]:
         next_mean, next_log_std = agent.actor(batch.next_observations, still)
         next_actions, next_log_probs = _act(next_mean, next_log_std, batch.noise.next_action)
         next_values = agent.target_critics(batch.next_observations, next_actions, still).amin(0) - next_log_probs
-        targets = agent.config.reward_scale * batch.rewards + agent.config.discount * (1.0 - batch.terminations) * next_values
+        following = c.discount * (1.0 - batch.terminations) * next_values
+        targets = c.reward_scale * batch.rewards + following
     values = agent.critics(batch.observations, batch.actions, z)  # (critic, task, batch)
     critic = (values - targets).square().mean((-2, -1)).sum()
     decoder = (agent.reward_decoder(batch.observations, batch.actions, z) - batch.rewards).square().mean()
@@ -59,7 +61,7 @@ def pearl_loss(agent: SMAC, batch: Batch) -> tuple[Tensor, Info]:
     actions, log_probs = _act(mean, log_std, batch.noise.action)
     actor = (log_probs - detached_values(agent.critics, batch.observations, actions, still).amin(0)).mean()
     actor = actor + REGULARISER * (mean.square().mean() + log_std.square().mean())
-    return critic + decoder + agent.config.kl_weight * kl.sum() + actor, {
+    return critic + decoder + c.kl_weight * kl.sum() + actor, {
         "critic_loss": critic,
         "kl": kl.mean(),
         "actor_loss": actor,

@@ -200,9 +200,8 @@ def _halved(prefix: str, agent: SMAC) -> dict[str, Tensor]:
 def _data_like(family: TaskFamily, config: SMACConfig, seed: int) -> tuple[TransitionBuffer, Tasks]:
     """Starter data; where it is by another recipe than the config's, as much data of its tasks by that one."""
     buffer, tasks = starter_data(family)
-    stored = read_json(STARTER / family.name / "dataset.json")["config"]
-    own = config.to_dict()
-    if any(own[name] != stored[name] for name in RECIPE):
+    stored = SMACConfig.from_dict(read_json(STARTER / family.name / "dataset.json")["config"])
+    if any(getattr(config, name) != getattr(stored, name) for name in RECIPE):
         buffer = collect_behaviour(family, tasks, replace(config, behaviour_transitions=TRANSITIONS), seed)
     return buffer, tasks
 

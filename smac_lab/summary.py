@@ -33,6 +33,7 @@ def write_summary(
         threads: threads of each seed's process; default this process's.
     """
     family = make_family(experiment.family)
+
     def four(phase: str) -> dict[str, list[float]]:
         files = [folder / f"seed_{seed}" / phase / "measurement.npz" for seed in experiment.seeds]
         scalars = [summarise(dict(np.load(file))) for file in files]

@@ -235,7 +235,8 @@ def self_collect(
     priors = [agent.prior(ids.shape[-1])] * c.prior_episodes
 
     def posterior() -> Gaussian:
-        return agent.infer_posterior(buffer.sample_context(ids, c.label_context_size, agent.generator, source, last=last))
+        context = buffer.sample_context(ids, c.label_context_size, agent.generator, source, last=last)
+        return agent.infer_posterior(context)
 
     # Side by side where the posterior is inferred once, and one after the other where each has seen those before.
     if c.collecting_posterior == "iteration":

@@ -195,14 +195,14 @@ def offline_gradients(smac: ReferenceSMAC, batch: Batch) -> tuple[Losses, dict[s
 
 
 def self_supervised_gradients(
-    smac: ReferenceSMAC, batch: Batch, train_encoder: bool = False
+    smac: ReferenceSMAC, batch: Batch, learners: tuple[str, ...] = ()
 ) -> tuple[Losses, dict[str, Net]]:
-    """Algorithm 2: critics as before; the actor imitates and also climbs its critics. The decoder rests.
+    """Algorithm 2: critics as before; the actor imitates and also climbs its critics.
 
     critic k: E[(y - Q_k(s, a, z))^2]
     actor:    awac_weight * AWAC + q_weight * -E[min_k Q_k(s, a_pi, z)],   a_pi = tanh(mean + std * noise)
-    encoder:  untouched, or with `train_encoder` (self-labelled) E[(r - r_hat)^2] + kl_weight KL through the
-              frozen decoder, r being whatever label the batch carries.
+    learners: none (the paper); the encoder (self-labelled); or encoder and decoder (the oracle, on true rewards).
+              They minimise E[(r - r_hat)^2] + kl_weight KL, r being whatever reward the batch carries.
     """
     assert batch.noise is not None
     numbers, nets = smac.numbers, smac.nets
@@ -210,14 +210,14 @@ def self_supervised_gradients(
     losses: Losses = {}
     gradients: dict[str, Net] = {}
 
-    with torch.set_grad_enabled(train_encoder):
+    with torch.set_grad_enabled(bool(learners)):
         posterior = infer(nets["encoder"], batch.context)
         z = draw_z(posterior, batch.noise.z, obs.shape[1])
-    if train_encoder:
+    if learners:
         losses["reward_error"] = reward_error(nets["decoder"], batch, z)
         losses["kl"] = kl_to_prior(posterior, numbers.kl_reduction)
         reward_loss = losses["reward_error"] + numbers.kl_weight * losses["kl"]
-        (gradients["encoder"],) = gradients_of(reward_loss, nets["encoder"])
+        gradients |= dict(zip(learners, gradients_of(reward_loss, *(nets[n] for n in learners)), strict=True))
 
     z = z.detach()
     target = bellman_target(smac, batch, z)
@@ -236,7 +236,7 @@ def self_supervised_gradients(
     actor_loss = numbers.online_awac_weight * losses["awac_loss"] + numbers.online_q_weight * losses["q_loss"]
     (gradients["actor"],) = gradients_of(actor_loss, nets["actor"])
 
-    losses["loss"] = losses["critic_loss"] + actor_loss + (reward_loss if train_encoder else 0.0)
+    losses["loss"] = losses["critic_loss"] + actor_loss + (reward_loss if learners else 0.0)
     return losses, gradients
 
 
@@ -306,12 +306,18 @@ class ReferenceSMAC:
 
     def self_labelled_update(self, batch: Batch) -> Losses:
         """One update of the self-supervised phase that trains the encoder, too."""
-        losses, gradients = self_supervised_gradients(self, batch, train_encoder=True)
+        losses, gradients = self_supervised_gradients(self, batch, ("encoder",))
+        self.apply(gradients)
+        return losses
+
+    def oracle_update(self, batch: Batch) -> Losses:
+        """One update of the oracle's second phase: everything learns."""
+        losses, gradients = self_supervised_gradients(self, batch, ("encoder", "decoder"))
         self.apply(gradients)
         return losses
 
     def begin_phase(self) -> None:
-        """Forget Adam's moments: each phase starts with fresh ones."""
+        """Forget Adam's moments, for a phase that starts with fresh ones."""
         self.adam = {}
 
     def apply(self, gradients: dict[str, Net]) -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from smac_lab import Batch, Noise
 from smac_lab.actor_critic import (
-    MAX_TANH_ACTION,
+    MAX_ACTION,
     Actor,
     Critics,
     awac_loss,
@@ -86,7 +86,7 @@ def test_log_prob_at_the_bounds(sign: float) -> None:
     mean = torch.tensor([[0.3, -0.2]], dtype=torch.float64, requires_grad=True)
     log_std = torch.tensor([[-1.0, 0.5]], dtype=torch.float64, requires_grad=True)
     at_bound = log_prob(mean, log_std, torch.full((1, 2), sign, dtype=torch.float64))
-    inside = torch.full((1, 2), sign * MAX_TANH_ACTION, dtype=torch.float64)
+    inside = torch.full((1, 2), sign * MAX_ACTION, dtype=torch.float64)
     torch.testing.assert_close(at_bound, tanh_gaussian(mean, log_std).log_prob(inside), rtol=1e-6, atol=0)
     gradients = torch.autograd.grad(at_bound.sum(), [mean, log_std])
     assert all(g.isfinite().all() for g in gradients)
@@ -162,8 +162,10 @@ def stub(**options: Any) -> Any:
         value = (2.0 * actions + observations + z).squeeze(-1)
         return torch.stack([value, value + 1.0])
 
-    numbers = {"discount": 0.9, "reward_scale": 5.0, "awac_lambda": 1.0, "awac_weight": "exp"}
-    return SimpleNamespace(**{"actor": actor, "critics": critics, "target_critics": critics, **numbers, **options})
+    numbers = {"discount": 0.9, "reward_scale": 5.0, "awac_lambda": 1.0, "awac_weight": "exp", "max_action": 0.999999}
+    numbers |= {name: options.pop(name) for name in set(numbers) & set(options)}
+    parts = {"actor": actor, "critics": critics, "target_critics": critics}
+    return SimpleNamespace(config=SimpleNamespace(**numbers), **{**parts, **options})
 
 
 def make_batch(

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 import smac_lab as lab
 from smac_lab import SMAC, Batch, SMACConfig, TransitionBuffer
 from smac_lab.actor_critic import Info, awac_loss, critic_loss, detached_values, q_loss
-from smac_lab.agent import TRAINED
 from smac_lab.reward_model import reward_loss
 from smac_lab.tasks import FamilySpec
 from smac_lab.training import sample_offline, sample_self_supervised
@@ -34,7 +33,7 @@ CONFIG = SMACConfig(
     context_size=5,
     device="cpu",
 )
-PHASES = ("offline_loss", "self_supervised_loss", "self_labelled_loss", "inference_loss")
+PHASES = ("offline", "self-supervised", "self-labelled", "oracle", "inference")
 
 
 def make_batch(agent: SMAC, tasks: int = 3, seed: int = 0) -> Batch:
@@ -115,20 +114,21 @@ def test_what_should_move_moves_and_nothing_else(loss: str) -> None:
         agent.update(make_batch(agent, seed=seed))
     before = snapshot(agent)
     for seed in range(3, 6):
-        agent.update(make_batch(agent, seed=seed), loss=getattr(agent, loss))
-    after = snapshot(agent)
-    moving = set(TRAINED[loss]) | ({"target_critics"} if "critics" in TRAINED[loss] else set())
+        agent.update(make_batch(agent, seed=seed), agent.objectives[loss])
+    after, moving = snapshot(agent), set(agent.objectives[loss].trains)
+    moving |= {"target_critics"} if "critics" in moving else set()
     for part, values in before.items():
         for name, value in values.items():
             assert torch.equal(after[part][name], value) != (part in moving), f"{part}.{name} after {loss}"
 
 
 def test_phases_train_what_the_paper_says() -> None:
-    assert {name: set(parts) for name, parts in TRAINED.items()} == {
-        "offline_loss": {"actor", "critics", "encoder", "reward_decoder"},
-        "self_supervised_loss": {"actor", "critics"},
-        "self_labelled_loss": {"actor", "critics", "encoder"},
-        "inference_loss": {"encoder", "reward_decoder"},
+    assert {name: set(objective.trains) for name, objective in make_agent().objectives.items()} == {
+        "offline": {"actor", "critics", "encoder", "reward_decoder"},
+        "self-supervised": {"actor", "critics"},
+        "self-labelled": {"actor", "critics", "encoder"},
+        "oracle": {"actor", "critics", "encoder", "reward_decoder"},
+        "inference": {"encoder", "reward_decoder"},
     }
 
 
@@ -150,7 +150,7 @@ def test_loss_is_a_scalar_and_deterministic(loss: str, tasks: int) -> None:
     values = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        value, info = getattr(agent, loss)(batch)
+        value, info = agent.objectives[loss].loss(batch)
         values.append(value)
         assert all(number.shape == () and number.isfinite() for number in info.values())
     assert values[0].shape == ()
@@ -321,10 +321,10 @@ def test_custom_part_learns_in_every_phase(part: str, loss: str) -> None:
     agent = make_agent(**{name: custom})
     assert agent.parts[name] is custom
     before = snapshot(agent)
-    info = agent.update(make_batch(agent), loss=getattr(agent, loss))
+    info = agent.update(make_batch(agent), agent.objectives[loss])
     assert all(number.isfinite() for number in info.values())
     for key, value in snapshot(agent)[name].items():
-        assert torch.equal(before[name][key], value) != (name in TRAINED[loss])
+        assert torch.equal(before[name][key], value) != (name in agent.objectives[loss].trains)
 
 
 def test_custom_part_acts_labels_and_has_targets() -> None:
@@ -450,9 +450,9 @@ def random_buffer(tasks: int = 3, n: int = 10) -> TransitionBuffer:
 
 
 def train(agent: SMAC, buffer: TransitionBuffer, loss: str, updates: int) -> None:
-    sample = sample_offline if loss in ("offline_loss", "inference_loss") else sample_self_supervised
+    sample = sample_offline if loss in ("offline", "inference") else sample_self_supervised
     for _ in range(updates):
-        agent.update(sample(agent, buffer), loss=getattr(agent, loss))
+        agent.update(sample(agent, buffer), agent.objectives[loss])
 
 
 def assert_equal_agents(first: SMAC, second: SMAC) -> None:
@@ -474,7 +474,7 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
 def test_resuming_equals_going_on(loss: str) -> None:
     buffer = random_buffer()
     agent = SMAC(CONFIG, SPEC, seed=1)
-    train(agent, buffer, "offline_loss", 2)
+    train(agent, buffer, "offline", 2)
     agent.freeze_labeller()
     train(agent, buffer, loss, 2)
     resumed = SMAC(CONFIG, SPEC, seed=99)
@@ -484,7 +484,7 @@ def test_resuming_equals_going_on(loss: str) -> None:
     labels = []
     for one in (agent, resumed):
         train(one, buffer, loss, 3)
-        train(one, buffer, "offline_loss", 2)  # the other optimizer's moments came along, too
+        train(one, buffer, "offline", 2)  # the moments of the parts that rested came along, too
         labels.append(one.label(context, observations, observations[..., :2]))
     assert_equal_agents(agent, resumed)
     assert torch.equal(*labels)
@@ -496,14 +496,14 @@ def test_loading_shares_no_memory() -> None:
     """Two arms that start from one agent's state go their own ways: neither feels the other's updates."""
     buffer = random_buffer()
     agent, alone = SMAC(CONFIG, SPEC, seed=1), SMAC(CONFIG, SPEC, seed=1)
-    train(agent, buffer, "offline_loss", 2)
-    train(alone, buffer, "offline_loss", 2)
+    train(agent, buffer, "offline", 2)
+    train(alone, buffer, "offline", 2)
     arm = SMAC(CONFIG, SPEC, seed=2)
     arm.load_state_dict(agent.state_dict())
     for _ in range(3):
-        train(agent, buffer, "offline_loss", 1)
-        train(arm, buffer, "offline_loss", 1)
-    train(alone, buffer, "offline_loss", 3)
+        train(agent, buffer, "offline", 1)
+        train(arm, buffer, "offline", 1)
+    train(alone, buffer, "offline", 3)
     assert_equal_agents(agent, alone)
     assert_equal_agents(arm, alone)
 
@@ -512,12 +512,12 @@ def test_loading_forgets_what_the_agent_did_before() -> None:
     buffer = random_buffer()
     fresh, used = SMAC(CONFIG, SPEC, seed=1), SMAC(CONFIG, SPEC, seed=1)
     state = copy.deepcopy(used.state_dict())
-    train(used, buffer, "offline_loss", 3)
+    train(used, buffer, "offline", 3)
     used.freeze_labeller()
     used.load_state_dict(state)
     assert used.labeller is None
     for one in (fresh, used):
-        train(one, buffer, "offline_loss", 3)
+        train(one, buffer, "offline", 3)
     assert_equal_agents(fresh, used)
 
 

@@ -134,7 +134,12 @@ def test_other_bad_input_is_refused_and_stores_nothing(buffer: lab.TransitionBuf
     for task, data, source, message in (
         (3, good, "offline", "task 3 is not among the buffer's 3 tasks"),
         (-1, good, "offline", "task -1 is not among"),
-        (0, good, "online", "source must be one of 'offline', 'explored', 'self-collected', got 'online'"),
+        (
+            0,
+            good,
+            "online",
+            "source must be one of 'offline', 'explored', 'self-collected', 'exploration', got 'online'",
+        ),
         (0, good, "all", "source must be one of"),
         (0, {k: v for k, v in good.items() if k != "features"}, "offline", r"transitions lack \['features'\]"),
         (
@@ -316,6 +321,66 @@ def test_consecutive_context_starts_with_an_episode() -> None:
     assert context[0, :, -1].tolist() == [1000, 1001, 1002, 1003, 1004, 1000, 1001, 1002]
 
 
+@pytest.mark.parametrize("last", [1, 4, 15, 16, 1000])
+def test_context_of_the_last_transitions(buffer: lab.TransitionBuffer, last: int) -> None:
+    tasks = torch.tensor([0, 1, 0])
+    drawn = buffer.sample_context(tasks, 3_000, generator(), "all", last=last)[..., -1]
+    for row, own in zip(drawn, [SOURCES["all"], [*range(1000, 1005)], SOURCES["all"]], strict=True):
+        assert row.unique().tolist() == own[-last:]
+    drawn = buffer.sample_context(torch.tensor([0]), 500, generator(), "self-collected", last=last)[..., -1]
+    assert drawn.unique().tolist() == SOURCES["self-collected"][-last:]
+    buffer.append(0, columns(5, 300), "explored")
+    drawn = buffer.sample_context(torch.tensor([0]), 500, generator(), "explored", last=last)[..., -1]
+    assert drawn.unique().tolist() == [*SOURCES["explored"], *range(300, 305)][-last:]
+
+
+def test_a_window_that_holds_everything_changes_no_draw(buffer: lab.TransitionBuffer) -> None:
+    tasks = torch.tensor([0, 1])
+    for consecutive in (False, True):
+        whole = buffer.sample_context(tasks, 6, generator(), "all", consecutive)
+        assert torch.equal(whole, buffer.sample_context(tasks, 6, generator(), "all", consecutive, last=25))
+
+
+def test_runs_within_a_window_start_with_an_episode_too() -> None:
+    buffer = lab.TransitionBuffer(SPEC, 2)
+    buffer.append(0, columns(20), "offline")
+    buffer.append(1, columns(5, 1000), "offline")
+
+    def starts(n: int, last: int) -> set[float]:
+        found = set()
+        for seed in range(40):
+            rewards = buffer.sample_context(torch.tensor([0]), n, generator(seed), "offline", True, last)[0, :, -1]
+            assert rewards.tolist() == (rewards[0] + torch.arange(n)).tolist()
+            found.add(float(rewards[0]))
+        return found
+
+    assert starts(5, last=10) == {10, 15}
+    assert starts(7, last=14) == {10}  # from 6 on: the first episode within starts at 10
+    assert starts(5, last=5) == {15}
+    short = buffer.sample_context(torch.tensor([0, 1]), 7, generator(), "offline", True, 5)[..., -1]
+    assert short.tolist() == [[15, 16, 17, 18, 19, 15, 16], [1000, 1001, 1002, 1003, 1004, 1000, 1001]]
+    with pytest.raises(ValueError, match="last=4 is not allowed: it must be at least 5"):
+        buffer.sample_context(torch.tensor([0]), 5, generator(), "offline", True, 4)
+    with pytest.raises(ValueError, match="last=0 is not allowed: it must be at least 1"):
+        buffer.sample_context(torch.tensor([0]), 5, generator(), "offline", last=0)
+
+
+def test_each_seed_has_its_own_window() -> None:
+    one, two = lab.TransitionBuffer(SPEC, 2), lab.TransitionBuffer(SPEC, 2)
+    for task in range(2):
+        one.append(task, columns(10, 100 * task), "explored")
+        two.append(task, columns(20, 1000 + 100 * task), "explored")
+    joined = lab.TransitionBuffer.join([one, two])
+    tasks = torch.tensor([[1, 0], [3, 2]])
+    drawn = joined.sample_context(tasks, 500, [generator(0), generator(1)], "explored", last=3)[..., -1]
+    assert [row.unique().tolist() for row in drawn.flatten(0, 1)] == [
+        [107, 108, 109],
+        [7, 8, 9],
+        [1117, 1118, 1119],
+        [1017, 1018, 1019],
+    ]
+
+
 class Plain:
     """Each task's transitions as plain lists, sampled by the rule that TransitionBuffer states."""
 
@@ -392,6 +457,8 @@ def test_sampling_reads_nothing_back_from_the_device(buffer: lab.TransitionBuffe
         buffer.counts_of("explored")
         buffer.sample(tasks, 4, generator(), "offline")
         buffer.sample_context(tasks, 4, generator(), "offline", consecutive=True)
+        buffer.sample_context(tasks, 4, generator(), "offline", consecutive=True, last=6)
+        buffer.sample_context(tasks.expand(2, 2), 4, [generator(), generator()], "offline", last=3)
         buffer.sample_context(tasks.expand(2, 2), 4, [generator(), generator()], "all")
     assert reads.found == []
 
@@ -432,19 +499,24 @@ def test_a_captured_graph_samples_what_was_appended_since() -> None:
     torch.cuda.set_sync_debug_mode("error")
     try:
         buffer.sample_context(tasks, 500, on_device, consecutive=True)
+        buffer.sample_context(tasks, 500, on_device, last=5)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     graph, version = torch.cuda.CUDAGraph(), buffer.version
     graph.register_generator_state(on_device)
     with torch.cuda.graph(graph):
         rewards = buffer.sample(tasks, 500, on_device).rewards
+        latest = buffer.sample_context(tasks, 500, on_device, last=5)[..., -1]
     graph.replay()
     assert rewards.unique().tolist() == [*range(20)]
+    assert latest.unique().tolist() == [*range(15, 20)]
     buffer.append(1, columns(20, 100), "offline")
     assert buffer.version == version
     graph.replay()
     assert rewards[0].unique().tolist() == [*range(20)]
     assert rewards[1].unique().tolist() == [*range(20), *range(100, 120)]
+    assert latest[0].unique().tolist() == [*range(15, 20)]
+    assert latest[1].unique().tolist() == [*range(115, 120)]
 
 
 def test_tensors_made_in_inference_mode_can_be_written_to_outside() -> None:

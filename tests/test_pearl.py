@@ -14,7 +14,7 @@ from torch.distributions import Normal, TanhTransform, TransformedDistribution, 
 
 import smac_lab as lab
 from smac_lab.actor_critic import log_prob, log_prob_before_tanh
-from smac_lab.behaviour import last_transitions
+from smac_lab.behaviour import copy_transitions
 from smac_lab.pearl import pearl_loss, train_pearl
 from smac_lab.training import sample_offline
 
@@ -50,18 +50,22 @@ def test_the_loss_is_the_textbook_s(problem: Problem) -> None:
         value = agent.target_critics(batch.next_observations, next_actions, z).min(0).values - next_log_probs
         target = agent.config.reward_scale * batch.rewards + agent.config.discount * (1 - batch.terminations) * value
         critic = sum(((q - target) ** 2).mean() for q in agent.critics(batch.observations, batch.actions, z))
-        kl = kl_divergence(Normal(posterior.mean, posterior.std), Normal(0.0, 1.0)).sum(-1).mean()
+        kl = kl_divergence(Normal(posterior.mean, posterior.std), Normal(0.0, 1.0)).sum()  # over tasks, too
         actions, log_probs = act(batch.observations, batch.noise.action)
+        mean, log_std = agent.actor(batch.observations, z)
         actor = (log_probs - agent.critics(batch.observations, actions, z).min(0).values).mean()
+        actor = actor + 1e-3 * (mean**2).mean() + 1e-3 * (log_std**2).mean()
         decoder = ((agent.reward_decoder(batch.observations, batch.actions, z) - batch.rewards) ** 2).mean()
+        assert agent.config.kl_reduction == "mean"  # as SMAC's losses do; PEARL's sums all the same
         torch.testing.assert_close(loss, critic + agent.config.kl_weight * kl + actor + decoder)
+        torch.testing.assert_close(info["actor_loss"], actor)
         torch.testing.assert_close(info["entropy"], -log_probs.mean())
     finally:
         torch.set_default_dtype(torch.float32)
 
 
 def test_what_trains_what(problem: Problem) -> None:
-    """The critics' error and the KL reach the encoder; the actor's loss and the decoder's do not."""
+    """The critics' error, the reward's and the KL reach the encoder; the actor's loss does not."""
     agent = problem.agent()
     batch = prepared(problem, agent)
     _, info = pearl_loss(agent, batch)
@@ -78,7 +82,7 @@ def test_what_trains_what(problem: Problem) -> None:
     assert moved(info["critic_loss"]) == {"critics", "encoder"}
     assert moved(info["kl"]) == {"encoder"}
     assert moved(info["actor_loss"]) == {"actor"}
-    assert moved(info["reward_error"]) == {"reward_decoder"}
+    assert moved(info["reward_error"]) == {"reward_decoder", "encoder"}
     before = {name: parameters(agent, name) for name in agent.parts}
     agent.update(batch, loss=partial(pearl_loss, agent))
     for name, values in before.items():
@@ -114,6 +118,43 @@ def test_a_run_interacts_with_true_rewards_and_grows_its_buffer(problem: Problem
         np.testing.assert_allclose(buffer.rewards[rows].cpu(), true, atol=1e-5)
 
 
+def test_the_encoder_reads_the_last_visit_s_exploration_only(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training and in collecting, with what a visit added seen from the next draw on; the rest reads everything."""
+    agent, horizon = problem.agent(), problem.family.horizon
+    window = agent.config.exploration_episodes * horizon
+    buffer = lab.TransitionBuffer(problem.family.spec, len(problem.train), agent.device)
+    draw_context, draw, contexts, sampled = buffer.sample_context, buffer.sample, [], set()
+
+    def sample_context(tasks: torch.Tensor, *args: object, **options: object) -> torch.Tensor:
+        context = draw_context(tasks, *args, **options)
+        for task, rewards in zip(tasks.tolist(), context[..., -1], strict=True):
+            allowed = buffer.rewards[buffer.rows_of(task, "explored")][-window:]
+            contexts.append(torch.isin(rewards, allowed).all().item())
+        return context
+
+    def sample(tasks: torch.Tensor, size: int, generator: torch.Generator, source: str) -> object:
+        sampled.add(source)
+        return draw(tasks, size, generator, source)
+
+    monkeypatch.setattr(buffer, "sample_context", sample_context)
+    monkeypatch.setattr(buffer, "sample", sample)
+    for _ in train_pearl(agent, buffer, problem.family, problem.train, iterations=6, updates=3, initial_episodes=3):
+        pass
+    config = agent.config
+    assert len(contexts) == 6 * (config.online_tasks + 3 * config.online_meta_batch)
+    assert all(contexts)
+    assert sampled == {"mixture"}
+    assert int(buffer.counts_of("explored").max()) > window, "some task was explored more than a visit holds"
+
+
+def test_tasks_with_other_data_alone_explore_first(problem: Problem) -> None:
+    before = len(problem.buffer)
+    next(train_pearl(problem.agent(), problem.buffer, problem.family, problem.train, 1, 1, initial_episodes=2))
+    explored = problem.buffer.counts_of("explored")
+    assert int(explored.min()) >= 2 * problem.family.horizon
+    assert len(problem.buffer) > before + int(explored.sum())
+
+
 def test_what_does_not_fit_is_refused(problem: Problem) -> None:
     buffer = lab.TransitionBuffer(problem.family.spec, len(problem.train), problem.buffer.device)
     other = lab.make_family("point-direction")
@@ -130,14 +171,15 @@ def test_what_does_not_fit_is_refused(problem: Problem) -> None:
 
 
 def test_the_last_transitions_of_each_task_are_the_data(problem: Problem) -> None:
-    last = last_transitions(problem.buffer, 40)
+    last = lab.TransitionBuffer(problem.buffer.spec, problem.buffer.n_tasks)
+    copy_transitions(problem.buffer, last, "all", "offline", 40, "last")
     assert last.offline_counts.tolist() == [40] * len(problem.train)
     for task in range(len(problem.train)):
         rows = problem.buffer.rows_of(task)[-40:]
         for name in ("observations", "next_observations", "rewards", "features", "truncations"):
             assert torch.equal(getattr(last, name)[last.rows_of(task)], getattr(problem.buffer, name)[rows]), name
-    with pytest.raises(ValueError, match="only 400 transitions, and 500 are wanted"):
-        last_transitions(problem.buffer, 500)
+    with pytest.raises(ValueError, match="only 400 transitions of PEARL's, and 500 are wanted"):
+        copy_transitions(problem.buffer, last, "all", "offline", 500, "last")
 
 
 def test_interrupted_collection_goes_on_where_it_was(problem: Problem, tmp_path) -> None:

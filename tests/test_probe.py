@@ -6,6 +6,7 @@ reward's are, discounting is; if the endless one's are, an episode's end by time
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
@@ -155,8 +156,8 @@ def train(family: Probe, steps: int, **options: Any) -> Trained:
     agent = SMAC(config, family.spec, seed=0)
     for _ in lab.train_offline(agent, buffer, steps=steps):
         pass
-    for optimizer in agent.optimizers.values():  # smaller steps at the end: what is left is not the last step's noise
-        optimizer.param_groups[0]["lr"] *= 0.1
+    # smaller steps at the end: what is left is not the last step's noise
+    agent.config = dataclasses.replace(config, learning_rate=0.1 * config.learning_rate)
     *_, (_, last) = lab.train_offline(agent, buffer, steps=200)
     return Trained(agent, family, tasks, buffer, last)
 

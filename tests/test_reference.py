@@ -17,10 +17,11 @@ from reference_smac import (
 )
 
 from smac_lab import SMAC, Batch, SMACConfig
-from smac_lab.agent import TRAINED
 from smac_lab.tasks import FamilySpec
+from smac_lab.training import begin_self_supervision
 
-PHASES = ("offline", "self_supervised", "self_labelled")
+PHASES = ("offline", "self_supervised", "self_labelled", "oracle")
+LEARNERS = {"self_labelled": ("encoder",), "oracle": ("encoder", "decoder")}
 
 
 class Sizes(NamedTuple):
@@ -93,7 +94,7 @@ def make_batch(agent: SMAC, sizes: Sizes, generator: torch.Generator) -> Batch:
 def reference_gradients(reference: ReferenceSMAC, phase: str, batch: Batch) -> tuple[Net, dict[str, Net]]:
     if phase == "offline":
         return offline_gradients(reference, batch)
-    return self_supervised_gradients(reference, batch, train_encoder=phase == "self_labelled")
+    return self_supervised_gradients(reference, batch, LEARNERS.get(phase, ()))
 
 
 def assert_close(name: str, got: torch.Tensor, expected: torch.Tensor) -> None:
@@ -123,11 +124,12 @@ def test_losses_and_gradients(sizes: Sizes, awac_weight: str, next_z: str, phase
     assert (batch.noise.next_z is not None) == (next_z == "resampled")
     losses, gradients = reference_gradients(copy_of(agent), phase, batch)
 
-    value, info = getattr(agent, f"{phase}_loss")(batch)
+    objective = agent.objectives[phase.replace("_", "-")]
+    value, info = objective.loss(batch)
     for name, expected in losses.items():
         assert_close(name, value if name == "loss" else info[name], expected)
 
-    trained = [p for part in TRAINED[f"{phase}_loss"] for p in agent.parts[part].parameters()]
+    trained = [p for part in objective.trains for p in agent.parts[part].parameters()]
     for parameter, gradient in zip(trained, torch.autograd.grad(value, trained), strict=True):
         parameter.grad = gradient
     got = nets_of(agent.parts, lambda p: torch.zeros_like(p) if p.grad is None else p.grad)
@@ -146,14 +148,17 @@ def test_parameters_after_ten_updates(sizes: Sizes, awac_weight: str, next_z: st
     assert_same(nets_of(agent.parts, torch.Tensor.detach), reference.nets)
 
 
-def test_parameters_after_both_phases() -> None:
-    """Each phase begins with fresh Adam moments and goes on from the other's weights and targets."""
+@pytest.mark.parametrize("moments", ["carried", "fresh"])
+def test_parameters_after_both_phases(moments: str) -> None:
+    """A phase goes on from the other's weights and targets, and from its Adam moments or fresh ones."""
     sizes, generator = SIZES[1], torch.Generator().manual_seed(6)
-    agent = make_agent(sizes, seed=5)
+    agent = make_agent(sizes, seed=5, optimizer_moments=moments)
     reference = copy_of(agent)
-    for phase in ("offline", "self_supervised"):
+    run_both(agent, reference, "offline", sizes, generator)
+    begin_self_supervision(agent)
+    if moments == "fresh":
         reference.begin_phase()
-        run_both(agent, reference, phase, sizes, generator)
+    run_both(agent, reference, "self_supervised", sizes, generator)
     assert_same(nets_of(agent.parts, torch.Tensor.detach), reference.nets)
 
 
@@ -170,5 +175,5 @@ def run_both(agent: SMAC, reference: ReferenceSMAC, phase: str, sizes: Sizes, ge
     """Ten updates of each on the same batches, with the same noise."""
     for _ in range(10):
         batch = make_batch(agent, sizes, generator)
-        agent.update(batch, loss=getattr(agent, f"{phase}_loss"))
+        agent.update(batch, agent.objectives[phase.replace("_", "-")])
         getattr(reference, f"{phase}_update")(batch)

@@ -52,7 +52,10 @@ def test_reward_loss_by_hand(kl_weight: float, kl_reduction: str, penalty: float
     z = torch.tensor([[[2.0, 0.0]], [[0.0, 4.0]]]).expand(2, 2, 2)
     rewards = torch.tensor([[3.0, 4.0], [7.0, 8.0]]) - torch.tensor([[1.0, -2.0], [0.0, 3.0]])
     posterior = Gaussian(torch.tensor([[2.0, 0.0], [0.0, 4.0]]), torch.ones(2, 2))
-    agent: Any = SimpleNamespace(reward_decoder=Sum(), kl_weight=kl_weight, kl_reduction=kl_reduction, reward_scale=5.0)
+    agent: Any = SimpleNamespace(
+        reward_decoder=Sum(),
+        config=SimpleNamespace(kl_weight=kl_weight, kl_reduction=kl_reduction, reward_scale=5.0),
+    )
     loss, info = reward_loss(agent, make_batch(observations, torch.zeros(2, 2, 1), rewards), z, posterior)
     torch.testing.assert_close(info["reward_error"], torch.tensor(3.5))
     torch.testing.assert_close(info["kl"], torch.tensor(5.0))

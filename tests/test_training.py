@@ -62,7 +62,7 @@ def test_the_same_corruption_changes_the_oracle(problem: Problem) -> None:
     clean = self_supervised(problem, problem.family, "frozen", oracle=True)
     other = self_supervised(problem, Corrupted(), "frozen", oracle=True)
     moved = {name.split(".")[0] for name in clean if not torch.equal(clean[name], other[name])}
-    assert moved == {"actor", "critics", "target_critics"}
+    assert moved == {"actor", "critics", "target_critics", "encoder", "reward_decoder"}
 
 
 def test_reward_free_interaction_pays_nan(problem: Problem) -> None:

@@ -216,7 +216,7 @@ class TransitionStore:
 
     @property
     def source(self) -> Tensor:
-        """0 for static, truly rewarded transitions (exploration included), 1 for self-collected ones, `(transition,)`."""
+        """0 for static transitions, exploration included, and 1 for self-collected ones, `(transition,)`."""
         codes = self.codes
         return ((codes == CODES["explored"]) | (codes == CODES["self-collected"])).to(torch.int8)
 
@@ -291,7 +291,7 @@ class TransitionStore:
         return parts
 
     def __repr__(self) -> str:
-        sources = ("offline", "exploration", "self-collected")
+        sources: tuple[Source, ...] = ("offline", "exploration", "self-collected")
         counts = {source: int(self._counts(source).sum()) for source in sources}
         shown = " + ".join(f"{n} {source}" for source, n in counts.items() if n or source != "exploration")
         return f"{type(self).__name__}({self.spec.name!r}, {self.n_tasks} tasks, {shown} transitions)"
