@@ -63,6 +63,7 @@ def collect_behaviour(
     seed: int = 0,
     folder: Path | None = None,
     tick: Tick = lambda *_: None,
+    pearl: TransitionBuffer | None = None,
 ) -> TransitionBuffer:
     """Make the static data set: transitions to learn behaviour from and, where it is asked for, exploration.
 
@@ -84,6 +85,7 @@ def collect_behaviour(
         seed: of everything drawn.
         folder: where a PEARL run keeps its checkpoints and `metrics.csv`; one that was interrupted there is continued.
         tick: told how far a PEARL run is.
+        pearl: what a PEARL run has collected on these tasks, where there is one already.
 
     Returns:
         A buffer of "offline" transitions and of "exploration", on the config's device.
@@ -94,7 +96,8 @@ def collect_behaviour(
     """
     check_recipe(family, config)
     buffer = TransitionBuffer(family.spec, len(tasks), config.torch_device())
-    pearl = _pearl(family, tasks, config, seed, folder, tick) if uses_pearl(config) else None
+    if pearl is None and uses_pearl(config):
+        pearl = _pearl(family, tasks, config, seed, folder, tick)
     rng = np.random.default_rng(seed)
     if config.behaviour_policy == "pearl":
         assert pearl is not None
@@ -111,7 +114,8 @@ def collect_behaviour(
         act(policy, family, tasks, repeats, buffer, "offline", rng)
     if config.exploration_transitions == 0:
         return buffer
-    if pearl is not None:
+    if config.exploration_policy == "pearl":
+        assert pearl is not None
         copy_transitions(pearl, buffer, "explored", "exploration", config.exploration_transitions, "last")
     else:
         repeats = config.exploration_transitions // family.horizon

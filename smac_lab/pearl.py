@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
@@ -13,12 +13,18 @@ from smac_lab.actor_critic import Info, detached_values, log_prob_before_tanh
 from smac_lab.agent import SMAC, Batch
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
-from smac_lab.data.collect import rollout
-from smac_lab.data.store import Source
 from smac_lab.encoder import kl_to_prior
-from smac_lab.seeds import draw
 from smac_lab.tasks.family import TaskFamily, Tasks
-from smac_lab.training import ContextFrom, Meter, Metrics, check_buffer, sample_mixed, self_collect
+from smac_lab.training import (
+    ContextFrom,
+    Meter,
+    Metrics,
+    all_tasks,
+    check_buffer,
+    collect_episodes,
+    sample_mixed,
+    self_collect,
+)
 
 REGULARISER = 1e-3  # weight of the actor's squared mean and log standard deviation, as in PEARL's code
 
@@ -91,7 +97,7 @@ def train_pearl(
     agent: SMAC,
     buffer: TransitionBuffer,
     family: TaskFamily,
-    tasks: Tasks,
+    tasks: Tasks | Sequence[Tasks],
     iterations: int,
     updates: int,
     initial_episodes: int = 10,
@@ -104,9 +110,10 @@ def train_pearl(
 
     Args:
         agent: updated in place.
-        buffer: what is collected is appended to it. Tasks that have explored nothing yet begin with
-            `initial_episodes`.
-        family, tasks: what to interact with; `tasks[i]` is the buffer's task `i`.
+        buffer: what is collected is appended to it; with several seeds, one made by `TransitionBuffer.join`. If a task
+            has no exploration yet, all begin with `initial_episodes`.
+        family, tasks: what to interact with; `tasks[i]` is the buffer's task `i`. With several seeds, the tasks of
+            all of them or a list with the tasks of each.
         iterations: iterations from now on.
         updates: updates in each.
         initial_episodes: episodes of each task at the very beginning, with z ~ p(z).
@@ -116,18 +123,18 @@ def train_pearl(
         Number of iterations made here so far, and finite metrics averaged since the last yield.
 
     Raises:
-        ValueError: a buffer of another family or on another device, or an agent of several seeds.
+        ValueError: a buffer of another family, on another device, or not of as many seeds.
         FloatingPointError: a metric is no longer finite.
     """
     agent.check_spec(family.spec, "act in")
-    check_buffer(agent, buffer)
-    if agent.seeds is not None:
-        raise ValueError(f"train_pearl takes an agent of one seed, got seed={agent.seed!r}")
+    check_buffer(agent, buffer, own=True)
     config = agent.config
     if int(buffer.counts_of("explored").min()) == 0:
-        _begin(agent, buffer, family, tasks, initial_episodes)
+        everyone = all_tasks(agent, buffer)
+        priors = [agent.prior(everyone.shape[-1])] * initial_episodes
+        collect_episodes(agent, buffer, family, tasks, everyone, priors, initial_episodes, oracle=True)
     episodes = iterations * config.online_tasks * (config.prior_episodes + config.posterior_episodes)
-    buffer.reserve(episodes * family.horizon)
+    buffer.reserve(episodes * family.horizon * (buffer.seeds or 1))
 
     loss, context_from = partial(pearl_loss, agent), last_visit(config, family.horizon)
     learn = captured(agent, buffer, lambda: agent.update(sample_mixed(agent, buffer, context_from), loss=loss))
@@ -138,13 +145,3 @@ def train_pearl(
             meter.add(learn())
         if iteration % log_every == 0 or iteration == iterations:
             yield iteration, {**meter.read(), **collected}
-
-
-def _begin(agent: SMAC, buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks, episodes: int) -> None:
-    """First visit of every task that had none."""
-    ids = torch.arange(len(tasks))[(buffer.counts_of("explored") == 0).cpu()].repeat(episodes)
-    policy = agent.policy(agent.prior(len(ids)), agent.generator, deterministic=False)
-    seed = int(draw(torch.rand, (1,), agent.generator) * (2**31 - 1))
-    seen = rollout(policy, family.batch_env(tasks[ids.numpy()]), seed)
-    source: list[Source] = ["explored"] * len(ids)
-    buffer.append_batch(ids.tolist(), seen._asdict(), source, seen.valid)

@@ -96,12 +96,7 @@ def train_self_supervised(
     """
     chosen = choose_arm(agent.config, arm, oracle)
     agent.check_spec(family.spec, "act in")
-    check_buffer(agent, buffer)
-    if agent.seeds is not None and chosen.interacts and not buffer.seeds:
-        raise ValueError(
-            f"{len(agent.seeds)} seeds collect data of their own and need a buffer each: "
-            f"TransitionBuffer.join([buffer] * {len(agent.seeds)})"
-        )
+    check_buffer(agent, buffer, own=chosen.interacts)
     if chosen.changes:
         agent.config = dataclasses.replace(agent.config, **chosen.changes)
     config = agent.config
@@ -241,18 +236,19 @@ def self_collect(
     # Side by side where the posterior is inferred once, and one after the other where each has seen those before.
     if c.collecting_posterior == "iteration":
         posteriors = [posterior()] * c.posterior_episodes if c.posterior_episodes else []
-        rewards = [_collect(agent, buffer, family, tasks, ids, [*priors, *posteriors], len(priors), oracle)]
+        rewards = [collect_episodes(agent, buffer, family, tasks, ids, [*priors, *posteriors], len(priors), oracle)]
     else:
-        rewards = [_collect(agent, buffer, family, tasks, ids, priors, len(priors), oracle)] if priors else []
+        rewards = [collect_episodes(agent, buffer, family, tasks, ids, priors, len(priors), oracle)] if priors else []
         for _ in range(c.posterior_episodes):
-            rewards.append(_collect(agent, buffer, family, tasks, ids, [posterior()], 0, oracle))
+            rewards.append(collect_episodes(agent, buffer, family, tasks, ids, [posterior()], 0, oracle))
 
     collected = torch.cat(rewards, dim=-1).mean(-1)  # (...)
     stored = torch.zeros_like(collected) + len(buffer) / (buffer.seeds or 1)
     return {"collected_reward_mean": _number(collected), "buffer_transitions": _number(stored)}
 
 
-def _collect(
+@torch.inference_mode()
+def collect_episodes(
     agent: SMAC,
     buffer: TransitionBuffer,
     family: TaskFamily,
@@ -294,8 +290,13 @@ def _collect(
     return agent.tensor(rewards).reshape(*agent.seed_axis, -1)
 
 
-def check_buffer(agent: SMAC, buffer: TransitionBuffer) -> None:
-    """Raise ValueError unless the agent can learn from the buffer: family, device and seeds fit."""
+def check_buffer(agent: SMAC, buffer: TransitionBuffer, own: bool = False) -> None:
+    """Raise ValueError unless the agent can learn from the buffer: family, device and seeds fit.
+
+    Args:
+        agent, buffer: what is to learn, and from what.
+        own: several seeds need a buffer each, as they will append to it.
+    """
     agent.check_spec(buffer.spec, "learn from a buffer of")
     if buffer.device.type != agent.device.type:
         raise ValueError(
@@ -303,11 +304,22 @@ def check_buffer(agent: SMAC, buffer: TransitionBuffer) -> None:
         )
     if buffer.seeds is not None and buffer.seeds != len(agent.seeds or ()):
         raise ValueError(f"a buffer of {buffer.seeds} seeds does not fit an agent with seed={agent.seed!r}")
+    if own and agent.seeds is not None and not buffer.seeds:
+        raise ValueError(
+            f"{len(agent.seeds)} seeds collect data of their own and need a buffer each: "
+            f"TransitionBuffer.join([buffer] * {len(agent.seeds)})"
+        )
 
 
 def _batch(agent: SMAC, context: Tensor, buffer: TransitionBuffer, tasks: Tensor, size: int, source: Source) -> Batch:
     t = buffer.sample(tasks, size, agent.generator, source)
     return Batch(t.observations, t.actions, t.rewards, t.next_observations, t.terminations, context)
+
+
+def all_tasks(agent: SMAC, buffer: TransitionBuffer) -> Tensor:
+    """Every task of the buffer, `(task,)`; with several seeds `(seed, task)`."""
+    each = torch.arange(buffer.n_tasks // (buffer.seeds or 1), device=buffer.device)
+    return each.expand(*agent.seed_axis, -1) + _first_task(buffer)
 
 
 def _draw_tasks(agent: SMAC, buffer: TransitionBuffer, size: int) -> Tensor:
