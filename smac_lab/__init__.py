@@ -2,7 +2,8 @@
 
 from smac_lab import tasks
 from smac_lab.adaptation import Evaluation, evaluate
-from smac_lab.agent import SMAC, Batch, Noise
+from smac_lab.agent import SMAC, Batch, Noise, Objective
+from smac_lab.arms import ARMS, Arm
 from smac_lab.behaviour import collect_behaviour
 from smac_lab.checkpoint import Run, load, save
 from smac_lab.config import SMACConfig
@@ -12,7 +13,7 @@ from smac_lab.data.relabel import relabelled, shared_between_tasks
 from smac_lab.data.starter import starter_data
 from smac_lab.data.storage import StorageError
 from smac_lab.encoder import Gaussian
-from smac_lab.nets import MLP
+from smac_lab.nets import MLP, Standardise
 from smac_lab.pearl import train_pearl
 from smac_lab.shift import Shift, measure_shift
 from smac_lab.tasks import TaskFamily, Tasks, make_family
@@ -20,15 +21,19 @@ from smac_lab.training import train_offline, train_self_supervised
 
 __version__ = "0.1.0"
 __all__ = [
+    "ARMS",
     "MLP",
     "SMAC",
+    "Arm",
     "Batch",
     "Evaluation",
     "Gaussian",
     "Noise",
+    "Objective",
     "Run",
     "SMACConfig",
     "Shift",
+    "Standardise",
     "StorageError",
     "TaskFamily",
     "Tasks",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smac_lab.data.chains import COLUMNS, Values, check_finite
-from smac_lab.data.lookup import CODE, LENGTH, TASK
+from smac_lab.data.lookup import CODE, LENGTH, TASK, task_counts
 from smac_lab.data.store import CODES, TransitionStore
 from smac_lab.tasks.family import Array, FamilySpec, TaskFamily, Tasks
 
@@ -56,6 +56,13 @@ def check_dataset(
     counts = np.bincount(segments[:, TASK], segments[:, LENGTH], buffer.n_tasks).astype(np.int64)
     if len(missing := np.flatnonzero(counts == 0)):
         raise ValueError(f"tasks {missing.tolist()} of {buffer.n_tasks} have no transitions; every task needs some")
+    for source in ("offline", "exploration"):
+        having = task_counts(segments, buffer.n_tasks, (CODES[source],)) > 0
+        if having.any() and not having.all():
+            lacking = np.flatnonzero(~having).tolist()
+            raise ValueError(
+                f"tasks {lacking} of {buffer.n_tasks} have no {source}, and others do; all need some or none"
+            )
 
     known = np.ones(len(buffer), bool)
     if unknown_features and family.spec.feature_dim:
