@@ -23,7 +23,9 @@ from smac_lab import checkpoint
 from smac_lab.arms import ARMS, folder_of
 from smac_lab.behaviour import uses_pearl
 from smac_lab.cli import configure
+from smac_lab.data.relabel import label_errors
 from smac_lab.data.storage import claim_folder
+from smac_lab.data.store import CODES
 from smac_lab.experiment import Experiment
 from smac_lab.measurement import measure, save_measurement, summarise
 from smac_lab.metric_log import MetricLog
@@ -43,6 +45,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--measurements", type=int, default=4, help="of each arm, on its way")
     parser.add_argument("--workers", type=int, default=5, help="processes that measure")
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE")
+    parser.add_argument("--pearl", nargs="*", default=[], metavar="FIELD=VALUE", help="as --set, for PEARL alone")
     return parser.parse_args()
 
 
@@ -65,6 +68,7 @@ def measure_saved(folder: Path, family_name: str, step: Path, seed: int, threads
 def main() -> None:
     """Run the experiment."""
     options = arguments()
+    torch.set_float32_matmul_precision("high")  # TF32 products where there is a GPU that has them
     config = configure(options.family, options.preset, None, tuple(options.set))
     experiment = Experiment(options.family, options.preset, config, tuple(options.seeds), tuple(options.arms))
     seeds, out = experiment.seeds, options.out
@@ -88,7 +92,8 @@ def main() -> None:
     collected: list[Any] = [None] * len(seeds)
     empty = [lab.TransitionBuffer(family.spec, len(train), config.torch_device()) for train in tasks]
     if uses_pearl(config):
-        pearl, joined = lab.SMAC(config, family.spec, seed=seeds), lab.TransitionBuffer.join(empty)
+        recipe = configure(options.family, options.preset, None, (*options.set, *options.pearl))
+        pearl, joined = lab.SMAC(recipe, family.spec, seed=seeds), lab.TransitionBuffer.join(empty)
         amounts = (config.behaviour_iterations, config.behaviour_updates, config.behaviour_initial_episodes)
         for iteration, metrics in lab.train_pearl(pearl, joined, family, tasks, *amounts):
             if iteration % max(1, config.behaviour_iterations // 10) == 0:
@@ -97,6 +102,9 @@ def main() -> None:
     parts = zip(seeds, tasks, collected, strict=True)
     data = [lab.collect_behaviour(family, train, config, seed, pearl=seen) for seed, train, seen in parts]
     say(f"data: {data[0]}")
+    for source in ("offline", "exploration"):
+        rewards = [one.rewards[one.codes == CODES[source]] for one in data]
+        say(f"{source}: return {[round(float(one.mean()) * family.horizon, 1) for one in rewards if len(one)]}")
 
     # offline phase
     agents, buffers, start = (
@@ -111,6 +119,7 @@ def main() -> None:
 
     # every arm, from there
     rows: dict[str, list[tuple[int, Any]]] = {}
+    newest = config.online_tasks * (config.prior_episodes + config.posterior_episodes) * family.horizon
     state, every = agents.state_dict(), max(1, config.online_iterations // options.measurements)
     for arm in experiment.arms:
         agents, start = lab.SMAC(config, family.spec, seed=seeds), time.monotonic()
@@ -119,6 +128,10 @@ def main() -> None:
         for iteration, metrics in lab.train_self_supervised(agents, here, family, tasks, arm=arm):
             phase.append((iteration, metrics))
             if iteration % every == 0 or iteration == config.online_iterations:
+                labels = [
+                    label_errors(*one, newest) for one in zip(here.split(), [family] * len(seeds), tasks, strict=True)
+                ]
+                metrics |= {name: [one[name] for one in labels] for name in labels[0]}
                 futures = save(agents, folder_of(arm), iteration, time.monotonic() - start)
                 pending[folder_of(arm), iteration] = futures
         say(f"{arm}: {config.online_iterations} iterations in {time.monotonic() - start:.0f} s")

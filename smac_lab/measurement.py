@@ -11,6 +11,7 @@ from smac_lab.adaptation import evaluate
 from smac_lab.agent import SMAC
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.collect import rollout, scripted_policy
+from smac_lab.data.relabel import label_errors
 from smac_lab.data.store import CODES
 from smac_lab.data.validation import episode_ends
 from smac_lab.encoder import kl_to_prior
@@ -47,7 +48,15 @@ def measure(
         "offline_observations": shift.offline_episodes.observations[shown * repeats],
         "offline_features": shift.offline_episodes.features[shown * repeats],
         **_task_errors(family, train.repeat(repeats), shift),
+        **{name: np.asarray(value) for name, value in _newest_labels(agent, family, train, buffer).items()},
     }
+
+
+def _newest_labels(agent: SMAC, family: TaskFamily, train: Tasks, buffer: TransitionBuffer) -> dict[str, float]:
+    """Decoded against true rewards in what the last iteration collected."""
+    c = agent.config
+    last = c.online_tasks * (c.prior_episodes + c.posterior_episodes) * family.horizon
+    return label_errors(buffer, family, train, last)
 
 
 def behaviour_returns(buffer: TransitionBuffer) -> Array:
@@ -68,7 +77,7 @@ def summarise(found: dict[str, Array]) -> Metrics:
         "shift": float(found["shift"]),
         "kl_online_offline": float(found["kl_online_offline"].mean()),
     }
-    return metrics | {k: float(found[k]) for k in found if k.startswith("velocity_error")}
+    return metrics | {k: float(found[k]) for k in found if k.startswith(("velocity_error", "label_"))}
 
 
 def _posteriors(shift: Shift) -> dict[str, Array]:

@@ -7,9 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from conftest import Problem
 
 import smac_lab as lab
 from smac_lab.data.chains import COLUMNS
+from smac_lab.data.relabel import label_errors
 from smac_lab.data.validation import check_dataset
 
 
@@ -107,3 +109,22 @@ def test_tasks_with_scenes_lend_within_a_scene_only() -> None:
     assert torch.equal(lent, buffer.features[buffer.rows_of(2)])
     with pytest.raises(ValueError, match="task 0 can be lent 0 to 1 episodes"):
         lab.shared_between_tasks(buffer, family, tasks, episodes=2)
+
+
+def test_label_errors_are_of_the_newest_transitions_alone(problem: Problem) -> None:
+    """By hand: two rounds whose rewards are off by 3 and by -1; only the newer one is looked at."""
+    buffer, family = problem.buffer, problem.family
+    assert label_errors(buffer, family, problem.train, 40) == {}
+    for off in (3.0, -1.0):
+        for task in range(2):
+            rows = buffer.rows_of(task, "offline")[:20]
+            columns = {name: getattr(buffer, name)[rows].numpy() for name in COLUMNS}
+            buffer.append(task, {**columns, "rewards": columns["rewards"] + off}, "self-collected")
+    found = label_errors(buffer, family, problem.train, 40)
+    assert found["label_error"] == pytest.approx(1.0, abs=1e-5)
+    assert found["label_bias"] == pytest.approx(-1.0, abs=1e-5)
+    true = np.concatenate([buffer.rewards[buffer.rows_of(task, "offline")[:20]].numpy() for task in range(2)])
+    assert found["label_true"] == pytest.approx(true.mean(), abs=1e-5)
+    assert found["label_true_sd"] == pytest.approx(true.std(), abs=1e-5)
+    both = label_errors(buffer, family, problem.train, 80)
+    assert both["label_error"] == pytest.approx(np.sqrt(5.0), abs=1e-5)

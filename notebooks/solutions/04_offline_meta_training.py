@@ -13,4 +13,4 @@ def cloning_loss(agent, batch, z):
 
 # %% Exercise 3
 # Exercise 3: ended or cut off
-answer = (agent.reward_scale * -0.1, agent.reward_scale * -0.1 + agent.discount * -4.0)
+answer = (agent.config.reward_scale * -0.1, agent.config.reward_scale * -0.1 + agent.config.discount * -4.0)

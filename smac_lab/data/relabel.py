@@ -7,7 +7,8 @@ import torch
 
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.chains import COLUMNS
-from smac_lab.data.lookup import LENGTH
+from smac_lab.data.lookup import CODE, LENGTH, TASK
+from smac_lab.data.store import MEMBERS
 from smac_lab.data.validation import check_spec
 from smac_lab.tasks.family import Array, MujocoFamily, TaskFamily, Tasks
 
@@ -71,6 +72,45 @@ def shared_between_tasks(
         lent["rewards"] = rewards.reshape(rows.shape)
         copy.append_batch([task] * episodes, lent, ["offline"] * episodes, np.ones(rows.shape, bool))
     return copy
+
+
+def label_errors(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks, last: int) -> dict[str, float]:
+    """How far decoded rewards lie from true ones, on the newest self-collected transitions.
+
+    Only for looking: true rewards come from the features that buffers keep, and nothing learns from them.
+
+    Args:
+        buffer: of one seed, with features.
+        family: what its transitions are of.
+        tasks: `tasks[i]` is the buffer's task `i`.
+        last: so many transitions, or a few more, so that no episode is cut.
+
+    Returns:
+        `label_error`, the root mean squared difference; `label_bias`, the mean of decoded minus true rewards;
+        `label_true` and `label_true_sd`, mean and standard deviation of the true ones. Nothing, where no transition is
+        self-collected.
+    """
+    segments = buffer.segments
+    own = np.isin(segments[:, CODE], MEMBERS["self-collected"])
+    newer = np.cumsum((segments[:, LENGTH] * own)[::-1])[::-1] - segments[:, LENGTH] * own  # in the segments behind
+    chosen = own & (newer < last)
+    if not chosen.any():
+        return {}
+    places = torch.from_numpy(np.flatnonzero(np.repeat(chosen, segments[:, LENGTH] + 1))).to(buffer.device)
+    ends = torch.from_numpy(np.cumsum(segments[chosen, LENGTH] + 1) - 1)
+    keep = torch.ones(len(places), dtype=torch.bool)
+    keep[ends] = False  # holder rows
+    rows = buffer.rows[places].cpu()[keep].double().numpy()
+    columns = {name: rows[:, where] for name, where in buffer._columns.items()}
+    task = np.repeat(segments[chosen, TASK], segments[chosen, LENGTH])
+    paid = np.asarray(family.reward(columns["features"], columns["actions"], tasks.values[task]))
+    error = columns["rewards"][:, 0] - paid
+    return {
+        "label_error": float(np.sqrt(np.mean(error**2))),
+        "label_bias": float(error.mean()),
+        "label_true": float(paid.mean()),
+        "label_true_sd": float(paid.std()),
+    }
 
 
 def _check(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks) -> None:
