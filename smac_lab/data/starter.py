@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from safetensors.numpy import load_file, save_file
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.chains import COLUMNS
 from smac_lab.data.storage import StorageError, load_dataset, save_dataset
+from smac_lab.data.store import Source
 from smac_lab.tasks.family import Array, MujocoFamily, TaskFamily, Tasks
 from smac_lab.tasks.simulation import Simulation
 
 STARTER = Path(__file__).parents[1] / "starter"
-TRANSITIONS = 600  # of a task
+TRANSITIONS = 600  # of a task, that actor and critics learn from; and at most as many of exploration
 MAX_BYTES = 5_000_000  # of a family's excerpt
 REPLAYED = 40  # control steps recorded with their states, of each of the first tasks
 WARM_START = "qacc_warmstart"  # where the solver of contact forces starts from; it stops before it has forgotten that
@@ -39,7 +41,7 @@ def starter_data(family: TaskFamily) -> tuple[TransitionBuffer, Tasks]:
 def write_starter(
     folder: Path, buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks, about: dict[str, Any], n_tasks: int = 20
 ) -> None:
-    """Store the last transitions of the first tasks as a data set of its own, and states to replay beside it.
+    """Store the last transitions and exploration of the first tasks as a data set, and states to replay beside it.
 
     Args:
         folder: where; `dataset.json` and, for bodies, `replay.safetensors` come to stand there.
@@ -47,13 +49,14 @@ def write_starter(
         about: its record.
         n_tasks: so many tasks; fewer where they would take more than 5 MB.
     """
-    width = 4 * buffer.rows.shape[1] * TRANSITIONS
+    sources: tuple[Source, ...] = ("offline", "exploration") if buffer.has_exploration else ("offline",)
+    width = 4 * buffer.rows.shape[1] * TRANSITIONS * len(sources)
     chosen = np.arange(max(2, min(n_tasks, len(tasks), MAX_BYTES // width)))
     small = TransitionBuffer(buffer.spec, len(chosen))
     columns = {name: getattr(buffer, name).cpu() for name in COLUMNS}
-    for task in chosen.tolist():
-        rows = buffer.rows_of(task).cpu()[-TRANSITIONS:]
-        small.append(task, {name: column[rows] for name, column in columns.items()}, "offline")
+    for task, source in itertools.product(chosen.tolist(), sources):
+        rows = buffer.rows_of(task, source).cpu()[-TRANSITIONS:]
+        small.append(task, {name: column[rows] for name, column in columns.items()}, source)
     save_dataset(folder, small, family, tasks[chosen], {**about, "excerpt_of": int(buffer.counts.sum())})
     if isinstance(family, MujocoFamily):
         save_file(record_replay(small, family, tasks[chosen]), folder / "replay.safetensors")
