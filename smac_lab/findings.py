@@ -246,14 +246,28 @@ def _returns(run: Run) -> Section:
         caption += f"Bars rise from the return of random actions ({number(s['random'])}), so that longer is better. "
     caption += "Dots are seeds; whiskers are 95 % intervals"
     caption += f" ({NOTE_OF_ONE_SEED}, no whisker)." if len(s["seeds"]) == 1 else "."
-    other = "frozen" if "frozen" in run.phases else run.default  # apart from rewards, the oracle is trained like frozen
-    if "oracle" in run.phases and other not in (None, "oracle"):
-        oracle, ours = run.phases["oracle"]["online_context"], run.phases[str(other)]["online_context"]
-        caption += (
-            f" With true rewards instead of decoded ones (oracle), self-collected context gives {_mean(oracle)}; "
-            f"{_mean(ours)} without them ({other}{_wins(oracle, ours)})."
+    return Section(
+        "What the agent gets: compare the orange bars before and after", caption + _true_rewards(run), figure
+    )
+
+
+def _true_rewards(run: Run) -> str:
+    """What true rewards are worth, by the arms that have them: alone, and with an encoder that learns from them."""
+    online, text = {phase: found["online_context"] for phase, found in run.phases.items()}, ""
+    if {"frozen-true-rewards", "frozen"} <= online.keys():
+        true, decoded = online["frozen-true-rewards"], online["frozen"]
+        text += (
+            f" True rewards and nothing else (frozen-true-rewards): self-collected context gives {_mean(true)}, "
+            f"compared with {_mean(decoded)} for decoded ones (frozen{_wins(true, decoded)})."
         )
-    return Section("What the agent gets: compare the orange bars before and after", caption, figure)
+    other = "frozen" if "frozen" in online else run.default
+    if "oracle" in online and other not in (None, "oracle"):
+        oracle, ours = online["oracle"], online[str(other)]
+        text += (
+            " True rewards from which encoder and decoder, too, go on learning (oracle): self-collected context gives "
+            f"{_mean(oracle)}, compared with {_mean(ours)} ({other}{_wins(oracle, ours)})."
+        )
+    return text
 
 
 def _returns_by_task(run: Run, seed: int) -> Iterator[Section]:
@@ -267,8 +281,9 @@ def _returns_by_task(run: Run, seed: int) -> Iterator[Section]:
     data = shown["before"]["behaviour_returns"]
     above = {p: f"{np.mean(np.asarray(r.online) > data):.0%}" for p, r in panels.items()}
     caption = (
-        f"Training tasks of seed {seed}. Bars: mean return of the episodes in the data, from {number(data.min())} to "
-        f"{number(data.max())}. Share of tasks in which the agent, given context that it collected itself, gets more: "
+        f"Training tasks of seed {seed}. Bars: mean return of the episodes that actor and critics learned from, "
+        f"from {number(data.min())} to {number(data.max())}. Share of tasks in which the agent, "
+        "given context that it collected itself, gets more: "
         f"{'; '.join(f'{phase}, {share}' for phase, share in above.items())}."
     )
     figure = plots.returns_by_task(panels, run.scale(shown["before"]["tasks"]))
@@ -279,7 +294,7 @@ def _plane(run: Run, seed: int) -> Section:
     panels, tasks = run.posteriors(seed), run.measurements["before"][seed]["tasks"]
     caption = (
         f"Each marker is the mean of q(z | h) of one of {len(tasks)} training tasks (seed {seed}), coloured by task, "
-        "seen in the plane in which the offline posteriors of all panels differ most. Filled: h from offline data; "
+        "seen in the plane in which the offline posteriors of all panels differ most. Filled: h is offline context; "
         "hollow: h collected by the agent itself. A line joins the two markers of a task."
     )
     ratios = {phase: _distance_ratio(posteriors) for phase, posteriors in panels.items()}
@@ -367,7 +382,7 @@ def _episodes(run: Run, seed: int) -> Section:
     scale, dt = run.scale(tasks), float(getattr(family, "control_dt", 1.0))
     intro = (
         f"The episode after adaptation on the first {len(tasks)} training task{'s' if len(tasks) != 1 else ''} (seed "
-        f"{seed}), acting on a z drawn from q(z | h): h from offline data on the left, collected by the agent itself "
+        f"{seed}), acting on a z drawn from q(z | h): h is offline context on the left, collected by the agent itself "
         "on the right. Colours as above. "
     )
 

@@ -72,16 +72,14 @@ how much of the cost the second phase wins back.</p>
 <dt>return</dt><dd>sum of rewards of one episode, averaged over tasks; higher is better. The rows of offline and
 self-collected context are about training tasks; held-out tasks are new and have self-collected context only.</dd>
 <dt>context, h</dt><dd>the transitions (state, action, reward) from which a task is inferred. <em>Offline context</em>
-is drawn from the recordings of that task; <em>self-collected context</em> is as many transitions that the agent gathers
+is drawn from {offline_context}; <em>self-collected context</em> is as many transitions that the agent gathers
 itself while it does not know the task.</dd>
 <dt>z, q(z | h), p(z)</dt><dd>z is a vector that stands for the task; q(z | h) is what the encoder believes about it
 given context, a Gaussian (the posterior); p(z) is the standard Gaussian, what it believes before (the prior).</dd>
 <dt>KL(a || b)</dt><dd>Kullback-Leibler divergence: how far belief a lies from belief b, in nats; 0 where they are
 the same.</dd>
-<dt>before, arms</dt><dd><em>before</em> is the agent after the offline phase. An arm is one way to go on from it:
-<em>frozen</em> leaves the encoder as it is (the paper&rsquo;s method), <em>self-labelled</em> also trains it on
-self-collected context with decoded rewards, <em>oracle</em> is <em>frozen</em> with the true rewards that the others
-lack.</dd>
+<dt>before, arms</dt><dd><em>before</em> is the agent after the offline phase. An arm is one way to go on from it.</dd>
+{arms}
 <dt>gap closed</dt><dd>1 &minus; gap after / gap before, the gap being return given offline context minus return given
 self-collected context. A gap also closes when the return given offline context falls; hence the next row. A gap
 before of less than 2&nbsp;% of what offline context gains over random actions is none to speak of: a dash.</dd>

@@ -15,7 +15,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from smac_lab import findings, plots, style
+from smac_lab.arms import ARMS
 from smac_lab.data.storage import replace_text
+from smac_lab.experiment import DEFAULT_ARMS
 from smac_lab.findings import MEASURES, NOTE_OF_ONE_SEED, Run, bounds, number, read_run, signed
 from smac_lab.page import TEMPLATE
 from smac_lab.stats import over_seeds
@@ -90,11 +92,12 @@ def print_summary(summary: Mapping[str, Any]) -> str:
         rows.append((label.split(" (")[0].removesuffix(" context"), [number(e.point, percent) for e in estimates]))
         rows.append(("", [bounds(e, percent) for e in estimates]))
     known = findings.references(summary)
+    width = max(17, *(len(title) + 2 for title in titles))
     return "\n".join([
         f"{summary['family']}, preset {summary['preset']}, {_seeds(summary)}",
         "returns given each kind of context, and what closed of the gap: mean over seeds [95 % interval]",
         "",
-        *(f"{label:14}" + "".join(f"{cell:>17}" for cell in cells) for label, cells in rows if any(cells)),
+        *(f"{label:14}" + "".join(f"{cell:>{width}}" for cell in cells) for label, cells in rows if any(cells)),
         "",
         f"for comparison: {known}" if known else "",
         f"* the default arm; {NOTE_OF_ONE_SEED if len(summary['seeds']) == 1 else 'see report.html for each seed'}",
@@ -134,7 +137,7 @@ def command(run: Run) -> str:
     s, stored = run.summary, run.experiment
     words = ["smac-lab", "train", s["family"], "--preset", s["preset"], "--seed", *map(str, s["seeds"])]
     arms = list(stored.get("arms", s["arms"]))
-    if arms != ["frozen", "self-labelled", "oracle"]:
+    if arms != list(DEFAULT_ARMS):
         words += ["--arms", *arms]
     if stored.get("data"):
         words += ["--data", str(stored["data"])]
@@ -194,10 +197,29 @@ def _page(run: Run) -> str:
         headline=signed(escape(findings.headline(run))),
         table=_table(run),
         missing=missing,
+        offline_context=_offline_context(run),
+        arms=_arms(run),
         sections=drawn,
         losses=_losses(run),
         settings=_settings(run),
     )
+
+
+def _offline_context(run: Run) -> str:
+    """What the offline context of a run is drawn from, in words."""
+    if run.summary.get("offline_context") == "exploration":
+        return (
+            "recorded exploration of that task, which the encoder alone reads, while actor and critics learn from "
+            "other recordings"
+        )
+    return "the recordings of that task"
+
+
+def _arms(run: Run) -> str:
+    """What each arm of a run does, a row of the list of words each."""
+    arms = [phase for phase in run.phases if phase != "before"]
+    about = {arm: ARMS[arm].about if arm in ARMS else "an arm of one's own" for arm in arms}
+    return "\n".join(f"<dt>arm <em>{escape(arm)}</em></dt><dd>{escape(text)}</dd>" for arm, text in about.items())
 
 
 def _figure(figure: go.Figure, label: str) -> str:

@@ -12,6 +12,7 @@ from smac_lab.adaptation import evaluate
 from smac_lab.agent import SMAC
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.collect import Episodes, rollout
+from smac_lab.data.store import Source
 from smac_lab.encoder import Gaussian, kl_divergence, kl_to_prior
 from smac_lab.seeds import stack_results
 from smac_lab.tasks.family import Array, TaskFamily, Tasks
@@ -46,14 +47,14 @@ def measure_shift(
     *,
     seed: int = 0,
     repeats: int | None = None,
+    source: Source | None = None,
     num_threads: int = 0,
 ) -> Shift:
     """Compare what the encoder infers from offline and from self-collected context, and what that costs.
 
     Both contexts have the same number of transitions (two episodes' worth), z is drawn by the same rule, the
-    actor is deterministic. Offline context is drawn from what the encoder reads of the task's static data: exploration
-    where there is any, else offline transitions. Self-collected context comes from exploration with z ~ p(z), as at
-    meta-test.
+    actor is deterministic. Offline context is drawn from the task's static data, by default from what the encoder reads
+    of them. Self-collected context comes from exploration with z ~ p(z), as at meta-test; `source` does not change it.
 
     normalised = (within(on, off) - within(off, off')) / (between(off, off') - within(off, off')), where within
     averages KL(a_i || b_i) over tasks and between averages KL(a_i || b_j) over i != j (authors' code).
@@ -65,17 +66,20 @@ def measure_shift(
         buffer: its static transitions are used.
         seed: of simulations and draws.
         repeats: independent contexts a task; default `config.repeats`.
+        source: which static transitions are the offline context: "exploration", or "offline" for those that actor and
+            critics learn from. Default `buffer.offline_context`: exploration where there is any, else "offline".
         num_threads: physics threads, 0 for as many as PyTorch uses.
 
     Raises:
-        ValueError: a family or a buffer that the agent is not for, be it another variant of its own.
+        ValueError: a family or a buffer that the agent is not for, be it another variant of its own; an unknown source,
+            or one of which some task has no transitions.
     """
     agent.check_spec(family.spec, "act in")
     agent.check_spec(buffer.spec, "infer tasks from a buffer of")
     if agent.seeds is not None:
         sets = [tasks] * len(agent.seeds) if isinstance(tasks, Tasks) else tasks
         buffers = buffer.split() if buffer.seeds else [buffer] * len(agent.seeds)
-        options: Any = {"seed": seed, "repeats": repeats, "num_threads": num_threads}
+        options: Any = {"seed": seed, "repeats": repeats, "source": source, "num_threads": num_threads}
         parts = zip(agent.split(), sets, buffers, strict=True)
         return stack_results([measure_shift(one, family, own, data, **options) for one, own, data in parts])
     assert isinstance(tasks, Tasks)
@@ -84,7 +88,8 @@ def measure_shift(
     generator = torch.Generator(agent.device).manual_seed(seed)
     ids = torch.arange(len(tasks)).repeat_interleave(repeats)
 
-    contexts = [buffer.sample_context(ids, n, generator, buffer.offline_context) for _ in range(2)]
+    source = buffer.offline_context if source is None else source
+    contexts = [buffer.sample_context(ids, n, generator, source) for _ in range(2)]
     offline, offline_again = (agent.infer_posterior(context) for context in contexts)
     env = family.batch_env(tasks.repeat(repeats), num_threads)
     acted = rollout(agent.policy(offline, generator), env, seed=seed * 1_000_003 + 50_021)

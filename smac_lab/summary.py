@@ -58,6 +58,7 @@ def write_summary(
         "before": four("offline"),
         "arms": {arm: four(folder_of(arm)) for arm in experiment.arms},
         **mean,
+        "offline_context": "offline" if stored is None else stored.offline_context,
         "seconds": {**_phase_seconds(folder, experiment), **(seconds or {})},
         "config": experiment.config.to_dict(),
         "versions": versions(),

@@ -24,13 +24,21 @@ training = lab.train_offline(agent, run.buffer, steps=100_000, log_every=5)
 monitor = widgets.TrainingMonitor(training, save=lambda: lab.save("saved", agent).name, total=100_000)
 await monitor;
 """
+EXPLORATION = """
+from dataclasses import replace
+config = replace(run.before.config, exploration_transitions=60, exploration_policy="scripted")
+run = replace(run, buffer=lab.collect_behaviour(run.family, run.tasks, config), known={})
+"""
 
 
-def write_notebook(file: Path, example: str = "point-robot", monitor: bool = True) -> Path:
-    """A notebook that shows all explorers of an example, each in a cell of its own."""
+def write_notebook(file: Path, example: str = "point-robot", monitor: bool = True, exploration: bool = False) -> Path:
+    """A notebook that shows all explorers of an example, each in a cell of its own.
+
+    With `exploration` (of a family that has a script) the agents read some in place of offline transitions.
+    """
     start = "import smac_lab as lab\nfrom smac_lab import widgets\nfrom smac_lab.snapshots import example\n"
     sources = [
-        start + f"run = example({example!r})",
+        start + f"run = example({example!r})" + (EXPLORATION.rstrip() if exploration else ""),
         *(f"shown_{i} = widgets.{name}(run)\nshown_{i}" for i, name in enumerate(NAMES)),
     ]
     sources += [MONITOR.strip(), "await monitor  # goes on\nmonitor.status, agent.updates"] if monitor else []

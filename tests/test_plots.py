@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from smac_lab import plots, style
+from smac_lab.arms import ARMS
 
 RNG = np.random.default_rng(0)
 
@@ -36,6 +37,7 @@ def no_nan(fig):
 def test_one_colour_has_one_meaning():
     colours = [style.OFFLINE, style.SELF_COLLECTED, style.HELD_OUT, *(c for c, _ in style.PHASES.values())]
     assert len({*colours, style.OTHER_ARM}) == len(colours) + 1
+    assert set(style.PHASES) == {"before", *ARMS}
     assert style.phase_colour("an arm of one's own") == style.OTHER_ARM
     assert style.TASK_CYCLE[0] == style.TASK_CYCLE[-1]
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from smac_lab import findings, report
+from smac_lab.arms import ARMS as KNOWN_ARMS
 
 ARMS = ("frozen", "self-labelled", "oracle")
 FEATURES = {"point-robot": 2, "point-direction": 2, "ant-dir": 3}
@@ -161,6 +162,32 @@ def test_captions_follow_the_data(run, tmp_path):
     (turned / "summary.json").write_text(json.dumps(summary))
     text = Page(report.write_report(turned).read_text()).text
     assert "higher in 0 of 3 seeds" in text
+
+
+def test_every_arm_is_told_of_in_its_own_words(tmp_path):
+    """All that there are, and one that there is not; what true rewards are worth, alone and with an encoder."""
+    arms = (*KNOWN_ARMS, "my own")
+    folder = make_run(tmp_path, arms=tuple(findings.folder_of(arm) for arm in arms), n_tasks=4)
+    summary = json.loads((folder / "summary.json").read_text())
+    named = dict(zip(arms, summary["arms"].values(), strict=True))
+    (folder / "summary.json").write_text(json.dumps({**summary, "arms": named, "offline_context": "exploration"}))
+    text = Page(report.write_report(folder).read_text()).text
+    for arm, known in KNOWN_ARMS.items():
+        assert f"arm {arm} {known.about}" in text
+    assert "arm my own an arm of one's own" in text
+    assert "True rewards and nothing else (frozen-true-rewards): self-collected context gives" in text
+    assert "from which encoder and decoder, too, go on learning (oracle): self-collected context gives" in text
+    assert "is drawn from recorded exploration of that task" in text
+    table = report.print_summary(json.loads((folder / "summary.json").read_text())).splitlines()[3]
+    assert table.split() == ["before", "frozen", "self-labelled", "*", *list(KNOWN_ARMS)[2:], "my", "own"]
+
+
+def test_what_is_not_in_the_run_is_not_told_of(source):
+    text = Page(source).text
+    assert all(f"arm {arm} {KNOWN_ARMS[arm].about}" in text for arm in ARMS)
+    assert "arm no-q" not in text
+    assert "frozen-true-rewards" not in text
+    assert "is drawn from the recordings of that task" in text
 
 
 @pytest.mark.parametrize("family", ["cheetah-vel", "ant-dir", "point-direction", "sparse-point-robot", "of-ones-own"])

@@ -100,6 +100,33 @@ def test_no_shift_is_about_zero_and_another_task_about_one(problem: Problem) -> 
     assert 0.7 < _ratio(other, floor, between) < 1.4
 
 
+def test_offline_context_is_what_the_encoder_reads_or_what_is_asked_for(problem: Problem) -> None:
+    family, train, buffer = problem.family, problem.train, problem.buffer
+    config = dataclasses.replace(problem.config, exploration_transitions=40, exploration_policy="scripted")
+    both, agent = lab.collect_behaviour(family, train, config, seed=0), problem.agent()
+
+    def measured(data: lab.TransitionBuffer, **options: object) -> lab.Shift:
+        return lab.measure_shift(agent, family, train, data, seed=1, **options)  # type: ignore[arg-type]
+
+    found = {"default": measured(both)} | {s: measured(both, source=s) for s in ("exploration", "offline")}
+    assert torch.equal(found["default"].offline_contexts, found["exploration"].offline_contexts)
+    rows = torch.cat([both.observations, both.actions, both.rewards.unsqueeze(1)], 1)
+    for source in ("exploration", "offline"):
+        for task, contexts in enumerate(found[source].offline_contexts):
+            own = rows[both.rows_of(task, source)]
+            assert (contexts.flatten(0, 1)[:, None] == own).all(-1).any(1).all()
+    # The very transitions that another buffer holds alone, and nothing else changes.
+    alone = measured(buffer)
+    assert torch.equal(alone.offline_contexts, found["offline"].offline_contexts)
+    assert np.array_equal(alone.online_returns, found["exploration"].online_returns)
+    with pytest.raises(ValueError, match="the buffer has no exploration transitions"):
+        measured(buffer, source="exploration")
+    with pytest.raises(
+        ValueError, match="source='recorded' is not allowed: it must be one of 'offline', 'exploration'"
+    ):
+        measured(both, source="recorded")
+
+
 def test_offline_context_has_as_many_transitions_as_self_collected(problem: Problem) -> None:
     sizes: list[int] = []
     agent = problem.agent()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import threading
@@ -16,7 +17,8 @@ import torch
 import smac_lab as lab
 from smac_lab import style, widgets
 from smac_lab.encoder import kl_to_prior
-from smac_lab.snapshots import Snapshots, example
+from smac_lab.experiment import Experiment, run_experiment
+from smac_lab.snapshots import Snapshots, example, read_snapshots
 from smac_lab.widgets import stage
 
 OF_AGENTS = (
@@ -31,6 +33,18 @@ OF_AGENTS = (
 @pytest.fixture(scope="module")
 def run() -> Snapshots:
     return example("point-robot")
+
+
+@pytest.fixture(scope="module")
+def explored(tmp_path_factory) -> Snapshots:
+    """A tiny run in which the encoder reads exploration in place of what actor and critics learn from."""
+    folder = tmp_path_factory.mktemp("runs") / "explored"
+    config = dataclasses.replace(
+        lab.SMACConfig.preset("point-robot", "smoke"),
+        exploration_transitions=40, behaviour_iterations=2, behaviour_updates=5, behaviour_initial_episodes=2,
+    )  # fmt: skip
+    run_experiment(folder, Experiment("point-robot", "smoke", config, arms=("oracle", "frozen")), quiet=True)
+    return read_snapshots(folder)
 
 
 def trace(explorer, name) -> dict:
@@ -178,6 +192,62 @@ def test_joystick_returns_are_those_of_the_tasks(run) -> None:
     np.testing.assert_allclose(made.returns()[2], acted.returns[0])
     far = int(np.linalg.norm(made.tasks.values - made.tasks.values[2], axis=1).argmax())
     assert made.returns()[far] < made.returns()[2]
+
+
+# -- two kinds of offline context --------------------------------------------------------------------------
+@pytest.mark.parametrize("explorer", OF_AGENTS)
+def test_either_kind_of_offline_context_where_there_is_exploration(run, explored, explorer) -> None:
+    assert "offline_context" not in explorer(run).controls
+    made = explorer(explored, iteration=1)
+    assert made.state["offline_context"] == "exploration"  # what the encoder has learned from
+    seen = {}
+    for kind in ("exploration", "transitions", "exploration"):
+        made.update(**made.by_hand("offline_context", kind))
+        assert seen.setdefault(kind, (drawn(made), made.text)) == (drawn(made), made.text)
+        assert {"exploration": "exploration episodes", "transitions": "actor's transitions"}[kind] in made.text
+    assert seen["exploration"][0] != seen["transitions"][0]
+    with pytest.raises(ValueError, match="it must be one of 'exploration', 'transitions'"):
+        made.update(offline_context="offline")
+
+
+def test_switching_the_offline_context_moves_what_is_inferred_from_it(explored) -> None:
+    made = widgets.ShiftExplorer(explored, iteration=2, arm="frozen")
+    names = ("offline", "mixed", "kl mixed", "return offline", "return online")
+    before, plane = {name: trace(made, name) for name in names}, made.plane()
+    made.update(offline_context="transitions")
+    after = {name: trace(made, name) for name in names}
+    same = [name for name in names if repr(before[name]) == repr(after[name])]
+    assert same == ["mixed", "kl mixed", "return online"]  # those of self-collected context
+    assert made.plane() is plane
+    agent = explored.agent("frozen", 2)
+    for kind, source in (("exploration", "exploration"), ("transitions", "offline")):
+        made.update(offline_context=kind)
+        found = lab.measure_shift(agent, made.family, made.tasks, made.buffer, repeats=1, source=source)
+        assert torch.equal(made.context_of("offline"), found.offline_contexts[:, 0])
+        points = (found.offline.mean[:, 0].numpy() - made.axes.centre) @ made.axes.directions.T
+        np.testing.assert_allclose(trace(made, "offline")["x"], points[:, 0], atol=1e-5)
+        assert made.returns()[1][-1] == found.offline_context_return
+        assert f"Mean return {found.offline_context_return:.1f} from offline context" in made.text
+
+
+def test_linked_explorers_follow_the_kind_of_offline_context(run, explored) -> None:
+    shift, without = widgets.ShiftExplorer(explored), widgets.ShiftExplorer(run)
+    others = [explorer(explored) for explorer in OF_AGENTS[1:]]
+    shift.link(*others, without)
+    z = others[2].state["z1"]
+    shift.update(offline_context="transitions")
+    assert {other.state["offline_context"] for other in others} == {"transitions"}
+    assert others[2].state["z1"] == others[1].state["z1"] == shift.state["z1"] != z  # the task's own
+    assert "offline_context" not in without.state
+
+
+def test_first_shown_is_the_arm_of_the_agents_own_configuration(run, explored) -> None:
+    assert run.before.config.online_encoder == "self-labelled"
+    assert widgets.ShiftExplorer(run).state["arm"] == "self-labelled"
+    assert explored.before.config.online_encoder == "frozen"
+    assert widgets.ShiftExplorer(explored).state["arm"] == "frozen"
+    alone = dataclasses.replace(explored, arms={"oracle": explored.arms["oracle"]})
+    assert widgets.ShiftExplorer(alone).state["arm"] == "oracle"  # there is no other
 
 
 # -- links -------------------------------------------------------------------------------------------------

@@ -57,6 +57,9 @@ class TransitionBuffer(TransitionStore):
     def _lookup(self, source: str) -> Lookup:
         lookup = self._lookups.get(source)
         if new := lookup is None:
+            if source not in MEMBERS:
+                known = ", ".join(map(repr, MEMBERS))
+                raise ValueError(f"source={source!r} is not allowed: it must be one of {known}")
             lookup = self._lookups[source] = Lookup(self.n_tasks, self.device)
         moved = lookup.update(self.segments, MEMBERS[source], self._segment_room)
         self._moves += moved and not new
@@ -111,7 +114,7 @@ class TransitionBuffer(TransitionStore):
                 there ends with an episode.
 
         Raises:
-            ValueError: a task has no transitions of this source, or `last` is too small.
+            ValueError: an unknown source, or one of which a task has no transitions; or `last` is too small.
         """
         least = self.spec.horizon if consecutive else 1
         if last is not None and last < least:
@@ -130,8 +133,9 @@ class TransitionBuffer(TransitionStore):
         tasks, lookup = tasks.to(self.device), self._lookup(source)
         size = lookup.counts[tasks].unsqueeze(-1)
         if not lookup.complete and not _capturing(self.device) and bool((size == 0).any()):
-            empty = tasks[(size == 0).squeeze(-1)].tolist()
-            raise ValueError(f"tasks {empty} have no {source} transitions to sample from")
+            empty = tasks[(size == 0).squeeze(-1)].unique().tolist()
+            who = f"tasks {empty} have no" if lookup.counts.any() else "the buffer has no"
+            raise ValueError(f"{who} {source} transitions to sample from")
         old = self._too_old(size, last, consecutive)
         size = size - old
         if consecutive:

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from smac_lab import plots, style
 from smac_lab.agent import SMAC
+from smac_lab.arms import OF_ENCODER
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.collect import Episodes
+from smac_lab.data.store import Source
 from smac_lab.encoder import Gaussian
 from smac_lab.shift import Shift, measure_shift
 from smac_lab.snapshots import Snapshots
@@ -28,6 +30,11 @@ Plane = tuple[plots.Axes, Array, Array]  # axes, and the corners of the shown pa
 SHOWN_TASKS = 20
 CHOSEN = "#CC79A7"  # a z that someone chose
 PLANE_POINTS = 41  # values of a coordinate of z on a slider
+# What offline context is, where a buffer has exploration: the transitions it is drawn from, and how they are called.
+OFFLINE_CONTEXTS: dict[str, tuple[Source, str]] = {
+    "exploration": ("exploration", "exploration episodes"),
+    "transitions": ("offline", "the actor's transitions"),
+}
 FRAME: dict[str, Any] = {"x": [], "y": []}  # of a trace that `draw` fills
 
 
@@ -69,11 +76,18 @@ class AgentExplorer(Explorer):
         controls: dict[str, Control] = {}
         if self.subject.arms:
             arms, kept = list(self.subject.arms), self.subject.iterations
-            first = "self-labelled" if "self-labelled" in arms else arms[0]
-            controls["arm"] = Choice("arm", arms, first, style.phase_label)
+            own = OF_ENCODER[self.subject.before.config.online_encoder]
+            controls["arm"] = Choice("arm", arms, own if own in arms else arms[0], style.phase_label)
             controls["iteration"] = Slider("iteration", kept, kept[0])
         controls["task"] = Slider("task", list(range(len(self.tasks))), 0, self.task_name)
         return controls
+
+    def offline_controls(self) -> dict[str, Control]:
+        """Which kind of offline context is shown, where there are two."""
+        if not self.buffer.has_exploration:
+            return {}
+        names = {name: called for name, (_, called) in OFFLINE_CONTEXTS.items()}
+        return {"offline_context": Choice("offline context", list(names), "exploration", names.__getitem__)}
 
     @property
     def agent(self) -> SMAC:
@@ -85,17 +99,30 @@ class AgentExplorer(Explorer):
         """What tells this agent from the others of the run."""
         return key_of(self.state)
 
-    def measured(self, key: Key | None = None) -> Shift:
-        """One offline and one self-collected context of each shown task, of this or another agent of the run."""
+    @property
+    def offline_words(self) -> str:
+        """The offline context that is shown, in words."""
+        kind = self.state.get("offline_context")
+        return f"offline context ({OFFLINE_CONTEXTS[kind][1]})" if kind else "offline context"
+
+    def measured(self, key: Key | None = None, offline: Source | None = None) -> Shift:
+        """One offline and one self-collected context of each shown task, of this or another agent of the run.
+
+        Args:
+            key: of the agent; default the one that is looked at now.
+            offline: transitions that the offline context is drawn from; default those that are chosen now.
+        """
         key = self.key if key is None else key
+        offline = offline_of(self.state) if offline is None else offline
         agent = self.subject.agent(*key)
         return self.once_for_all(
-            ("measured", key), lambda: measure_shift(agent, self.family, self.tasks, self.buffer, repeats=1)
+            ("measured", key, offline),
+            lambda: measure_shift(agent, self.family, self.tasks, self.buffer, repeats=1, source=offline),
         )
 
-    def context_of(self, source: str, key: Key | None = None) -> Tensor:
+    def context_of(self, source: str, key: Key | None = None, offline: Source | None = None) -> Tensor:
         """All "offline" or "self-collected" context of the shown tasks, `(task, n, context_dim)`."""
-        measured = self.measured(key)
+        measured = self.measured(key, offline)
         return (measured.offline_contexts if source == "offline" else measured.online_contexts)[:, 0]
 
     def once_for_all(self, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
@@ -106,9 +133,9 @@ class AgentExplorer(Explorer):
             known[key] = compute()
         return known[key]
 
-    def posterior(self, source: str = "offline", key: Key | None = None) -> Gaussian:
+    def posterior(self, source: str = "offline", key: Key | None = None, offline: Source | None = None) -> Gaussian:
         """q(z | all context) of the shown tasks, `(task, z_dim)`."""
-        measured = self.measured(key)
+        measured = self.measured(key, offline)
         q = measured.offline if source == "offline" else measured.online
         return Gaussian(q.mean[:, 0], q.std[:, 0])
 
@@ -116,12 +143,18 @@ class AgentExplorer(Explorer):
     def plane(self) -> Plane:
         """The plane in which posterior means of all agents along the run differ most, and its corners.
 
-        One for the whole run, so that what moves is seen to move.
+        One for the whole run and both kinds of offline context, so that what moves is seen to move.
         """
 
         def compute() -> Plane:
-            keys: list[Key] = [(None, 0), *((arm, i) for arm, agents in self.subject.arms.items() for i in agents)]
-            found = [self.posterior(source, key).mean for key in keys for source in ("offline", "self-collected")]
+            before: Key = (None, 0)
+            keys: list[Key] = [before, *((arm, i) for arm, agents in self.subject.arms.items() for i in agents)]
+            kinds: list[Source] = ["exploration", "offline"] if self.buffer.has_exploration else ["offline"]
+            contexts = [self.context_of("offline", before, kind) for kind in kinds]  # the same for every agent
+            found = []
+            for key in keys:
+                found += [self.subject.agent(*key).infer_posterior(context).mean for context in contexts]
+                found.append(self.posterior("self-collected", key, kinds[0]).mean)
             means = torch.cat(found).cpu().numpy()
             axes = plots.principal_axes(means)
             points = plots.project(means, axes)
@@ -235,14 +268,19 @@ class PointExplorer(AgentExplorer):
     """An explorer of one z: a point of the plane, which goes where the task goes unless it is set itself."""
 
     def make_controls(self) -> dict[str, Control]:
-        return {**super().make_controls(), **self.z_controls()}
+        return {**super().make_controls(), **self.offline_controls(), **self.z_controls()}
+
+    @property
+    def words_of_z(self) -> str:
+        """A sentence more, where there are two kinds of offline context: which of them z follows."""
+        return f" The task's z is inferred from {self.offline_words}." if "offline_context" in self.state else ""
 
     def settle(self, changes: dict[str, Any]) -> dict[str, Any]:
-        moved = {"task", "arm", "iteration"} & changes.keys() or not self._drawn
+        moved = {"task", "arm", "iteration", "offline_context"} & changes.keys() or not self._drawn
         if not moved or {"z1", "z2"} & changes.keys():
             return changes
         state = self.state | changes
-        means = plots.project(self.posterior("offline", key_of(state)).mean.cpu().numpy(), self.axes)
+        means = plots.project(self.posterior("offline", key_of(state), offline_of(state)).mean.cpu().numpy(), self.axes)
         return changes | self.nearest_chosen(means[state["task"]])
 
 
@@ -250,6 +288,11 @@ def key_of(state: dict[str, Any]) -> Key:
     """Arm and iteration of an explorer's state; at iteration 0 all arms are one agent."""
     iteration = state.get("iteration", 0)
     return (state["arm"] if iteration else None), iteration
+
+
+def offline_of(state: dict[str, Any]) -> Source:
+    """The transitions that the offline context of an explorer's state is drawn from."""
+    return OFFLINE_CONTEXTS[state.get("offline_context", "transitions")][0]
 
 
 def outlines(posterior: Gaussian, axes: plots.Axes) -> list[Array]:

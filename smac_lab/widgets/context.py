@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 import torch
@@ -25,7 +27,8 @@ class ContextExplorer(AgentExplorer):
     from the prior, and from the one of the whole context; below, what the encoder goes by: how far the posterior moves
     when one piece of the context is spoiled.
 
-    State: `task`, `n` (transitions so far), `source` ("offline" or "self-collected"), `rewards` ("kept"; "left out":
+    State: `task`, `n` (transitions so far), `source` ("offline" or "self-collected"), `offline_context` ("exploration"
+    or "transitions", where the buffer has exploration: what the offline context is), `rewards` ("kept"; "left out":
     the mean over all tasks in their place; "shuffled" among the transitions; "another task's": those of the context
     of task `other`, which went elsewhere), `other`.
     """
@@ -39,6 +42,7 @@ class ContextExplorer(AgentExplorer):
             **super().make_controls(),
             "n": Slider("transitions", counts, counts[-1]),
             "source": Choice("context", ["offline", "self-collected"], "offline"),
+            **self.offline_controls(),
             "rewards": Choice("rewards", REWARDS, "kept"),
             "other": Slider("another task", tasks, len(tasks) - 1, self.task_name),
         }
@@ -148,12 +152,17 @@ class ContextExplorer(AgentExplorer):
         at = counts.index(s["n"])
         moved = dict(zip(SPOILED, self.moved(), strict=True))
         most = max(moved, key=moved.__getitem__)
+        context = self.offline_words if s["source"] == "offline" else "self-collected context"
         spoiled = "" if s["rewards"] == "kept" else f", rewards {s['rewards']}"
         return (
-            f"Task {self.task_name(s['task'])}: after {s['n']} transitions of {s['source']} context{spoiled}, the "
+            f"Task {self.task_name(s['task'])}: after {s['n']} transitions of {context}{spoiled}, the "
             f"posterior lies {float(kl_to_prior(q)[at]):.2f} nats from the prior. "
             f"It moves most with {most}, by {moved[most]:.2g} nats."
         )
+
+    def by_hand(self, name: str, value: Any) -> dict[str, Any]:
+        """Who chooses a kind of offline context wants to see it."""
+        return {name: value} | ({"source": "offline"} if name == "offline_context" else {})
 
     def on_display(self, figure: object) -> None:
         def choose(trace: object, points: object, _: object) -> None:

@@ -12,15 +12,16 @@ from smac_lab import style
 from smac_lab.data.collect import Episodes, rollout
 from smac_lab.encoder import Gaussian
 from smac_lab.widgets import stage
-from smac_lab.widgets.agents import FRAME, AgentExplorer
+from smac_lab.widgets.agents import FRAME, AgentExplorer, offline_of
 from smac_lab.widgets.explorer import Choice, Control, Traces
 
 
 class RolloutGallery(AgentExplorer):
     """A grid of tasks, acted before (left) and after (right): films, and the same rollouts as lines.
 
-    State: `context` ("self-collected" or "offline": what z is inferred from), and `arm`, `iteration` (after) where the
-    subject is `Snapshots` of a run; with a single agent there is no "before", and its rollouts stand alone.
+    State: `context` ("self-collected" or "offline": what z is inferred from), `offline_context` ("exploration" or
+    "transitions", where the buffer has exploration), and `arm`, `iteration` (after) where the subject is `Snapshots` of
+    a run; with a single agent there is no "before", and its rollouts stand alone.
 
     Args:
         grid: so many of the shown tasks, from the least to the greatest, are acted.
@@ -41,7 +42,8 @@ class RolloutGallery(AgentExplorer):
         del controls["task"]
         if "iteration" in controls:
             controls["iteration"] = controls["iteration"]._replace(start=self.subject.iterations[-1])  # type: ignore
-        return {**controls, "context": Choice("z from", ["self-collected", "offline"], "self-collected")}
+        context = Choice("z from", ["self-collected", "offline"], "self-collected")
+        return {**controls, "context": context, **self.offline_controls()}
 
     def panels(self) -> dict[str, tuple[str | None, int]]:
         """Title of each panel, and which agent acts in it."""
@@ -62,7 +64,7 @@ class RolloutGallery(AgentExplorer):
             policy = agent.policy(self.z(key), torch.Generator(agent.device).manual_seed(0))
             return rollout(policy, self.family.batch_env(self.tasks[self.grid]), seed=0)
 
-        return self.once(("acted", key, self.state["context"]), compute)
+        return self.once(("acted", key, self.state["context"], offline_of(self.state)), compute)
 
     def frame(self) -> go.Figure:
         names = ["before the phase", "after"] if self.subject.arms else ["the agent"]
@@ -106,11 +108,13 @@ class RolloutGallery(AgentExplorer):
             said.append(f"{title}, returns {', '.join(f'{value:.1f}' for value in returns)}")
         if self.subject.arms:
             said[-1] += f" ({style.phase_label(self.state['arm'])}, iteration {self.state['iteration']})"
+        context = self.offline_words if self.state["context"] == "offline" else "self-collected context"
         values = ", ".join(f"{self.scale.values[i]:.2f}" for i in self.grid)
-        return (
-            f"{len(self.grid)} tasks, {self.scale.label} {values}, z inferred from {self.state['context']} context: "
-            f"{'; '.join(said)}."
-        )
+        return f"{len(self.grid)} tasks, {self.scale.label} {values}, z inferred from {context}: {'; '.join(said)}."
+
+    def by_hand(self, name: str, value: Any) -> dict[str, Any]:
+        """Who chooses a kind of offline context wants to see what it does."""
+        return {name: value} | ({"context": "offline"} if name == "offline_context" else {})
 
     def film(self) -> str:
         """Films of all panels, tasks tiled."""

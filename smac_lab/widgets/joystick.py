@@ -22,8 +22,9 @@ class LatentJoystick(PointExplorer):
     clicks place. In the middle, the rollout. Right, the return that this very rollout would have in each of the tasks
     (one call of the family's reward): the task that z stands for.
 
-    State: `z1`, `z2` (z, in the plane), `task` (sets z to that task's posterior mean), and `arm`, `iteration` where the
-    subject is `Snapshots` of a run.
+    State: `z1`, `z2` (z, in the plane), `task` (sets z to that task's posterior mean), `offline_context` ("exploration"
+    or "transitions", where the buffer has exploration: what these means are inferred from), and `arm`, `iteration`
+    where the subject is `Snapshots` of a run.
     """
 
     def frame(self) -> go.Figure:
@@ -96,7 +97,7 @@ class LatentJoystick(PointExplorer):
         best = int(paid.argmax())
         return (
             f"z at ({at}) in the plane: the rollout would return {paid[best]:.1f} in task {self.task_name(best)}, "
-            f"most of all, and {paid[task]:.1f} in the selected task {self.task_name(task)}."
+            f"most of all, and {paid[task]:.1f} in the selected task {self.task_name(task)}.{self.words_of_z}"
         )
 
     def film(self) -> str:

@@ -29,7 +29,8 @@ class RewardExplorer(PointExplorer):
     of standing still. Of bodies, the reward of the transitions there are, over the first feature. Below, residuals
     (decoded - true) on offline transitions and on those that the agent collects by itself.
 
-    State: `task` (whose true reward is shown; also sets z to its posterior mean), `z1`, `z2` (z, in the plane), and
+    State: `task` (whose true reward is shown; also sets z to its posterior mean), `offline_context` ("exploration" or
+    "transitions", where the buffer has exploration: what that mean is inferred from), `z1`, `z2` (z, in the plane), and
     `arm`, `iteration` where the subject is `Snapshots` of a run.
     """
 
@@ -47,7 +48,7 @@ class RewardExplorer(PointExplorer):
                 self.agent.policy(self.posterior("self-collected"), generator), self.family.batch_env(self.tasks)
             )
             n, b = self.family.horizon, self.buffer
-            rows = torch.stack([b.rows_of(i)[:n] for i in range(len(self.tasks))])
+            rows = torch.stack([b.rows_of(i, "offline")[:n] for i in range(len(self.tasks))])
             names = [name for name in Episodes._fields if name != "valid"]
             kept: dict[str, Any] = {name: np.asarray(getattr(b, name)[rows].cpu(), np.float64) for name in names}
             return {"offline": Episodes(**kept, valid=np.ones(rows.shape, bool)), "self-collected": acted}
@@ -166,5 +167,5 @@ class RewardExplorer(PointExplorer):
         return (
             f"Task {self.task_name(self.state['task'])}, z at ({at}) in the plane: decoded rewards are off by "
             f"{rms['offline']:.2f} (rms) on offline and {rms['self-collected']:.2f} on self-collected transitions, "
-            f"where true ones spread by {spread:.2f}."
+            f"where true ones spread by {spread:.2f}.{self.words_of_z}"
         )

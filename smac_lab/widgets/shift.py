@@ -13,7 +13,7 @@ from smac_lab import plots, style
 from smac_lab.encoder import Gaussian, kl_divergence, kl_to_prior
 from smac_lab.style import GREY, OFFLINE, SELF_COLLECTED, Array
 from smac_lab.widgets import stage
-from smac_lab.widgets.agents import CHOSEN, FRAME, AgentExplorer, joined, outlines, stacked
+from smac_lab.widgets.agents import CHOSEN, FRAME, AgentExplorer, joined, offline_of, outlines, stacked
 from smac_lab.widgets.explorer import Choice, Control, Slider, Traces
 
 SHADES = 8  # of the outlines; those of one shade are one trace, and a browser redraws few traces quickly
@@ -28,8 +28,9 @@ class ShiftExplorer(AgentExplorer):
     the agent does with both, or with the point of the plane that was clicked; below, the returns along the
     self-supervised phase, and how far posteriors lie from each other and from the prior.
 
-    State: `n` (context transitions), `share` (of them self-collected, 0 to 1), `arm`, `iteration` (where the subject is
-    `Snapshots` of a run), `task` (selected), `show` ("task": rollouts of its two posteriors; "point": of the chosen
+    State: `n` (context transitions), `share` (of them self-collected, 0 to 1), `offline_context` ("exploration" or
+    "transitions", where the buffer has exploration: what the offline context is), `arm`, `iteration` (where the subject
+    is `Snapshots` of a run), `task` (selected), `show` ("task": rollouts of its two posteriors; "point": of the chosen
     point), `z1`, `z2` (that point, in the plane).
     """
 
@@ -40,6 +41,7 @@ class ShiftExplorer(AgentExplorer):
         return {
             "n": Slider("context transitions", counts, counts[-1]),
             "share": Slider("share self-collected", np.linspace(0, 1, 21).round(2).tolist(), 1.0, "{:.0%}".format),
+            **self.offline_controls(),
             **super().make_controls(),
             **self.z_controls(),
             "show": Choice("play", ["task", "point"], "task", {"task": "the task", "point": "the point"}.__getitem__),
@@ -60,7 +62,7 @@ class ShiftExplorer(AgentExplorer):
             offline, mixed = self.mixed()
             return self.agent.infer_posterior(offline), self.agent.infer_posterior(mixed)
 
-        return self.once(("posteriors", self.key, self.state["n"], self.state["share"]), infer)
+        return self.once(("posteriors", self.key, offline_of(self.state), self.state["n"], self.state["share"]), infer)
 
     def returns(self) -> tuple[list[int], Array, Array]:
         """Iterations of the arm, and the two mean returns at each of them."""
@@ -72,7 +74,7 @@ class ShiftExplorer(AgentExplorer):
 
     def frame(self) -> go.Figure:
         titles = ["what the encoder infers", "what the agent does", "what it gets", "how far posteriors lie apart"]
-        figure, (plane, does, gets, apart) = style.grid(titles, 270)
+        figure, (plane, does, gets, apart) = style.grid(titles, 270, gap=100)
         self.plane_frame(figure, plane)
         shades = np.array(self.task_colours(SHADES))
         self.shades = {colour: np.flatnonzero(shades == colour) for colour in dict.fromkeys(shades.tolist())}
@@ -149,11 +151,11 @@ class ShiftExplorer(AgentExplorer):
         return figure.update_layout(barmode="overlay", bargap=0, hovermode="closest", margin_r=90)
 
     def draw(self) -> Traces:
-        state, axes = self.state, self.axes
+        state, axes, kind = self.state, self.axes, self.state.get("offline_context")
         offline, mixed = self.posteriors()
         at, to = (plots.project(q.mean.cpu().numpy(), axes) for q in (offline, mixed))
         traces: Traces = {
-            "offline": {"x": at[:, 0], "y": at[:, 1]},
+            "offline": {"x": at[:, 0], "y": at[:, 1], "name": f"offline context{f': {kind}' if kind else ''}"},
             "mixed": {"x": to[:, 0], "y": to[:, 1]},
             "links": joined(np.stack([at, to], 1)),
             "selected": {"x": [at[state["task"], 0]], "y": [at[state["task"], 1]]},
@@ -211,11 +213,12 @@ class ShiftExplorer(AgentExplorer):
         at = ", ".join(f"{value:.2f}" for value in self.chosen)
         given = {"offline": "offline context", "mixed": "the mixed context", "point": f"the chosen point ({at})"}
         returns = [f"{value:.1f} given {given[name]}" for name, value in self._episode_returns.items()]
+        kind = self.offline_words if "offline_context" in s else "offline"
         played = f", return {', '.join(returns)}" if returns else " ..."
         return (
             f"{when[0].upper() + when[1:]}: {s['n']} context transitions, {s['share']:.0%} of them self-collected in "
             f"the hollow markers. These lie {apart:.2g} nats from the filled ones (median of {len(self.tasks)} tasks). "
-            f"Mean return {offline[here]:.1f} from offline and {online[here]:.1f} from self-collected context. "
+            f"Mean return {offline[here]:.1f} from {kind} and {online[here]:.1f} from self-collected context. "
             f"Played: task {self.task_name(s['task'])}{played}."
         )
 
