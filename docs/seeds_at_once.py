@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import torch
 import smac_lab as lab
 from smac_lab import checkpoint
 from smac_lab.arms import ARMS, folder_of
-from smac_lab.behaviour import uses_pearl
+from smac_lab.behaviour import temperature_of, uses_pearl
 from smac_lab.cli import configure
 from smac_lab.data.relabel import label_errors
 from smac_lab.data.storage import claim_folder
@@ -45,7 +46,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--measurements", type=int, default=4, help="of each arm, on its way")
     parser.add_argument("--workers", type=int, default=5, help="processes that measure")
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE")
-    parser.add_argument("--pearl", nargs="*", default=[], metavar="FIELD=VALUE", help="as --set, for PEARL alone")
     return parser.parse_args()
 
 
@@ -92,10 +92,10 @@ def main() -> None:
     collected: list[Any] = [None] * len(seeds)
     empty = [lab.TransitionBuffer(family.spec, len(train), config.torch_device()) for train in tasks]
     if uses_pearl(config):
-        recipe = configure(options.family, options.preset, None, (*options.set, *options.pearl))
-        pearl, joined = lab.SMAC(recipe, family.spec, seed=seeds), lab.TransitionBuffer.join(empty)
+        pearl, joined = lab.SMAC(config.for_pearl(), family.spec, seed=seeds), lab.TransitionBuffer.join(empty)
         amounts = (config.behaviour_iterations, config.behaviour_updates, config.behaviour_initial_episodes)
-        for iteration, metrics in lab.train_pearl(pearl, joined, family, tasks, *amounts):
+        alpha = partial(temperature_of, config)
+        for iteration, metrics in lab.train_pearl(pearl, joined, family, tasks, *amounts, temperature=alpha):
             if iteration % max(1, config.behaviour_iterations // 10) == 0:
                 say(f"PEARL {iteration}: rewards of an episode {metrics['collected_reward_mean'] * family.horizon}")
         collected = list(joined.split())

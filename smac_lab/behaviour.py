@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +144,7 @@ def _pearl(
 ) -> TransitionBuffer:
     """Everything that PEARL collected."""
     total = config.behaviour_iterations
-    agent, buffer, done = SMAC(replace(config, observation_scaling=False), family.spec, seed=seed), None, 0
+    agent, buffer, done = SMAC(config.for_pearl(), family.spec, seed=seed), None, 0
     if folder is not None and checkpoint.exists(folder / "checkpoint"):
         agent, buffer, progress = checkpoint.load(folder / "checkpoint", family=family)
         done = progress["done"]
@@ -154,7 +153,14 @@ def _pearl(
     tick(done, total)
     log = None if folder is None else MetricLog(folder, done)
     iterations = train_pearl(
-        agent, buffer, family, tasks, total - done, config.behaviour_updates, config.behaviour_initial_episodes
+        agent,
+        buffer,
+        family,
+        tasks,
+        total - done,
+        config.behaviour_updates,
+        config.behaviour_initial_episodes,
+        temperature=lambda iteration: temperature_of(config, done + iteration),
     )
     for iteration, metrics in iterations:
         now = done + iteration
@@ -164,6 +170,12 @@ def _pearl(
                 checkpoint.save(folder / "checkpoint", agent, buffer=buffer, progress={"done": now})
         tick(now, total)
     return buffer
+
+
+def temperature_of(config: SMACConfig, iteration: int) -> float:
+    """PEARL's alpha in an iteration: geometrically from `behaviour_temperature` to `behaviour_last_temperature`."""
+    first, last = config.behaviour_temperature, config.behaviour_last_temperature
+    return first * (last / first) ** (iteration / config.behaviour_iterations)
 
 
 def copy_transitions(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -29,16 +29,16 @@ from smac_lab.training import (
 REGULARISER = 1e-3  # weight of the actor's squared mean and log standard deviation, as in PEARL's code
 
 
-def pearl_loss(agent: SMAC, batch: Batch) -> tuple[Tensor, Info]:
+def pearl_loss(agent: SMAC, batch: Batch, temperature: float | Tensor = 1.0) -> tuple[Tensor, Info]:
     """What PEARL minimises (Rakelly et al., ICML 2019, algorithm 1) as SMAC's authors ran it, with SMAC's parts.
 
     Critics and encoder: mean (r_scale r + gamma (1 - terminated) V(s', z) - Q_k(s, a, z))^2, summed over k, where
-    V(s', z) = min_k Q_target_k(s', a', z) - log pi(a'|s', z), a' ~ pi: unlike in SMAC, the critics' error trains the
-    encoder. Decoder and encoder: mean (r - r_hat(s, a, z))^2. Encoder: kl_weight sum_i KL(q(z|h_i) || p(z)), a sum over
-    the tasks of the meta-batch whatever `kl_reduction` says. Actor (soft actor-critic), which z reaches without a
-    gradient: mean (log pi(a|s, z) - min_k Q_k(s, a, z)) + 1e-3 mean mu^2 + 1e-3 mean (log sigma)^2, a ~ pi, with the
-    Gaussian N(mu, sigma^2) before the tanh. Its temperature is 1, to which `reward_scale` is the counterweight. Means
-    are over all transitions, and of mu and log sigma over action dimensions, too.
+    V(s', z) = min_k Q_target_k(s', a', z) - alpha log pi(a'|s', z), a' ~ pi: unlike in SMAC, the critics' error trains
+    the encoder. Decoder and encoder: mean (r - r_hat(s, a, z))^2. Encoder: kl_weight sum_i KL(q(z|h_i) || p(z)), a sum
+    over the tasks of the meta-batch whatever `kl_reduction` says. Actor (soft actor-critic), which z reaches without a
+    gradient: mean (alpha log pi(a|s, z) - min_k Q_k(s, a, z)) + 1e-3 mean mu^2 + 1e-3 mean (log sigma)^2, a ~ pi, with
+    the Gaussian N(mu, sigma^2) before the tanh. The authors' temperature alpha is 1, to which `reward_scale` is the
+    counterweight. Means are over all transitions, and of mu and log sigma over action dimensions, too.
 
     Two target critics stand for the state-value network of PEARL's code, as in soft actor-critic's second version
     (Haarnoja et al., 2018, arXiv 1812.05905).
@@ -46,6 +46,7 @@ def pearl_loss(agent: SMAC, batch: Batch) -> tuple[Tensor, Info]:
     Args:
         agent: its parts, and `reward_scale`, `discount` and `kl_weight` of its config, are read.
         batch: rewards are true ones, unscaled.
+        temperature: alpha.
     """
     assert batch.noise is not None
     c = agent.config
@@ -55,7 +56,8 @@ def pearl_loss(agent: SMAC, batch: Batch) -> tuple[Tensor, Info]:
     with torch.no_grad():
         next_mean, next_log_std = agent.actor(batch.next_observations, still)
         next_actions, next_log_probs = _act(next_mean, next_log_std, batch.noise.next_action)
-        next_values = agent.target_critics(batch.next_observations, next_actions, still).amin(0) - next_log_probs
+        next_values = agent.target_critics(batch.next_observations, next_actions, still).amin(0)
+        next_values = next_values - temperature * next_log_probs
         following = c.discount * (1.0 - batch.terminations) * next_values
         targets = c.reward_scale * batch.rewards + following
     values = agent.critics(batch.observations, batch.actions, z)  # (critic, task, batch)
@@ -65,7 +67,9 @@ def pearl_loss(agent: SMAC, batch: Batch) -> tuple[Tensor, Info]:
 
     mean, log_std = agent.actor(batch.observations, still)
     actions, log_probs = _act(mean, log_std, batch.noise.action)
-    actor = (log_probs - detached_values(agent.critics, batch.observations, actions, still).amin(0)).mean()
+    actor = (
+        temperature * log_probs - detached_values(agent.critics, batch.observations, actions, still).amin(0)
+    ).mean()
     actor = actor + REGULARISER * (mean.square().mean() + log_std.square().mean())
     return critic + decoder + c.kl_weight * kl.sum() + actor, {
         "critic_loss": critic,
@@ -102,6 +106,7 @@ def train_pearl(
     updates: int,
     initial_episodes: int = 10,
     log_every: int = 1,
+    temperature: Callable[[int], float] = lambda iteration: 1.0,
 ) -> Iterator[tuple[int, Metrics]]:
     """Collect with true rewards, train on everything collected; again and again.
 
@@ -118,6 +123,7 @@ def train_pearl(
         updates: updates in each.
         initial_episodes: episodes of each task at the very beginning, with z ~ p(z).
         log_every: iterations between two yields.
+        temperature: alpha of each iteration, counted from 1 on.
 
     Yields:
         Number of iterations made here so far, and finite metrics averaged since the last yield.
@@ -136,10 +142,12 @@ def train_pearl(
     episodes = iterations * config.online_tasks * (config.prior_episodes + config.posterior_episodes)
     buffer.reserve(episodes * family.horizon * (buffer.seeds or 1))
 
-    loss, context_from = partial(pearl_loss, agent), last_visit(config, family.horizon)
+    alpha = torch.ones((), device=agent.device)  # at one address, for a captured graph
+    loss, context_from = partial(pearl_loss, agent, temperature=alpha), last_visit(config, family.horizon)
     learn = captured(agent, buffer, lambda: agent.update(sample_mixed(agent, buffer, context_from), loss=loss))
     meter = Meter()
     for iteration in range(1, iterations + 1):
+        alpha.fill_(temperature(iteration))
         collected = self_collect(agent, buffer, family, tasks, oracle=True, context_from=context_from)
         for _ in range(updates):
             meter.add(learn())

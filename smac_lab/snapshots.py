@@ -16,7 +16,7 @@ from torch import Tensor
 from smac_lab import checkpoint
 from smac_lab.agent import SMAC
 from smac_lab.arms import folder_of
-from smac_lab.behaviour import collect_behaviour
+from smac_lab.behaviour import collect_behaviour, uses_pearl
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.starter import STARTER, TRANSITIONS, starter_data
@@ -202,6 +202,11 @@ def _data_like(family: TaskFamily, config: SMACConfig, seed: int) -> tuple[Trans
     buffer, tasks = starter_data(family)
     stored = SMACConfig.from_dict(read_json(STARTER / family.name / "dataset.json")["config"])
     if any(getattr(config, name) != getattr(stored, name) for name in RECIPE):
+        if uses_pearl(config):
+            raise StorageError(
+                f"the starter data of {family.full_name} is by another recipe than this excerpt's, whose data "
+                "PEARL made; read the run itself, or write starter data with smac-lab collect ... --starter"
+            )
         buffer = collect_behaviour(family, tasks, replace(config, behaviour_transitions=TRANSITIONS), seed)
     return buffer, tasks
 

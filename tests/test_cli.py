@@ -13,7 +13,7 @@ import pytest
 
 from smac_lab import checkpoint, cli
 from smac_lab.data.storage import StorageError
-from smac_lab.experiment import ARMS
+from smac_lab.experiment import DEFAULT_ARMS
 
 
 def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -47,7 +47,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_what_the_readme_says(finished: Path) -> None:
     run_folder = finished / "run"
-    for phase in ("offline", *ARMS):
+    for phase in ("offline", *DEFAULT_ARMS):
         names = {file.name for file in (run_folder / "seed_0" / phase).iterdir()}
         assert {"metrics.csv", "measurement.npz", "checkpoint"} <= names
         assert any(name.startswith("events.out.tfevents") for name in names)
@@ -60,7 +60,7 @@ def test_summary_has_the_contract_s_fields(finished: Path) -> None:
     assert summary["family"] == "cheetah-vel"
     assert summary["seeds"] == [0]
     assert summary["default_arm"] in summary["arms"]
-    assert set(summary["arms"]) == set(ARMS)
+    assert set(summary["arms"]) == set(DEFAULT_ARMS)
     for four in (summary["before"], *summary["arms"].values()):
         assert set(four) == {"online_context", "offline_context", "shift", "test"}
         assert all(len(values) == 1 and math.isfinite(values[0]) for values in four.values())

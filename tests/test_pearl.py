@@ -14,7 +14,7 @@ from torch.distributions import Normal, TanhTransform, TransformedDistribution, 
 
 import smac_lab as lab
 from smac_lab.actor_critic import log_prob, log_prob_before_tanh
-from smac_lab.behaviour import copy_transitions
+from smac_lab.behaviour import copy_transitions, temperature_of
 from smac_lab.pearl import pearl_loss, train_pearl
 from smac_lab.training import sample_offline
 
@@ -163,8 +163,55 @@ def test_what_does_not_fit_is_refused(problem: Problem) -> None:
     with pytest.raises(ValueError, match="cannot act in"):
         next(train_pearl(problem.agent(), buffer, other, problem.train, 1, 1))
     two = lab.SMAC(problem.config, problem.family.spec, seed=[0, 1])
-    with pytest.raises(ValueError, match="an agent of one seed"):
+    with pytest.raises(ValueError, match="2 seeds collect data of their own and need a buffer each"):
         next(train_pearl(two, buffer, problem.family, problem.train, 1, 1))
+
+
+def test_several_seeds_at_once_are_as_many_runs(problem: Problem) -> None:
+    """Each seed explores and learns as it would alone, to rounding."""
+    seeds = (0, 1)
+    together = lab.SMAC(problem.config, problem.family.spec, seed=seeds)
+    empty = [lab.TransitionBuffer(problem.family.spec, len(problem.train)) for _ in seeds]
+    joined = lab.TransitionBuffer.join(empty)
+    for _ in train_pearl(together, joined, problem.family, problem.train, 2, 3, initial_episodes=2):
+        pass
+    for seed, buffer, agent in zip(seeds, joined.split(), together.split(), strict=True):
+        alone = lab.SMAC(problem.config, problem.family.spec, seed=seed)
+        own = lab.TransitionBuffer(problem.family.spec, len(problem.train))
+        for _ in train_pearl(alone, own, problem.family, problem.train, 2, 3, initial_episodes=2):
+            pass
+        assert torch.equal(buffer.codes, own.codes)
+        torch.testing.assert_close(buffer.rewards, own.rewards, rtol=1e-3, atol=1e-3)
+        for one, two in zip(agent.actor.parameters(), alone.actor.parameters(), strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+
+
+def test_the_temperature_weighs_the_entropy(problem: Problem) -> None:
+    """Closed form: at temperature alpha the actor's loss is alpha times its log probability, less Q."""
+    agent = problem.agent()
+    batch = prepared(problem, agent)
+    losses = [pearl_loss(agent, batch, temperature=alpha)[1] for alpha in (0.0, 0.5, 1.0)]
+    entropy = float(losses[0]["entropy"].detach())
+    actor = [float(info["actor_loss"].detach()) for info in losses]
+    assert actor[1] - actor[0] == pytest.approx(-0.5 * entropy, rel=1e-4)
+    assert actor[2] - actor[0] == pytest.approx(-entropy, rel=1e-4)
+
+
+def test_the_recipe_cools_geometrically(problem: Problem) -> None:
+    config = dataclasses.replace(
+        problem.config, behaviour_iterations=4, behaviour_temperature=1.6, behaviour_last_temperature=0.1
+    )
+    assert [temperature_of(config, k) for k in (1, 2, 4)] == pytest.approx([0.8, 0.4, 0.1])
+
+
+def test_the_recipe_may_have_numbers_of_its_own(problem: Problem) -> None:
+    config = dataclasses.replace(problem.config, behaviour_changes={"discount": 0.5, "kl_weight": 2.0})
+    pearl = config.for_pearl()
+    assert (pearl.discount, pearl.kl_weight, pearl.tau) == (0.5, 2.0, config.tau)
+    with pytest.raises(ValueError, match=r"behaviour_changes names unknown fields \['discout'\]"):
+        dataclasses.replace(problem.config, behaviour_changes={"discout": 0.5})
+    with pytest.raises(ValueError, match=r"discount=2.0 is not allowed"):
+        dataclasses.replace(problem.config, behaviour_changes={"discount": 2.0})
 
 
 # -- as behaviour policy -----------------------------------------------------------------------------------------
