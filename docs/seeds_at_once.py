@@ -25,7 +25,7 @@ from smac_lab.arms import ARMS, folder_of
 from smac_lab.behaviour import temperature_of, uses_pearl
 from smac_lab.cli import configure
 from smac_lab.data.relabel import label_errors
-from smac_lab.data.storage import claim_folder
+from smac_lab.data.storage import claim_folder, load_dataset
 from smac_lab.data.store import CODES
 from smac_lab.experiment import Experiment
 from smac_lab.measurement import measure, save_measurement, summarise
@@ -44,6 +44,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--preset", choices=("smoke", "cpu", "paper"), default="cpu")
     parser.add_argument("--arms", nargs="*", choices=ARMS, default=["frozen", "self-labelled", "oracle"])
     parser.add_argument("--measurements", type=int, default=4, help="of each arm, on its way")
+    parser.add_argument("--data", type=Path, nargs="*", default=[], help="folders of smac-lab collect, one a seed")
     parser.add_argument("--workers", type=int, default=5, help="processes that measure")
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE")
     return parser.parse_args()
@@ -52,6 +53,13 @@ def arguments() -> argparse.Namespace:
 def say(words: str) -> None:
     """Print with the seconds so far."""
     print(f"[{time.monotonic() - BEGAN:5.0f} s] {words}", flush=True)
+
+
+def tell(what: str, measured: Future[Any]) -> None:
+    """Say what was measured, as soon as it is."""
+    found = summarise(measured.result())
+    names = ("offline_context_return", "online_context_return", "test_return", "shift")
+    say(f"{what}: " + ", ".join(f"{name} {found[name]:.2f}" for name in names))
 
 
 def measure_saved(folder: Path, family_name: str, step: Path, seed: int, threads: int) -> dict[str, Any]:
@@ -86,12 +94,13 @@ def main() -> None:
             path, progress = out / f"seed_{seed}" / phase / "checkpoint", {"done": done, "seconds": seconds}
             step = checkpoint.save(path, agent, buffer=buffers and buffers[i], progress=progress)
             futures.append(pool.submit(measure_saved, out, experiment.family, step, seed, threads))
+            futures[-1].add_done_callback(partial(tell, f"{phase} {done}, seed {seed}"))
         return futures
 
     # data
     collected: list[Any] = [None] * len(seeds)
     empty = [lab.TransitionBuffer(family.spec, len(train), config.torch_device()) for train in tasks]
-    if uses_pearl(config):
+    if uses_pearl(config) and not options.data:
         pearl, joined = lab.SMAC(config.for_pearl(), family.spec, seed=seeds), lab.TransitionBuffer.join(empty)
         amounts = (config.behaviour_iterations, config.behaviour_updates, config.behaviour_initial_episodes)
         alpha = partial(temperature_of, config)
@@ -100,7 +109,10 @@ def main() -> None:
                 say(f"PEARL {iteration}: rewards of an episode {metrics['collected_reward_mean'] * family.horizon}")
         collected = list(joined.split())
     parts = zip(seeds, tasks, collected, strict=True)
-    data = [lab.collect_behaviour(family, train, config, seed, pearl=seen) for seed, train, seen in parts]
+    if options.data:
+        data = [load_dataset(folder, family)[0].to(config.torch_device()) for folder in options.data]
+    else:
+        data = [lab.collect_behaviour(family, train, config, seed, pearl=seen) for seed, train, seen in parts]
     say(f"data: {data[0]}")
     for source in ("offline", "exploration"):
         rewards = [one.rewards[one.codes == CODES[source]] for one in data]

@@ -450,6 +450,8 @@ class SMAC:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`, so that the next update is the one that would have followed.
 
+        What was saved on a GPU and is loaded on a processor, or the other way round, draws from a stream of its own.
+
         Raises:
             RuntimeError: a part's parameters do not fit.
         """
@@ -464,7 +466,8 @@ class SMAC:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         for generator, stored in zip(self.generators(), state["generator"], strict=True):
-            generator.set_state(stored.clone())
+            if len(stored) == len(generator.get_state()):  # a GPU's stream of numbers is none of a processor's
+                generator.set_state(stored.clone())
         self.updates = state["updates"]
 
     def generators(self) -> list[torch.Generator]:

@@ -136,8 +136,8 @@ class SMACConfig:
         Args:
             family: a name known to `make_family`.
             preset: "smoke" (seconds, shows that everything runs), "cpu" (two cores) or "paper".
-            behaviour: "expert", "narrow" or "broad" scripted data, for families that have a script; default: the
-                preset's own recipe.
+            behaviour: "expert", "narrow" or "broad" scripted data, which the encoder reads, too, for families that have
+                a script; default: the preset's own recipe.
 
         Raises:
             ValueError: unknown family, preset or behaviour.
@@ -151,7 +151,9 @@ class SMACConfig:
         if behaviour is not None:
             if behaviour not in BEHAVIOURS:
                 raise ValueError(f"unknown behaviour {behaviour!r}; known: {', '.join(BEHAVIOURS)}")
-            fields |= {"behaviour_policy": "scripted", "behaviour_on_task": BEHAVIOURS[behaviour]}
+            fields = dict(WITHOUT_EXPLORATION.get((family, preset), fields))
+            scripted = {"behaviour_policy": "scripted", "behaviour_on_task": BEHAVIOURS[behaviour]}
+            fields |= {**scripted, "exploration_transitions": 0}
         return cls(**fields)
 
     def for_pearl(self) -> SMACConfig:
@@ -220,7 +222,7 @@ _SCHEDULES: dict[str, Any] = {
     "collecting_posterior": "iteration",
     "z_resampling": "episode",
 }
-_POINT_CPU: dict[str, Any] = {
+_POINT_NARROW: dict[str, Any] = {  # one data set for all, which betrays the task by where it goes
     **_SCHEDULES,
     **_SMALL,
     **_SCRIPTED,
@@ -242,6 +244,22 @@ _POINT_CPU: dict[str, Any] = {
     "online_context": "episodes",
     "online_encoder": "self-labelled",
     "z_resampling": "step",
+}
+_POINT_CPU: dict[str, Any] = {
+    **_POINT_NARROW,
+    # Transitions go anywhere, so that rewards are known wherever the robot may go: from near-random ones the decoder
+    # would have to extrapolate. PEARL explores for half a minute, with numbers of its own.
+    "behaviour_on_task": BEHAVIOURS["broad"],
+    "exploration_transitions": 200,
+    "behaviour_iterations": 12,
+    "behaviour_updates": 150,
+    "behaviour_initial_episodes": 5,
+    "behaviour_changes": {"kl_weight": 0.1, "prior_episodes": 10, "posterior_episodes": 1},
+    "kl_weight": 0.01,
+    "max_action": 0.95,  # the script's actions are saturated in a third of all dimensions
+    "z_resampling": "episode",
+    "offline_steps": 3_000,
+    "online_encoder": "frozen",
 }
 _SMOKE: dict[str, Any] = {
     **_SMALL,
@@ -281,7 +299,7 @@ _BODY_CPU: dict[str, Any] = {
     "online_context": "episodes",
     "online_encoder": "self-labelled",
 }
-_PEARL_SMOKE: dict[str, Any] = {
+_PEARL__SMOKE: dict[str, Any] = {
     **_SMOKE,
     "behaviour_policy": "pearl",
     "behaviour_iterations": 2,
@@ -361,13 +379,14 @@ _SAWYER_DATA: dict[str, Any] = {
     "n_test_tasks": 10,
 }
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "point-robot": {
+        "smoke": {**_SMOKE, **_SCRIPTED},
+        "cpu": _POINT_CPU,
+        "paper": _SCRIPTED,
+    },
     **{
-        name: {
-            "smoke": {**_SMOKE, **_SCRIPTED},
-            "cpu": _POINT_CPU,
-            "paper": _SCRIPTED,
-        }
-        for name in ("point-robot", "point-direction", "sparse-point-robot")
+        name: {"smoke": {**_SMOKE, **_SCRIPTED}, "cpu": _POINT_NARROW, "paper": _SCRIPTED}
+        for name in ("point-direction", "sparse-point-robot")
     },
     "cheetah-vel": {
         "smoke": {**_PEARL_SMOKE, "behaviour_part": "first", "exploration_transitions": 400},
@@ -407,3 +426,5 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "paper": _SAWYER_DATA,
     },
 }
+# What `preset(..., behaviour=...)` starts from, where the preset's own numbers are for data with exploration.
+WITHOUT_EXPLORATION: dict[tuple[str, str], dict[str, Any]] = {("point-robot", "cpu"): _POINT_NARROW}
