@@ -2,42 +2,165 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import warnings
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from types import FunctionType
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from smac_lab.actor_critic import Info
-    from smac_lab.agent import SMAC
+    from smac_lab.agent import SMAC, Batch, PhaseLoss
     from smac_lab.data.buffer import TransitionBuffer
 
 WARM_UP = 3  # steps that run as they are first: optimizer state, compilation and autotuning are then in place
 
 
-def compiled_or_eager(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`torch.compile(function)`; where the machine cannot compile, the function itself, after one warning."""
-    compiled = torch.compile(function, dynamic=False)
-    works: bool | None = None
+class Tolerance(NamedTuple):
+    """How far apart two evaluations of the same loss may be, each in parts of the plain one's norm.
 
-    def call(*inputs: Any) -> Any:
-        nonlocal works
-        if works is None:
-            try:
-                outputs = compiled(*inputs)
-            except Exception as error:
-                outputs = function(*inputs)  # an error of the function's own is raised here
-                works = False
-                lines = str(error).splitlines() or [type(error).__name__]
-                reason = next((line for line in lines if not line.startswith("backend=")), lines[0])
-                warnings.warn(f"compile=True has no effect here, updates run eagerly: {reason}", stacklevel=2)
-            else:
-                works = True
+    A compiler sums in another order. That moves a number by roundings of what was summed, which is more than its own
+    size allows where it cancels. It can also flip a ReLU whose input is zero but for rounding, and a gradient then
+    gains or loses one unit of one transition. Another loss is off by about 1.
+    """
+
+    number: float  # of the loss, and of each number in the info
+    gradient: float  # of one parameter's gradient
+    cancelled: float  # in addition, of all numbers together, or of the gradient of the whole part
+
+
+# By what dense products are rounded to. Measured on a CPU with two presets, new and trained, one seed and two: numbers
+# 3e-4 and, where they cancel, 0.1; gradients 0.003 (a ReLU, else 6e-5) and 0.02, or 0.15 in one that cancels.
+TOLERANCES = {
+    torch.float32: Tolerance(number=0.001, gradient=0.05, cancelled=1e-5),
+    torch.bfloat16: Tolerance(number=0.05, gradient=0.2, cancelled=0.01),
+}
+_numbers = itertools.count()
+
+
+def compiled_and_checked(
+    function: PhaseLoss, parameters: Mapping[str, Tensor], products: torch.dtype = torch.float32
+) -> PhaseLoss:
+    """The same loss through `torch.compile`, in use only where it agrees with the plain one.
+
+    The first batch of every shape is evaluated both ways, and loss, info and gradients are compared. Where they
+    differ, and where the machine cannot compile, a warning says so once, and from then on the plain function is
+    called. The comparison leaves nothing behind: what is returned was evaluated apart from it.
+
+    Args:
+        function: pure function of a batch, `(loss, info)`. Over several seeds the loss is `(seed,)`; its sum is what
+            is differentiated.
+        parameters: those that may be trained, under names that begin with their part's: "actor.net.0.weight".
+        products: what dense products are rounded to, `torch.float32` or `torch.bfloat16`; see `Tolerance`.
+
+    Returns:
+        What to call in place of `function`.
+    """
+    return _Compiled(function, parameters, TOLERANCES[products])
+
+
+class _Different(Exception):
+    """Compiled, the loss is another one."""
+
+
+class _Compiled:
+    def __init__(self, function: PhaseLoss, parameters: Mapping[str, Tensor], tolerance: Tolerance):
+        self.function, self.parameters, self.tolerance = function, parameters, tolerance
+        # One graph or an error: what follows a graph break is compiled under code that all losses have in common.
+        self.compiled = torch.compile(_with_own_code(function), dynamic=False, fullgraph=True)
+        self.checked: set[tuple[torch.Size, ...]] = set()
+        self.works = True
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Info]:
+        if not self.works:
+            return self.function(batch)
+        shapes = tuple(leaf.shape for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
+        if shapes not in self.checked and _capturing():
+            return self.function(batch)  # no number can be read back now
+        try:
+            if shapes not in self.checked:
+                self._check(batch)
+                self.checked.add(shapes)
+            return self.compiled(batch)
+        except Exception as error:
+            outputs = self.function(batch)  # an error of the function's own is raised here
+            self.works = False
+            warnings.warn(_told(error), stacklevel=2)
             return outputs
-        return compiled(*inputs) if works else function(*inputs)
 
-    return call
+    def _check(self, batch: Batch) -> None:
+        """Raise `_Different` unless both ways agree."""
+        plain, compiled = (self._evaluated(function, batch) for function in (self.function, self.compiled))
+        for group in plain | compiled:
+            own = self.tolerance.gradient if group else self.tolerance.number
+            _compare(plain.get(group, {}), compiled.get(group, {}), own, self.tolerance.cancelled)
+
+    def _evaluated(self, function: PhaseLoss, batch: Batch) -> dict[str, dict[str, Tensor]]:
+        """Numbers, under "", and the gradients of each part, under its name."""
+        loss, info = function(batch)
+        gradients = torch.autograd.grad(loss.sum(), list(self.parameters.values()), allow_unused=True)
+        numbers = {"the loss": loss, **{f"info[{name!r}]": number for name, number in info.items()}}
+        groups = {"": {name: number.detach() for name, number in numbers.items()}}
+        for name, gradient in zip(self.parameters, gradients, strict=True):
+            if gradient is not None:
+                groups.setdefault(name.partition(".")[0], {})[f"the gradient of {name}"] = gradient
+        return groups
+
+
+def _capturing() -> bool:
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # asking needs a driver
+
+
+def _with_own_code(function: PhaseLoss) -> PhaseLoss:
+    """The function, under a code object that no other has.
+
+    Dynamo keeps what it compiled with the code object, and guards choose from it. Those of torch 2.11 do not tell
+    apart losses that one inner function closes over: a phase then trained the loss of the phase before it.
+    """
+
+    def evaluate(batch: Batch) -> tuple[Tensor, Info]:
+        return function(batch)
+
+    code = evaluate.__code__.replace(co_name=f"evaluate_{next(_numbers)}")  # code is compared by value, names included
+    return FunctionType(code, globals(), code.co_name, None, evaluate.__closure__)
+
+
+def _compare(plain: dict[str, Tensor], compiled: dict[str, Tensor], own: float, cancelled: float) -> None:
+    """Raise `_Different` unless each is within `own` of its norm plus `cancelled` of the norm of all."""
+    if odd := plain.keys() ^ compiled.keys():
+        raise _Different(f"only one of the two has {', '.join(sorted(odd))}")
+    sizes = {name: _norm(value) for name, value in plain.items()}
+    rest = cancelled * math.hypot(*sizes.values())
+    for name, size in sizes.items():
+        distance = _distance(plain[name], compiled[name])
+        if distance > own * size + rest:
+            raise _Different(f"{name} is off by {distance:.3g}, where its norm is {size:.3g}")
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    """Norm of the difference; infinite where shapes or types differ, or other entries are not finite."""
+    alike = one.shape == other.shape and one.dtype == other.dtype and torch.equal(one.isfinite(), other.isfinite())
+    return _norm(one.float() - other.float()) if alike else math.inf
+
+
+def _norm(values: Tensor) -> float:
+    """Norm of the finite entries."""
+    return float(values.float().nan_to_num(0.0, 0.0, 0.0).norm())
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, _Different):
+        return f"compile=True is not used, updates run eagerly: compiled, {error}"
+    lines = str(error).splitlines() or [type(error).__name__]
+    reason = next((line for line in lines if not line.startswith("backend=")), lines[0])
+    return f"compile=True has no effect here, updates run eagerly: {reason}"
 
 
 def captured(agent: SMAC, buffer: TransitionBuffer, step: Callable[[], Info]) -> Callable[[], Info]:

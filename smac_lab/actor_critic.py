@@ -176,7 +176,8 @@ class Evaluations:
         for graph in (True,) if torch.is_grad_enabled() else (True, False):
             if (name, graph) in self._known:
                 return self._known[name, graph]
-        return self._known.setdefault((name, torch.is_grad_enabled()), compute())
+        value = self._known[name, torch.is_grad_enabled()] = compute()
+        return value
 
 
 def evaluations_of(agent: SMAC, batch: Batch, z: Tensor) -> Evaluations:

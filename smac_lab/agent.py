@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smac_lab.acceleration import compiled_or_eager
+from smac_lab.acceleration import compiled_and_checked
 from smac_lab.actor_critic import Actor, Critics, Evaluations, Info, awac_loss, critic_loss, q_loss, sample_action
 from smac_lab.config import SMACConfig
 from smac_lab.encoder import ContextEncoder, Gaussian
 from smac_lab.nets import Standardise, polyak_update, start_as_authors
 from smac_lab.policy import EpisodePolicy
 from smac_lab.reward_model import RewardDecoder, relabel, reward_loss
-from smac_lab.seeds import Generators, draw, over_seeds, select_seed, stack_modules
+from smac_lab.seeds import Generators, draw, mapped_over_seeds, over_seeds, select_seed, stack_modules
 from smac_lab.tasks.family import FamilySpec
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class SMAC:
         self.generator: Generators = streams[0] if self.seeds is None else streams
         self._optimizer: torch.optim.Adam | None = None
         self.updates = 0  # updates so far, all phases
-        self._compiled: dict[PhaseLoss, Callable[[Batch], tuple[Tensor, Info]]] = {}
+        self._compiled: dict[tuple[PhaseLoss, str], PhaseLoss] = {}
         self._check_parts()
 
     @property
@@ -230,7 +230,9 @@ class SMAC:
     def _with_evaluations(self, batch: Batch, z: Tensor) -> tuple[Batch, Tensor]:
         """The batch with room for what several losses read, and z as actor and critics see it: without a gradient."""
         z = z.detach()
-        return batch._replace(evaluations=Evaluations(self, batch, z)), z
+        fields: list[Any] = [*batch]
+        fields[-1] = Evaluations(self, batch, z)
+        return Batch(*fields), z  # not `_replace`, which torch 2.8 does not compile
 
     # -- learning ----------------------------------------------------------------------------------------
     def update(
@@ -288,18 +290,21 @@ class SMAC:
 
     def _as_configured(self, loss: PhaseLoss) -> PhaseLoss:
         """The very same loss as the config wants it evaluated: over seeds, in bf16 products, compiled."""
+        key = (loss, self.config.precision)
+        if self.config.compile and key in self._compiled:
+            return self._compiled[key]
+        bf16, parts = self.config.precision == "bf16", nn.ModuleDict(self.parts)
+        mapped = loss if self.seeds is None else mapped_over_seeds(parts, loss)
 
         def evaluate(batch: Batch) -> tuple[Tensor, Info]:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-                if self.seeds is None:
-                    return loss(batch)
-                return over_seeds(nn.ModuleDict(self.parts), loss, batch)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                return mapped(batch)
 
         if not self.config.compile:
             return evaluate
-        if loss not in self._compiled:
-            self._compiled[loss] = compiled_or_eager(evaluate)
-        return self._compiled[loss]
+        parameters = {name: value for name, value in parts.named_parameters() if value.requires_grad}
+        products = torch.bfloat16 if bf16 else torch.float32
+        return self._compiled.setdefault(key, compiled_and_checked(evaluate, parameters, products))
 
     def draw_noise(self, batch: Batch) -> Noise:
         """Noise for one update, from the agent's own generator."""

@@ -299,7 +299,7 @@ _BODY_CPU: dict[str, Any] = {
     "online_context": "episodes",
     "online_encoder": "self-labelled",
 }
-_PEARL__SMOKE: dict[str, Any] = {
+_PEARL_SMOKE: dict[str, Any] = {
     **_SMOKE,
     "behaviour_policy": "pearl",
     "behaviour_iterations": 2,

@@ -56,8 +56,8 @@ class EnsembleMLP(nn.Module):
         members = self.biases[0].shape[0]
         hidden = inputs.reshape(1, -1, inputs.shape[-1]).expand(members, -1, -1)
         last = len(self.weights) - 1
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            hidden = torch.baddbmm(bias, hidden, weight)
+        for layer in range(last + 1):  # torch 2.8 does not compile a zip of the two lists
+            hidden = torch.baddbmm(self.biases[layer], hidden, self.weights[layer])
             if layer < last:
                 hidden = hidden.relu_()
         return hidden.reshape(members, *inputs.shape[:-1], hidden.shape[-1]).to(inputs.dtype)

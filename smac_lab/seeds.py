@@ -44,15 +44,22 @@ def over_seeds(modules: nn.Module, function: Callable[..., Any], *inputs: Any) -
     Returns:
         The function's outputs with a leading seed axis.
     """
+    return mapped_over_seeds(modules, function)(*inputs)
+
+
+def mapped_over_seeds(modules: nn.Module, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`over_seeds` as a function of the inputs alone, which `torch.compile` can trace: modules are made before."""
     within = _Within(modules, function)
     state = dict(_leaves(within))
-    dims = tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, inputs)
-    mapped = vmap(
-        lambda one, *given: functional_call(within, one, given, tie_weights=False),
-        in_dims=(0, *dims),
-        randomness="different",
-    )
-    return mapped(state, *inputs)
+
+    def one_seed(state: dict[str, Tensor], *inputs: Any) -> Any:
+        return functional_call(within, state, inputs, tie_weights=False)
+
+    def all_seeds(*inputs: Any) -> Any:
+        dims = tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, inputs)
+        return vmap(one_seed, in_dims=(0, *dims), randomness="different")(state, *inputs)
+
+    return all_seeds
 
 
 class _Within(nn.Module):
