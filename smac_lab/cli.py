@@ -20,6 +20,10 @@ Preset = Literal["smoke", "cpu", "paper"]
 Behaviour = Literal["expert", "narrow", "broad"]
 Overrides = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="FIELD=VALUE ...")]
 DEMO_FAMILY = "point-robot"
+ACTS = {
+    "claim": "Act 1, the paper's claim: the encoder reads exploration, and `frozen` is the paper's arm.",
+    "narrow": "Act 2, narrow data for all: the encoder reads behaviour that betrays the task; see `self-labelled`.",
+}
 
 
 def demo(
@@ -27,22 +31,31 @@ def demo(
     preset: Preset = "cpu",
     seed: tuple[int, ...] = (0, 1, 2),
     workers: int | None = None,
+    acts: tuple[Literal["claim", "narrow"], ...] = ("claim", "narrow"),
 ) -> None:
-    """The whole paper on the point robot: three seeds side by side, every arm, and a report.
+    """The paper on the point robot in two acts, each of three seeds side by side, with a report.
+
+    The first act shows its claim under its own kind of data. In the second act the data betrays the task by where it
+    goes, and the encoder reads nothing else.
 
     Args:
-        out: folder of the run; an interrupted run there is continued.
+        out: folder of the first act's run, and of the second's under `narrow`; interrupted runs there are continued.
         preset: smoke (seconds), cpu (minutes on two cores) or paper.
         seed: seeds, each a run of its own.
         workers: processes; default one a seed.
+        acts: which of the two.
     """
     from smac_lab import report
 
-    train(DEMO_FAMILY, preset=preset, seed=seed, out=out, workers=workers)
-    try:
-        print(f"and a picture of it: {report.write_picture(out, out / 'picture.png')}")
-    except RuntimeError as error:
-        print(f"no picture.png: {error}")
+    folders = {"claim": out, "narrow": out / "narrow"}
+    for act in acts:
+        print(f"\n{ACTS[act]}\n")
+        behaviour: Behaviour | None = None if act == "claim" else "narrow"
+        train(DEMO_FAMILY, preset=preset, behaviour=behaviour, seed=seed, out=folders[act], workers=workers)
+        try:
+            print(f"and a picture of it: {report.write_picture(folders[act], folders[act] / 'picture.png')}")
+        except RuntimeError as error:
+            print(f"no picture.png: {error}")
 
 
 def collect(
