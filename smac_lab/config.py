@@ -93,7 +93,7 @@ class SMACConfig:
 
     # Machine
     device: str = "auto"  # "auto": cuda where there is one, else cpu
-    compile: bool = False  # torch.compile the losses: faster, after half a minute at the first update of each phase
+    compile: bool = False  # torch.compile the losses, checked against the plain ones; half a minute for each, at first
     precision: Literal["fp32", "bf16"] = "fp32"  # of dense products in updates; everything else stays in float32
 
     def __post_init__(self) -> None:
