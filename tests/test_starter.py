@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -25,7 +26,10 @@ def test_every_family_comes_with_some_tasks(name: str) -> None:
     assert buffer.offline_counts.tolist() == [600] * len(tasks)
     drawn, _ = family.split(record["config"]["n_train_tasks"], record["config"]["n_test_tasks"], record["seed"])
     np.testing.assert_array_equal(tasks.values, drawn.values[: len(tasks)])
-    assert record["command"].startswith(f"smac-lab collect {record['spec']['name']} ")
+    if buffer.has_exploration:
+        assert int(buffer.counts_of("exploration").min()) >= 2 * family.horizon
+    makers = ("smac-lab collect", "python docs/seeds_at_once.py")
+    assert record["command"].startswith(tuple(f"{maker} {record['spec']['name']} " for maker in makers))
     config = lab.SMACConfig.preset(name, "smoke")
     agent = lab.SMAC(config, family.spec)
     _, metrics = next(lab.train_offline(agent, buffer, steps=1))
@@ -69,13 +73,16 @@ def test_what_there_is_none_of(tmp_path: Path) -> None:
 def test_an_excerpt_keeps_the_last_transitions_of_the_first_tasks(tmp_path: Path) -> None:
     family = lab.make_family("point-robot")
     tasks, _ = family.split(6, 1, seed=0)
-    config = lab.SMACConfig.preset("point-robot", "cpu")
+    config = dataclasses.replace(
+        lab.SMACConfig.preset("point-robot", "cpu"), behaviour_iterations=2, behaviour_updates=5
+    )
     buffer = lab.collect_behaviour(family, tasks, config, seed=0)
     write_starter(tmp_path, buffer, family, tasks, {"seed": 0}, n_tasks=4)
     assert not (tmp_path / "replay.safetensors").exists()  # nothing to be simulated
     small, few, _ = lab.data.storage.load_dataset(tmp_path, family)
     np.testing.assert_array_equal(few.values, tasks.values[:4])
     for task in range(4):
-        last = buffer.rewards[buffer.rows_of(task)[-600:]]
-        np.testing.assert_array_equal(small.rewards[small.rows_of(task)], last)
+        for source in ("offline", "exploration"):
+            last = buffer.rewards[buffer.rows_of(task, source)[-600:]]
+            np.testing.assert_array_equal(small.rewards[small.rows_of(task, source)], last)
     assert os.listdir(tmp_path / "buffer")
