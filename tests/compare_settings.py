@@ -6,7 +6,7 @@ python tests/compare_settings.py compile=True
 
 python tests/compare_settings.py --each max_action=0.999999 z_resampling=step    each beside the default, on equal data
 
---short learns a third as long; --five takes five seeds.
+--short learns a third as long; --five takes five seeds; --run FOLDER takes family, config and data of a run's first seed.
 """
 
 import ast
@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 import smac_lab as lab
+from smac_lab.snapshots import read_snapshots
 from smac_lab.stats import gap_closed, interval
 from smac_lab.training import sample_offline
 
@@ -91,10 +92,17 @@ def learn(config, seeds, collected=None):
     return before, look(), time.perf_counter() - began
 
 
-def compare_each(settings, seeds, short):
+def compare_each(settings, seeds, short, run=None):
     """Print what is learned by default and in each setting, from the same data, with 95 % intervals over seeds."""
-    base = dataclasses.replace(lab.SMACConfig.preset("point-robot", "cpu"), **(SHORT if short else {}))
-    collected = collect(base, seeds)
+    if run is None:
+        base = dataclasses.replace(lab.SMACConfig.preset("point-robot", "cpu"), **(SHORT if short else {}))
+        collected = collect(base, seeds)
+    else:
+        found = read_snapshots(run)
+        base, seeds = dataclasses.replace(found.before.config, online_encoder="frozen"), (found.before.seed,)
+        if short:
+            base = dataclasses.replace(base, online_iterations=max(1, base.online_iterations // 3))
+        collected = (found.family, [found.tasks], [found.buffer])
     for name, changes in [("default", {}), *((f"{k}={v}", {k: v}) for k, v in settings.items())]:
         before, after, _ = learn(dataclasses.replace(base, **changes), seeds, collected)
         returns = [interval(one[kind]) for one in (before, after) for kind in ("offline_context", "online_context")]
@@ -144,12 +152,14 @@ def compare(changes, seeds=tuple(range(10)), short=False, emulate=False):
 
 
 if __name__ == "__main__":
-    words = [word for word in sys.argv[1:] if not word.startswith("--")]
+    arguments = sys.argv[1:]
+    folder = arguments.pop(arguments.index("--run") + 1) if "--run" in arguments else None
+    words = [word for word in arguments if not word.startswith("--")]
     fields = dict(word.split("=", 1) for word in words)
     known = {"True": True, "False": False}
     changes = {k: known.get(v, v if not v[:1].isdigit() else ast.literal_eval(v)) for k, v in fields.items()}
-    chosen = tuple(range(5 if "--five" in sys.argv else 10))
-    if "--each" in sys.argv:
-        compare_each(changes, chosen, "--short" in sys.argv)
+    chosen = tuple(range(5 if "--five" in arguments else 10))
+    if "--each" in arguments:
+        compare_each(changes, chosen, "--short" in arguments, folder)
     else:
-        compare(changes, chosen, "--short" in sys.argv, "--emulate" in sys.argv)
+        compare(changes, chosen, "--short" in arguments, "--emulate" in arguments)
