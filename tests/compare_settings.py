@@ -6,7 +6,7 @@ python tests/compare_settings.py compile=True
 
 python tests/compare_settings.py --each max_action=0.999999 z_resampling=step    each beside the default, on equal data
 
---short learns a third as long; --five takes five seeds; --run FOLDER takes family, config and data of a run's first seed.
+--short learns a third as long; --five takes five seeds; --run FOLDER takes the data and config of a run's first seed.
 """
 
 import ast
