@@ -240,23 +240,6 @@ def test_settings_out_of_range(field, value, allowed):
 
 
 # -- compiled, and with bf16 products --------------------------------------------------------------------
-@pytest.mark.parametrize(("loss", "seed"), [("offline", 0), ("self-labelled", (0, 1))])
-def test_compiled_update_is_the_same_update(setting, loss, seed):
-    family, config, _, _, buffer = setting
-    eager = lab.SMAC(config, family.spec, seed=seed)
-    compiled = lab.SMAC(dataclasses.replace(config, compile=True), family.spec, seed=seed)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        infos = [agent.update(sample_offline(agent, buffer), agent.objectives[loss]) for agent in (eager, compiled)]
-    if any("compile=True has no effect" in str(warning.message) for warning in caught):
-        pytest.skip("nothing here to compile with")
-    for name, value in infos[0].items():
-        torch.testing.assert_close(infos[1][name], value, rtol=1e-4, atol=1e-4)
-    for name in eager.objectives[loss].trains:
-        for one, two in zip(compiled.parts[name].parameters(), eager.parts[name].parameters(), strict=True):
-            torch.testing.assert_close(one.grad, two.grad, rtol=1e-3, atol=1e-5)
-
-
 def test_without_a_compiler_one_warning_and_eager(setting, monkeypatch):
     family, config, _, _, buffer = setting
 
