@@ -15,9 +15,9 @@ import pytest
 import torch
 
 import smac_lab as lab
-from smac_lab.experiment import ARMS
+from smac_lab.experiment import DEFAULT_ARMS
 
-PHASES = ("offline", *ARMS)
+PHASES = ("offline", *DEFAULT_ARMS)
 SETTINGS = (
     "--preset",
     "smoke",
