@@ -31,7 +31,9 @@ run = replace(run, buffer=lab.collect_behaviour(run.family, run.tasks, config), 
 """
 
 
-def write_notebook(file: Path, example: str = "point-robot", monitor: bool = True, exploration: bool = False) -> Path:
+def write_notebook(
+    file: Path, example: str = "point-robot-narrow", monitor: bool = True, exploration: bool = False
+) -> Path:
     """A notebook that shows all explorers of an example, each in a cell of its own.
 
     With `exploration` (of a family that has a script) the agents read some in place of offline transitions.

@@ -121,14 +121,15 @@ def test_behaviour_data_is_offline_complete_and_reproducible(name: str) -> None:
     assert torch.equal(buffer.rows, again.rows)
     assert torch.equal(buffer.task, again.task)
     assert not torch.equal(buffer.rows, other.rows)
-    assert buffer.counts.tolist() == buffer.offline_counts.tolist() == [400] * 3
+    assert buffer.offline_counts.tolist() == [400] * 3
+    assert buffer.counts.tolist() == (buffer.offline_counts + buffer.counts_of("exploration")).tolist()
     assert (buffer.source == 0).all()
     for task in range(3):  # truly labelled for its own task
         rows = buffer.rows_of(task)
         rewards = family.reward(
             buffer.features[rows].double().numpy(),
             buffer.actions[rows].double().numpy(),
-            np.tile(tasks.values[task], (400, 1)),
+            np.tile(tasks.values[task], (len(rows), 1)),
         )
         np.testing.assert_allclose(buffer.rewards[rows], rewards, atol=1e-4)
 
