@@ -23,6 +23,7 @@ from smac_lab.tasks.family import Array
 
 N_TASKS = 8
 CONFIG = SMACConfig(
+    initial_weights="pytorch",  # quicker in so few updates
     z_dim=2,
     encoder_hidden=(32, 32),
     decoder_hidden=(32, 32),

@@ -32,7 +32,7 @@ OF_AGENTS = (
 
 @pytest.fixture(scope="module")
 def run() -> Snapshots:
-    return example("point-robot")
+    return example("point-robot-narrow")
 
 
 @pytest.fixture(scope="module")
