@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import Module, functional
 
@@ -39,13 +39,12 @@ class Actor(Module):
         scaling: Standardise | None = None,
     ):
         super().__init__()
-        self.scaling = scaling
+        self.scaling = scaling or nn.Identity()
         self.net = MLP(obs_dim + z_dim, hidden, 2 * action_dim, small_output=True)
 
     def forward(self, observations: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation before the tanh, `(..., action_dim)` each; log_std within [-20, 2]."""
-        observations = observations if self.scaling is None else self.scaling(observations)
-        mean, log_std = self.net(torch.cat([observations, z], dim=-1)).chunk(2, dim=-1)
+        mean, log_std = self.net(torch.cat([self.scaling(observations), z], dim=-1)).chunk(2, dim=-1)
         return mean, log_std.clamp(*LOG_STD_RANGE)
 
 
@@ -69,13 +68,12 @@ class Critics(Module):
         scaling: Standardise | None = None,
     ):
         super().__init__()
-        self.scaling = scaling
+        self.scaling = scaling or nn.Identity()
         self.net = EnsembleMLP(num_critics, obs_dim + action_dim + z_dim, hidden, 1)
 
     def forward(self, observations: Tensor, actions: Tensor, z: Tensor) -> Tensor:
         """Values `(critic, ...)` for inputs `(..., dim)`."""
-        observations = observations if self.scaling is None else self.scaling(observations)
-        return self.net(torch.cat([observations, actions, z], dim=-1)).squeeze(-1)
+        return self.net(torch.cat([self.scaling(observations), actions, z], dim=-1)).squeeze(-1)
 
 
 def sample_action(mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def collect_behaviour(
 
     `exploration_transitions` truly rewarded transitions of each task are for the encoder alone. `exploration_policy`
     "pearl": those of the task's last visit in which PEARL explored with z ~ p(z), as in the authors' cheetah script.
-    "scripted": a stand-in, in which the script pursues tasks drawn from the family, whatever the task's own. Where
+    "scripted": a stand-in, in which the script takes detours alone (`family.detours`), whatever the task. Where
     `exploration_transitions` is 0, the encoder reads what actor and critics learn from.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Module, functional
 
 from smac_lab.nets import MLP, Standardise
@@ -45,13 +45,12 @@ class ContextEncoder(Module):
         scaling: Standardise | None = None,
     ):
         super().__init__()
-        self.scaling = scaling
+        self.scaling = scaling or nn.Identity()
         self.net = MLP(context_dim, hidden, 2 * z_dim)
 
     def forward(self, context: Tensor) -> Gaussian:
         """Posterior of each task: `(task, n, context_dim)` to mean and std, `(task, z_dim)` each."""
-        transitions = context if self.scaling is None else self.scaling(context)
-        means, raw = self.net(transitions).chunk(2, dim=-1)  # (task, n, z_dim) each
+        means, raw = self.net(self.scaling(context)).chunk(2, dim=-1)  # (task, n, z_dim) each
         return product_of_gaussians(means, functional.softplus(raw))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Module
 
 from smac_lab.encoder import Gaussian, kl_to_prior
@@ -35,13 +35,12 @@ class RewardDecoder(Module):
         scaling: Standardise | None = None,
     ):
         super().__init__()
-        self.scaling = scaling
+        self.scaling = scaling or nn.Identity()
         self.net = MLP(obs_dim + action_dim + z_dim, hidden, 1)
 
     def forward(self, observations: Tensor, actions: Tensor, z: Tensor) -> Tensor:
         """Rewards `(...)` for inputs `(..., dim)`."""
-        observations = observations if self.scaling is None else self.scaling(observations)
-        return self.net(torch.cat([observations, actions, z], dim=-1)).squeeze(-1)
+        return self.net(torch.cat([self.scaling(observations), actions, z], dim=-1)).squeeze(-1)
 
 
 def reward_loss(agent: SMAC, batch: Batch, z: Tensor, posterior: Gaussian) -> tuple[Tensor, Info]:

@@ -42,7 +42,7 @@ def test_a_recipe_with_exploration_makes_both_parts(problem: Problem) -> None:
     assert not problem.buffer.has_exploration
     assert [int(n) for n in buffer.counts_of("exploration")] == [40] * len(problem.train)
     assert [int(n) for n in buffer.offline_counts] == [config.behaviour_transitions] * len(problem.train)
-    assert "40 transitions" not in repr(problem.buffer)
+    assert "exploration" not in repr(problem.buffer)
     assert "240 exploration" in repr(buffer)
     true = lab.relabelled(buffer, problem.family, problem.train)
     assert torch.allclose(true.rewards, buffer.rewards, atol=1e-5)
