@@ -308,10 +308,9 @@ _PEARL_SMOKE: dict[str, Any] = {
 }
 _CHEETAH_CPU: dict[str, Any] = {
     **_BODY_CPU,
-    # As the paper's: near-random transitions, and exploration by PEARL. With its own numbers PEARL would need some ten
-    # times the updates. At these, values settle (discount, rates); at this KL weight z of the prior is z of some task;
-    # and with less entropy by and by, it runs.
-    "offline_steps": 24_000,  # twice as many halve the error of labels at speeds that the data hardly shows
+    # As the paper's: near-random transitions, and exploration by PEARL, with numbers for a short run. Values are to
+    # settle in it (discount, rates), z of the prior to be z of some task (KL weight), and entropy to make way for speed.
+    "offline_steps": 24_000,  # the decoder must label running that its data hardly shows
     "behaviour_policy": "pearl",
     "behaviour_part": "first",
     "exploration_transitions": 400,
