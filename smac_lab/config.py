@@ -308,9 +308,9 @@ _PEARL_SMOKE: dict[str, Any] = {
 }
 _CHEETAH_CPU: dict[str, Any] = {
     **_BODY_CPU,
+    "offline_steps": 24_000,  # the decoder must label running that its data hardly shows
     # As the paper's: near-random transitions, and exploration by PEARL, with numbers for a short run. Values are to
     # settle in it (discount, rates), z of the prior to be z of a task (KL weight), entropy to make way for speed.
-    "offline_steps": 24_000,  # the decoder must label running that its data hardly shows
     "behaviour_policy": "pearl",
     "behaviour_part": "first",
     "exploration_transitions": 400,
