@@ -320,7 +320,7 @@ _CHEETAH_CPU: dict[str, Any] = {
     "behaviour_temperature": 0.3,
     "behaviour_last_temperature": 0.03,
     "behaviour_changes": {
-        "discount": 0.95,
+        "discount": 0.98,
         "learning_rate": 1e-3,
         "tau": 0.02,
         "kl_weight": 1.1,
