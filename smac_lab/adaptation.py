@@ -13,7 +13,7 @@ from smac_lab.agent import SMAC
 from smac_lab.data.collect import Episodes, rollout
 from smac_lab.encoder import Gaussian, make_context
 from smac_lab.seeds import stack_results
-from smac_lab.tasks.family import Array, TaskFamily, Tasks
+from smac_lab.tasks.family import Array, TaskFamily, Tasks, only_set
 
 
 class Evaluation(NamedTuple):
@@ -61,7 +61,7 @@ def evaluate(
         options |= {"seed": seed, "deterministic": deterministic}
         parts = zip(agent.split(), sets, strict=True)
         return stack_results([evaluate(one, family, own, **options) for one, own in parts])
-    assert isinstance(tasks, Tasks)
+    tasks = only_set(tasks)
     repeats = agent.config.repeats if repeats is None else repeats
     n_explore = agent.config.exploration_episodes if exploration_episodes is None else exploration_episodes
     env = family.batch_env(tasks.repeat(repeats), num_threads)

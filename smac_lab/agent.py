@@ -377,8 +377,19 @@ class SMAC:
     # -- acting ------------------------------------------------------------------------------------------
     @torch.inference_mode()
     def infer_posterior(self, context: Tensor) -> Gaussian:
-        """q(z|h) of each task, `(task, n, context_dim)` to mean and std, `(task, z_dim)` each."""
-        return Gaussian(*self._apply(self.encoder, context.to(self.device)))
+        """q(z|h) of each task, `(task, n, context_dim)` to mean and std, `(task, z_dim)` each.
+
+        Raises:
+            ValueError: context of another width, or with numbers that are not finite.
+        """
+        context = self.tensor(context)
+        if context.shape[-1] != self.spec.context_dim:
+            raise ValueError(
+                f"context of {self.spec.name} must be (..., n, {self.spec.context_dim}), got {tuple(context.shape)}"
+            )
+        if not bool(context.isfinite().all()):
+            raise ValueError("context holds numbers that are not finite, from which nothing can be inferred")
+        return Gaussian(*self._apply(self.encoder, context))
 
     def prior(self, tasks: int) -> Gaussian:
         """p(z) = N(0, I) for each task."""

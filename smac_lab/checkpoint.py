@@ -24,6 +24,7 @@ from smac_lab.agent import SMAC
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.storage import (
+    PARTIAL,
     StorageError,
     check_hash,
     file_sha256,
@@ -70,10 +71,23 @@ def save(
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     name = _free_name(path, f"step_{agent.updates:09d}")
-    partial = path / f".partial_{name}_{os.getpid()}"
+    partial = path / f"{PARTIAL}{name}_{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
+    try:
+        _write_step(path, partial, agent, buffer, progress)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    final = path / name
+    os.replace(partial, final)
+    replace_text(path / "latest.json", json.dumps({"step": name, "state_sha256": file_sha256(final / "state.json")}))
+    return final
 
+
+def _write_step(
+    path: Path, partial: Path, agent: SMAC, buffer: TransitionBuffer | None, progress: dict[str, Any] | None
+) -> None:
     latest = _read_state(path)[1]["buffer"] if exists(path) else None
     known = latest["shards"] if latest else []
     save_file(_flatten(agent.state_dict()), partial / "agent.safetensors")
@@ -91,11 +105,7 @@ def save(
         "progress": progress or {},
         "versions": {"torch": torch.__version__},
     }
-    (partial / "state.json").write_text(json.dumps(state, indent=1))
-    final = path / name
-    os.replace(partial, final)
-    replace_text(path / "latest.json", json.dumps({"step": name, "state_sha256": file_sha256(final / "state.json")}))
-    return final
+    (partial / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
 
 
 def load(

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import shlex
+import signal
 import sys
 import time
 from pathlib import Path
@@ -84,7 +85,7 @@ def collect(
 
     from smac_lab.behaviour import check_recipe, collect_behaviour, uses_pearl
     from smac_lab.data.starter import write_starter
-    from smac_lab.data.storage import claim_folder, load_dataset, save_dataset
+    from smac_lab.data.storage import claim_folder, holding, load_dataset, save_dataset
     from smac_lab.summary import versions
     from smac_lab.tasks import make_family
 
@@ -92,28 +93,30 @@ def collect(
     check_recipe(made, config)
     family = made.full_name
     out = out or Path("data") / f"{slug(family)}-{preset}-{seed}"
-    claim_folder(out, {"family": family, "preset": preset, "seed": seed, "config": config.to_dict()})
-    tasks, _ = made.split(config.n_train_tasks, config.n_test_tasks, seed)
-    if not (out / "dataset.json").exists():
-        began = time.monotonic()
-        with tqdm(desc="PEARL", unit=" iterations", disable=not uses_pearl(config)) as bar:
+    with holding(out):
+        claim_folder(out, {"family": family, "preset": preset, "seed": seed, "config": config.to_dict()})
+        tasks, _ = made.split(config.n_train_tasks, config.n_test_tasks, seed)
+        already = (out / "dataset.json").exists()
+        if not already:
+            began = time.monotonic()
+            with tqdm(desc="PEARL", unit=" iterations", disable=not uses_pearl(config)) as bar:
 
-            def tick(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
+                def tick(done: int, total: int) -> None:
+                    bar.total = total
+                    bar.update(done - bar.n)
 
-            buffer = collect_behaviour(made, tasks, config, seed, out / "pearl", tick)
-        about = {
-            "preset": preset,
-            "seed": seed,
-            "config": config.to_dict(),
-            "seconds": time.monotonic() - began,
-            "command": shlex.join(["smac-lab", *sys.argv[1:]]),
-            "versions": versions(),
-        }
-        save_dataset(out, buffer, made, tasks, about)
-        print(f"{len(buffer):,} transitions of {len(tasks)} tasks in {about['seconds']:.1f} s")
-    elif starter is None:
+                buffer = collect_behaviour(made, tasks, config, seed, out / "pearl", tick)
+            about = {
+                "preset": preset,
+                "seed": seed,
+                "config": config.to_dict(),
+                "seconds": time.monotonic() - began,
+                "command": shlex.join(["smac-lab", *sys.argv[1:]]),
+                "versions": versions(),
+            }
+            save_dataset(out, buffer, made, tasks, about)
+            print(f"{len(buffer):,} transitions of {len(tasks)} tasks in {about['seconds']:.1f} s")
+    if already and starter is None:
         raise ValueError(f"{out} already holds a data set; choose another --out")
     buffer, tasks, record = load_dataset(out, made)
     returns = np.array(record["checks"]["returns"])
@@ -160,6 +163,8 @@ def train(
     from smac_lab.experiment import Experiment, run_experiment
     from smac_lab.tasks import make_family
 
+    if threads is not None and threads < 1:
+        raise ValueError(f"--threads {threads} is not allowed: at least 1")
     if threads is not None:
         torch.set_num_threads(threads)
     out = out or Path("runs") / f"{slug(make_family(family).full_name)}-{preset}"
@@ -419,6 +424,14 @@ def configure(family: str, preset: str, behaviour: str | None, overrides: tuple[
     return dataclasses.replace(SMACConfig.preset(family, preset, behaviour), **changes)
 
 
+def refuse_repeated(words: list[str]) -> None:
+    """Raise ValueError if an option is given twice: the first of the two would be dropped without a word."""
+    options = [word.partition("=")[0] for word in words if word.startswith("--") and len(word) > 2]
+    for option in options:
+        if options.count(option) > 1:
+            raise ValueError(f"{option} is given {options.count(option)} times; give all its values once: {option} A B")
+
+
 def slug(family: str) -> str:
     """A family's full name as file names may have it."""
     return family.replace(":", "-").replace("=", "-").replace(",", "-")
@@ -431,7 +444,9 @@ def wrote(file: Path, next_step: str, *more: Path) -> None:
 
 def main() -> None:
     """Entry point of `smac-lab`: bad input ends in one line, and an interrupted run can be continued."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds as Ctrl-C does, and so ends its workers
     try:
+        refuse_repeated(sys.argv[1:])
         tyro.extras.subcommand_cli_from_dict(
             {
                 "demo": demo,
@@ -445,7 +460,7 @@ def main() -> None:
             },
             prog="smac-lab",
         )
-    except (ValueError, FloatingPointError, FileNotFoundError) as error:
+    except (ValueError, FloatingPointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:

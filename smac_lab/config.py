@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
@@ -113,11 +114,14 @@ class SMACConfig:
                 ok = isinstance(value, (int, float)) and low <= value <= high and value != float("inf")
                 _check(ok, field.name, value, f"a number in [{low}, {high}]")
             elif field.name.endswith("_hidden"):
+                _check(isinstance(value, (tuple, list)), field.name, value, "a tuple of positive layer sizes")
                 object.__setattr__(self, field.name, tuple(value))
                 ok = all(isinstance(size, int) and size > 0 for size in value) and len(value) > 0
                 _check(ok, field.name, value, "a tuple of positive layer sizes")
         for name in ("behaviour_temperature", "behaviour_last_temperature"):
             _check(getattr(self, name) > 0.0, name, getattr(self, name), "a number above 0")
+        allowed = '"auto", "cpu", "cuda" or, of several, one such as "cuda:1"'
+        _check(re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(self.device)) is not None, "device", self.device, allowed)
         _check(0.0 < self.max_action < 1.0, "max_action", self.max_action, "a number between 0 and 1, both excluded")
         if self.behaviour_changes:
             self.for_pearl()
@@ -170,11 +174,19 @@ class SMACConfig:
         )
 
     def torch_device(self) -> torch.device:
-        """The device that `device` names here, where agents and buffers live."""
+        """The device that `device` names here, where agents and buffers live.
+
+        Raises:
+            ValueError: there is no such device here.
+        """
         import torch
 
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        number = int(self.device.partition(":")[2] or 0)
+        if self.device.startswith("cuda") and number >= torch.cuda.device_count():
+            here = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no CUDA device"
+            raise ValueError(f"device={self.device!r} is not here: PyTorch {torch.__version__} sees {here}")
         return torch.device(self.device)
 
     def to_dict(self) -> dict[str, Any]:

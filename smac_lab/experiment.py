@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,8 +27,8 @@ from smac_lab.arms import find_arm, folder_of
 from smac_lab.behaviour import check_recipe, collect_behaviour, uses_pearl
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
-from smac_lab.data.storage import StorageError, claim_folder, load_dataset, read_json
-from smac_lab.measurement import measure, save_measurement, summarise
+from smac_lab.data.storage import StorageError, claim_folder, holding, load_dataset, read_json
+from smac_lab.measurement import load_measurement, measure, save_measurement, summarise
 from smac_lab.metric_log import MetricLog
 from smac_lab.summary import write_summary
 from smac_lab.tasks import make_family
@@ -52,7 +53,7 @@ class Experiment:
         evaluations: how often each arm is measured on its way.
 
     Raises:
-        ValueError: unknown family or arm, no seed.
+        ValueError: unknown family or arm, no seed, a device that is not here.
     """
 
     family: str
@@ -67,6 +68,7 @@ class Experiment:
         family = make_family(self.family)
         object.__setattr__(self, "family", family.full_name)  # one name for a variant, however it was written
         check_recipe(family, self.config)
+        self.config.torch_device()
         for arm in self.arms:
             find_arm(arm)
         if len(set(self.arms)) != len(self.arms):
@@ -174,8 +176,8 @@ class _Phase:
             return
         with MetricLog(self.folder, done) as log:
             if arm and done == 0:
-                with np.load(self.folder.parent / "offline" / "measurement.npz") as before:  # of this very agent
-                    log.write(0, summarise(dict(before)))
+                before = self.folder.parent / "offline" / "measurement.npz"  # of this very agent
+                log.write(0, summarise(load_measurement(before)))
             for step, metrics in self._train(agent, buffer, arm, total - done, save_every):
                 now = done + step
                 tick(now * unit, total * unit)
@@ -214,11 +216,22 @@ def run_experiment(
 
     Returns:
         The summary, as in `summary.json`.
+
+    Raises:
+        StorageError: the folder holds another experiment, or another process is at work in it.
+        ValueError: fewer than one worker.
     """
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers={workers} is not allowed: at least 1")
     began = time.monotonic()
     if experiment.data is not None:
         read_data(experiment)  # tells what is wrong with it before anything is written
-    claim_folder(folder, experiment.to_dict())
+    with holding(folder):
+        claim_folder(folder, experiment.to_dict())
+        return _run_held(folder, experiment, workers, quiet, began)
+
+
+def _run_held(folder: Path, experiment: Experiment, workers: int | None, quiet: bool, began: float) -> dict[str, Any]:
     workers = min(workers or len(experiment.seeds), len(experiment.seeds))
     threads = torch.get_num_threads() if workers == 1 else max(1, (os.cpu_count() or 1) // workers)
     with _progress_bars(experiment, quiet) as tick:
@@ -240,34 +253,54 @@ def _run_in_processes(
     from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        ticks = manager.Queue()
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            futures = [pool.submit(_worker, folder, experiment, s, threads, ticks) for s in experiment.seeds]
-            pending = set(futures)
-            try:
-                while pending:
-                    finished, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
-                    while True:
-                        try:
-                            tick(*ticks.get_nowait())
-                        except queue.Empty:
-                            break
-                    for future in finished:
-                        future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for process in (pool._processes or {}).values():
-                    process.terminate()
-                raise
+    ticks = context.Queue()
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(threads, ticks)) as pool:
+        futures = [pool.submit(_run_in_worker, folder, experiment, seed) for seed in experiment.seeds]
+        pending = set(futures)
+        try:
+            while pending:
+                finished, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
+                while True:
+                    try:
+                        tick(*ticks.get_nowait())
+                    except queue.Empty:
+                        break
+                for future in finished:
+                    future.result()
+        except BaseException:
+            processes = list((pool._processes or {}).values())
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.terminate()
+            raise
 
 
-def _worker(folder: Path, experiment: Experiment, seed: int, threads: int, ticks: Any) -> None:
+TICKS: Any = None  # in a worker, the queue of what it has done
+
+
+def _begin_worker(threads: int, ticks: Any) -> None:
     import signal
 
+    global TICKS
+    TICKS = ticks
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    run_seed(folder, experiment, seed, lambda *what: ticks.put((seed, *what)))
+
+
+def _run_in_worker(folder: Path, experiment: Experiment, seed: int) -> None:
+    run_seed(folder, experiment, seed, lambda *what: TICKS.put((seed, *what)))
+
+
+def _end_with_parent() -> None:
+    """End this worker as soon as its parent is gone, however that ended: nobody would hear of what it goes on with."""
+    import multiprocessing
+    from multiprocessing.connection import wait
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,8 @@ from numpy.typing import NDArray
 
 from smac_lab import plots, style
 from smac_lab.arms import folder_of
+from smac_lab.data.storage import StorageError, read_json
+from smac_lab.measurement import load_measurement
 from smac_lab.stats import Interval, gap_closed, over_seeds, share_of_range
 
 Array = NDArray[np.float64]
@@ -30,6 +31,7 @@ MEASURES = {  # label with unit, and whether it is a percentage
     "velocity_error_offline": ("velocity error, offline context (m/s)", False),
     "velocity_error_online": ("velocity error, self-collected context (m/s)", False),
 }
+NEEDED = ("family", "preset", "seeds", "default_arm", "before", "arms", "random", "best", "config")  # of a summary
 NOTE_OF_ONE_SEED = "one seed: no interval"
 
 
@@ -92,12 +94,15 @@ def read_run(run_dir: str | Path) -> Run:
 
     Raises:
         FileNotFoundError: no `summary.json` there.
+        StorageError: one without what a summary has, or a damaged file.
     """
     folder = Path(run_dir)
     if not (folder / "summary.json").is_file():
         raise FileNotFoundError(f"{folder} holds no summary.json: is it the folder of a finished run?")
-    summary = json.loads((folder / "summary.json").read_text())
-    experiment = json.loads((folder / "config.json").read_text()) if (folder / "config.json").is_file() else {}
+    summary = read_json(folder / "summary.json")
+    if lacking := [name for name in NEEDED if name not in summary]:
+        raise StorageError(f"{folder / 'summary.json'} is no summary of a run: it lacks {', '.join(lacking)}")
+    experiment = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     phases = measures(summary)
     run = Run(folder, summary, experiment, phases, {p: {} for p in phases}, {p: {} for p in phases}, [])
     run.missing.extend(f"arm {arm}" for arm in experiment.get("arms", []) if arm not in summary["arms"])
@@ -119,12 +124,11 @@ def read_run(run_dir: str | Path) -> Run:
 
 
 def _read_arrays(path: Path) -> dict[str, Array]:
-    with np.load(path) as arrays:
-        return dict(arrays)
+    return load_measurement(path)
 
 
 def _read_columns(path: Path) -> dict[str, Array]:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return {name: np.array([float(row[name] or "nan") for row in rows]) for name in (rows[0] if rows else ())}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from smac_lab.agent import SMAC
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.collect import rollout, scripted_policy
 from smac_lab.data.relabel import label_errors
+from smac_lab.data.storage import StorageError, replacing
 from smac_lab.data.store import CODES
 from smac_lab.data.validation import episode_ends
 from smac_lab.encoder import kl_to_prior
@@ -97,9 +98,22 @@ def _task_errors(family: TaskFamily, tasks: Tasks, shift: Shift) -> dict[str, Ar
 
 def save_measurement(file: Path, found: dict[str, Array]) -> None:
     """Write `measure`'s arrays atomically as an uncompressed npz."""
-    partial = file.with_name(f".partial_{os.getpid()}.npz")
-    np.savez(partial, **found)  # type: ignore[arg-type]
-    os.replace(partial, file)
+    with replacing(file) as partial:
+        np.savez(partial, **found)  # type: ignore[arg-type]
+
+
+def load_measurement(file: Path) -> dict[str, Array]:
+    """The arrays that `save_measurement` wrote.
+
+    Raises:
+        StorageError: the file is missing or damaged.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        reason = "it is missing" if isinstance(error, FileNotFoundError) else "it is no sound npz of arrays"
+        raise StorageError(f"{file} cannot be read: {reason}") from error
 
 
 def references(

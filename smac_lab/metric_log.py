@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
+from smac_lab.data.storage import replacing
 from smac_lab.training import Metrics
 
 
@@ -25,7 +25,7 @@ class MetricLog:
         self.file = folder / "metrics.csv"
         self.rows: list[dict[str, Any]] = []
         if self.file.exists() and done:
-            with self.file.open(newline="") as stream:
+            with self.file.open(newline="", encoding="utf-8") as stream:
                 self.rows = [row for row in csv.DictReader(stream) if int(row["step"]) <= done]
         self.writer = SummaryWriter(str(folder), purge_step=done + 1 if done else None)
 
@@ -35,12 +35,10 @@ class MetricLog:
         for name, value in metrics.items():
             self.writer.add_scalar(name, value, step)
         names = list(dict.fromkeys(name for row in self.rows for name in row))
-        scratch = self.file.with_name(f".partial_{self.file.name}_{os.getpid()}")
-        with scratch.open("w", newline="") as stream:
+        with replacing(self.file) as scratch, scratch.open("w", newline="", encoding="utf-8") as stream:
             table = csv.DictWriter(stream, names, restval="")
             table.writeheader()
             table.writerows(self.rows)
-        os.replace(scratch, self.file)
 
     def __enter__(self) -> MetricLog:
         return self

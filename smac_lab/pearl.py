@@ -21,6 +21,7 @@ from smac_lab.training import (
     Metrics,
     all_tasks,
     check_buffer,
+    check_counts,
     collect_episodes,
     sample_mixed,
     self_collect,
@@ -132,6 +133,7 @@ def train_pearl(
         ValueError: a buffer of another family, on another device, or not of as many seeds.
         FloatingPointError: a metric is no longer finite.
     """
+    check_counts(log_every, iterations=iterations, updates=updates, initial_episodes=initial_episodes)
     agent.check_spec(family.spec, "act in")
     check_buffer(agent, buffer, own=True)
     config = agent.config

@@ -15,7 +15,7 @@ from smac_lab.data.collect import Episodes, rollout
 from smac_lab.data.store import Source
 from smac_lab.encoder import Gaussian, kl_divergence, kl_to_prior
 from smac_lab.seeds import stack_results
-from smac_lab.tasks.family import Array, TaskFamily, Tasks
+from smac_lab.tasks.family import Array, TaskFamily, Tasks, only_set
 
 
 class Shift(NamedTuple):
@@ -82,7 +82,7 @@ def measure_shift(
         options: Any = {"seed": seed, "repeats": repeats, "source": source, "num_threads": num_threads}
         parts = zip(agent.split(), sets, buffers, strict=True)
         return stack_results([measure_shift(one, family, own, data, **options) for one, own, data in parts])
-    assert isinstance(tasks, Tasks)
+    tasks = only_set(tasks)
     repeats = agent.config.repeats if repeats is None else repeats
     n = agent.config.exploration_episodes * family.horizon
     generator = torch.Generator(agent.device).manual_seed(seed)

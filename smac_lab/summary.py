@@ -15,7 +15,7 @@ from smac_lab import checkpoint
 from smac_lab.arms import OF_ENCODER, folder_of
 from smac_lab.config import SMACConfig
 from smac_lab.data.storage import replace_text
-from smac_lab.measurement import references, summarise
+from smac_lab.measurement import load_measurement, references, summarise
 from smac_lab.tasks import make_family
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def write_summary(
 
     def four(phase: str) -> dict[str, list[float]]:
         files = [folder / f"seed_{seed}" / phase / "measurement.npz" for seed in experiment.seeds]
-        scalars = [summarise(dict(np.load(file))) for file in files]
+        scalars = [summarise(load_measurement(file)) for file in files]
         return {
             "online_context": [s["online_context_return"] for s in scalars],
             "offline_context": [s["offline_context_return"] for s in scalars],

@@ -48,10 +48,12 @@ def train_offline(
         several seeds arrays `(seed,)`.
 
     Raises:
-        ValueError: a buffer of another family, on another device, or joined from another number of seeds.
+        ValueError: a buffer of another family, on another device, or joined from another number of seeds; fewer than 0
+            steps, or a `log_every` below 1.
         FloatingPointError: a metric is no longer finite.
     """
     steps = agent.config.offline_steps if steps is None else steps
+    check_counts(steps=steps, log_every=log_every)
     check_buffer(agent, buffer)
     agent.fit_observation_scaling(buffer)
     offline = agent.objectives["offline"]
@@ -91,9 +93,10 @@ def train_self_supervised(
 
     Raises:
         ValueError: an unknown arm; another family than the agent's, or a buffer of one; a buffer on another device,
-            or not of as many seeds.
+            or not of as many seeds; fewer than 0 iterations, or a `log_every` below 1.
         FloatingPointError: a metric is no longer finite.
     """
+    check_counts(iterations=agent.config.online_iterations if iterations is None else iterations, log_every=log_every)
     chosen = choose_arm(agent.config, arm, oracle)
     agent.check_spec(family.spec, "act in")
     check_buffer(agent, buffer, own=chosen.interacts)
@@ -288,6 +291,15 @@ def collect_episodes(
     each: list[Source] = ["explored" if row < explored else "self-collected" for row in range(simulated.shape[-1])]
     buffer.append_batch(simulated.flatten().tolist(), episodes._asdict(), each * (buffer.seeds or 1), episodes.valid)
     return agent.tensor(rewards).reshape(*agent.seed_axis, -1)
+
+
+def check_counts(log_every: int, **counts: int) -> None:
+    """Raise ValueError if there are to be fewer than 0 of something, or something every 0 of them."""
+    for name, count in counts.items():
+        if count < 0:
+            raise ValueError(f"{name}={count} is not allowed: at least 0")
+    if log_every < 1:
+        raise ValueError(f"log_every={log_every} is not allowed: at least 1")
 
 
 def check_buffer(agent: SMAC, buffer: TransitionBuffer, own: bool = False) -> None:

@@ -216,6 +216,9 @@ def _mediapy() -> Any:
     return mediapy
 
 
+FAILED: dict[str, str] = {}  # what was wrong with OpenGL backends; some end the process when they are asked again
+
+
 @functools.cache
 def _context_class() -> Any:
     """The OpenGL context class of the first backend that works here; MUJOCO_GL names it afterwards.
@@ -227,6 +230,9 @@ def _context_class() -> Any:
 
     problems, chosen, opengl = [], os.environ.get("MUJOCO_GL"), os.environ.get("PYOPENGL_PLATFORM")
     for backend in _backends():
+        if backend in FAILED:
+            problems.append(f"{backend}: {FAILED[backend]}")
+            continue
         os.environ["MUJOCO_GL"] = backend
         try:
             context_class = importlib.import_module(f"mujoco.{backend}").GLContext
@@ -235,6 +241,7 @@ def _context_class() -> Any:
             mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), 100).free()
             context.free()
         except Exception as error:  # a missing library shows as ImportError, AttributeError, GLError, FatalError, ...
+            FAILED[backend] = str(error)
             problems.append(f"{backend}: {error}")
             _restore("MUJOCO_GL", chosen)
             _restore("PYOPENGL_PLATFORM", opengl)

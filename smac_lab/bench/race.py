@@ -163,14 +163,14 @@ def resident_memory() -> int:
     status = Path("/proc/self/status")
     if not status.exists():
         return peak_memory()
-    return 1024 * int(status.read_text().split("VmRSS:")[1].split()[0])
+    return 1024 * int(status.read_text(encoding="utf-8").split("VmRSS:")[1].split()[0])
 
 
 def peak_memory() -> int:
     """Largest resident memory of this process so far, bytes."""
     status = Path("/proc/self/status")
     if status.exists():  # what getrusage reports on Linux begins with the memory of whoever started the process
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        (line,) = (line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     import resource
 
@@ -183,7 +183,7 @@ def native_bf16() -> bool:
     if any(getattr(torch.cpu, name, bool)() for name in names):
         return True
     info = Path("/proc/cpuinfo")
-    words = info.read_text().split() if info.exists() else []
+    words = info.read_text(encoding="utf-8").split() if info.exists() else []
     return bool({"avx512_bf16", "amx_bf16", "bf16"}.intersection(words))
 
 
@@ -193,7 +193,7 @@ def machine() -> dict[str, Any]:
 
     info = Path("/proc/cpuinfo")
     models = (
-        [s.partition(":")[2].strip() for s in info.read_text().splitlines() if "model name" in s]
+        [s.partition(":")[2].strip() for s in info.read_text(encoding="utf-8").splitlines() if "model name" in s]
         if info.exists()
         else []
     )

@@ -106,7 +106,7 @@ def write(file: Path, curves: list[Curve], about: dict[str, Any], say: Callable[
     page, numbers, picture = (file.with_suffix(end) for end in (".html", ".json", ".png"))
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.write_html(page)
-    numbers.write_text(json.dumps({**about, "scaling": [c._asdict() for c in curves]}, indent=1))
+    numbers.write_text(json.dumps({**about, "scaling": [c._asdict() for c in curves]}, indent=1), encoding="utf-8")
     try:
         figure.update_layout(paper_bgcolor="white").write_image(picture, width=1100, scale=2)
     except Exception as error:  # kaleido missing, no browser, a browser that does not start: each its own exception

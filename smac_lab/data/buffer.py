@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from smac_lab.data.lookup import Lookup
-from smac_lab.data.store import MEMBERS, Source, TransitionStore
+from smac_lab.data.store import MEMBERS, Source, TransitionStore, check_source
 from smac_lab.encoder import make_context
 from smac_lab.seeds import Generators, draw
 from smac_lab.tasks.family import FamilySpec
@@ -57,9 +57,7 @@ class TransitionBuffer(TransitionStore):
     def _lookup(self, source: str) -> Lookup:
         lookup = self._lookups.get(source)
         if new := lookup is None:
-            if source not in MEMBERS:
-                known = ", ".join(map(repr, MEMBERS))
-                raise ValueError(f"source={source!r} is not allowed: it must be one of {known}")
+            check_source(source)
             lookup = self._lookups[source] = Lookup(self.n_tasks, self.device)
         moved = lookup.update(self.segments, MEMBERS[source], self._segment_room)
         self._moves += moved and not new
@@ -130,6 +128,8 @@ class TransitionBuffer(TransitionStore):
         consecutive: bool = False,
         last: int | None = None,
     ) -> Tensor:
+        if n < 0:
+            raise ValueError(f"{n} transitions cannot be drawn: at least 0")
         tasks, lookup = tasks.to(self.device), self._lookup(source)
         size = lookup.counts[tasks].unsqueeze(-1)
         if not lookup.complete and not _capturing(self.device) and bool((size == 0).any()):

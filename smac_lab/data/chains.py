@@ -32,16 +32,21 @@ def select(columns: dict[str, Any], widths: dict[str, int], keep: NDArray[np.boo
         keep: which steps.
 
     Raises:
-        ValueError: a column has another shape.
+        ValueError: a column has another shape, or complex numbers, or flags that are neither 0 nor 1.
     """
     values: Values = {}
     for name, width in widths.items():
         given, shape = columns[name], (*keep.shape, width)
-        value = np.asarray(given.cpu() if isinstance(given, torch.Tensor) else given)
+        value = np.asarray(given.detach().cpu() if isinstance(given, torch.Tensor) else given)
+        if value.dtype.kind not in "biuf":
+            raise ValueError(f"{name} must be real numbers, got {value.dtype}")
         if value.shape != shape and (value.shape != keep.shape or width > 1):
             raise ValueError(f"{name} of {math.prod(keep.shape)} transitions needs shape {shape}, got {value.shape}")
         with np.errstate(over="ignore"):  # what single precision cannot hold is found by check_finite
             values[name] = value.reshape(shape)[keep].astype(np.float32, copy=False)
+    for name in ("terminations", "truncations"):
+        if len(odd := values[name][(values[name] != 0) & (values[name] != 1)]):
+            raise ValueError(f"{name} must be 0 or 1, got {odd[0]}")
     return values
 
 

@@ -130,6 +130,8 @@ def from_minari(dataset_id: str, family: TaskFamily) -> TransitionBuffer:
         buffer.reserve(dataset.total_steps)
         unknown, run = [np.empty(0, bool)], []
         for i, episode in enumerate(dataset.iterate_episodes()):
+            if not len(episode.rewards):
+                raise ValueError(f"its episode {i} has no steps")
             columns, known = _columns(episode, family, dataset.action_space)
             unknown.append(np.full(len(columns["rewards"]), not known))
             run.append(columns)
@@ -263,11 +265,14 @@ def _read_tasks(dataset: Any, family: TaskFamily) -> tuple[NDArray[np.int64], Ta
             raise ValueError(f"`task` must be of shape ({family.task_dim},) for {family.full_name}, got {strange[0]}")
         values = np.stack(given)
     if all(with_index):
-        index = np.array([about["task_index"] for about in metadata], np.int64)
+        numbers = [about["task_index"] for about in metadata]
+        if strange := [number for number in numbers if number != int(number) or number < 0]:
+            raise ValueError(f"`task_index` must be a whole number of at least 0, got {strange[0]}")
+        index = np.array(numbers, np.int64)
     else:
         assert values is not None
-        numbers: dict[bytes, int] = {}
-        index = np.array([numbers.setdefault(value.tobytes(), len(numbers)) for value in values], np.int64)
+        known: dict[bytes, int] = {}
+        index = np.array([known.setdefault(value.tobytes(), len(known)) for value in values], np.int64)
     record = dataset.storage.metadata.get("smac_lab")
     n_tasks = int(index.max()) + 1 if record is None else record["n_tasks"]
     present, first = np.unique(index, return_index=True)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import torch
 from safetensors import SafetensorError
@@ -20,6 +24,7 @@ from smac_lab.data.validation import check_dataset, check_spec
 from smac_lab.tasks.family import FamilySpec, MujocoFamily, TaskFamily, Tasks
 
 DATASET_FORMAT = 2
+PARTIAL = ".partial_"  # how names of files begin that are not yet whole
 SHARD_ROWS = 2**18  # at most in a shard, unless one segment is longer: a piece to copy when reading or writing
 
 
@@ -124,9 +129,9 @@ def save_shards(path: Path, buffer: TransitionBuffer, known: list[dict[str, Any]
         last = max(first + 1, limit)
         new = {name: value.cpu().clone() for name, value in piece(first, last).items()}
         digest = _digest(new)
-        file, partial = folder / f"{digest[:32]}.safetensors", folder / f".partial_{digest[:16]}_{os.getpid()}"
-        save_file(new, partial)
-        os.replace(partial, file)
+        file = folder / f"{digest[:32]}.safetensors"
+        with replacing(file) as partial:
+            save_file(new, partial)
         sizes = {name: len(value) for name, value in new.items()}
         shards.append({"file": file.name, **sizes, "content_sha256": digest, "sha256": file_sha256(file)})
         first = last
@@ -187,7 +192,7 @@ def read_json(file: Path) -> dict[str, Any]:
         StorageError: the file is missing or does not hold one.
     """
     try:
-        value = json.loads(file.read_text())
+        value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StorageError(f"{file} is missing or damaged: {error}") from error
     if not isinstance(value, dict):
@@ -217,9 +222,42 @@ def file_sha256(file: Path) -> str:
 
 def replace_text(file: Path, text: str) -> None:
     """Write a text file so that a reader sees the old or the new one, never half of it."""
-    partial = file.with_name(f".partial_{file.name}_{os.getpid()}")
-    partial.write_text(text)
-    os.replace(partial, file)
+    with replacing(file) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `file` at the end; nothing is left of it where writing fails."""
+    partial = file.with_name(f"{PARTIAL}{os.getpid()}_{file.name}")
+    try:
+        yield partial
+        os.replace(partial, file)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Keep a folder to this process, so that no two train the same run; what a killed one left half-written goes.
+
+    The lock is the operating system's and ends with the process, however it ends. The file `.lock` stays.
+
+    Raises:
+        StorageError: another process holds the folder, or it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock", timeout=0)
+        with lock:
+            for left in folder.rglob(f"{PARTIAL}*"):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            yield
+    except filelock.Timeout:
+        raise StorageError(f"another process is at work in {folder}; wait for it, or choose another --out") from None
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise StorageError(f"{folder} cannot be a folder to write in: {error}") from error
 
 
 def _digest(columns: dict[str, Tensor]) -> str:

@@ -32,6 +32,12 @@ MEMBERS: dict[str, tuple[int, ...]] = {
 GROWTH = 1.15  # of full storage: spare room stays well below a fifth
 
 
+def check_source(source: str) -> None:
+    """Raise ValueError unless a source is one that can be asked for."""
+    if source not in MEMBERS:
+        raise ValueError(f"source={source!r} is not allowed: it must be one of {', '.join(map(repr, MEMBERS))}")
+
+
 class TransitionStore:
     """Per-task transitions on one device.
 
@@ -131,8 +137,9 @@ class TransitionStore:
         counts: NDArray[np.int64],
     ) -> None:
         for task in tasks:
-            if not 0 <= task < self.n_tasks:
-                raise ValueError(f"task {task} is not among the buffer's {self.n_tasks} tasks")
+            self._check_task(task)
+        if keep.dtype != np.bool_:
+            raise ValueError(f"valid must hold booleans, got {keep.dtype}")
         if missing := [name for name in COLUMNS if name not in columns]:
             raise ValueError(f"transitions lack {missing}; needed are {list(COLUMNS)}")
         for source in sources:
@@ -157,11 +164,20 @@ class TransitionStore:
             np.stack([np.asarray(tasks, np.int64)[simulation], np.diff(last, prepend=-1), codes[simulation]], axis=1)
         )
 
+    def _check_task(self, task: Any) -> None:
+        if not isinstance(task, (int, np.integer)) or not 0 <= task < self.n_tasks:
+            raise ValueError(f"task {task!r} is not among the buffer's {self.n_tasks} tasks")
+
     def reserve(self, transitions: int) -> None:
         """Make room for so many more transitions, in episodes of `horizon` steps: appending them moves nothing then.
 
         On the CPU, room that is not used yet takes no resident memory where the system hands out memory lazily.
+
+        Raises:
+            ValueError: a negative number.
         """
+        if transitions < 0:
+            raise ValueError(f"transitions={transitions} is not allowed: at least 0")
         episodes = -(-transitions // self.spec.horizon)
         self._segment_room = len(self.segments) + episodes
         if (capacity := self._used + transitions + episodes) > len(self._rows):
@@ -221,7 +237,13 @@ class TransitionStore:
         return ((codes == CODES["explored"]) | (codes == CODES["self-collected"])).to(torch.int8)
 
     def rows_of(self, task: int, source: Source = "all") -> Tensor:
-        """Places of one task's transitions in the columns, in time order, `(k,)`."""
+        """Places of one task's transitions in the columns, in time order, `(k,)`.
+
+        Raises:
+            ValueError: an unknown task or source.
+        """
+        self._check_task(task)
+        check_source(source)
         segments = self.segments
         chosen = (segments[:, TASK] == task) & np.isin(segments[:, CODE], MEMBERS[source])
         return torch.from_numpy(np.flatnonzero(np.repeat(chosen, segments[:, LENGTH]))).to(self.device)

@@ -62,6 +62,17 @@ class Tasks:
         return Tasks(self.values.repeat(times, axis=0))
 
 
+def only_set(tasks: Any) -> Tasks:
+    """The tasks of an agent of one seed.
+
+    Raises:
+        ValueError: they are no `Tasks`.
+    """
+    if not isinstance(tasks, Tasks):
+        raise ValueError(f"an agent of one seed needs its tasks as one lab.Tasks(values), got a {type(tasks).__name__}")
+    return tasks
+
+
 class TaskFamily:
     """A simulated body, its spaces, horizon, reward, and distribution of tasks.
 

@@ -179,6 +179,8 @@ class _MujocoEngine:
 
 
 def _check_actions(actions: ArrayLike, shape: tuple[int, ...], name: str) -> Array:
+    if isinstance(actions, torch.Tensor):
+        actions = actions.detach().cpu().numpy()
     actions = np.asarray(actions, dtype=np.float64)
     if actions.shape != shape:
         raise ValueError(f"{name} expects actions of shape {shape}, got {actions.shape}")
@@ -254,12 +256,14 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
             )
         return self._parts
 
-    def seeds(self, seed: int | list[int | None] | None) -> list[int | None]:
+    def seeds(self, seed: int | list[int | None] | NDArray[np.integer] | None) -> list[int | None]:
         """What `reset` makes of its argument: the seed of each simulation, or None to go on.
 
         Raises:
             ValueError: a list of the wrong length.
         """
+        if isinstance(seed, np.ndarray):
+            seed = seed.tolist()
         if isinstance(seed, (int, np.integer)):
             return [int(seed) + i for i in range(self.num_envs)]
         seeds: list[int | None] = list(seed) if seed is not None else [None] * self.num_envs
@@ -268,7 +272,7 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
         return seeds
 
     def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | list[int | None] | NDArray[np.integer] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
         """Start new episodes.
 
