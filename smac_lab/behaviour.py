@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smac_lab import checkpoint
 from smac_lab.agent import SMAC
@@ -18,8 +19,9 @@ from smac_lab.metric_log import MetricLog
 from smac_lab.pearl import train_pearl
 from smac_lab.tasks.family import TaskFamily, Tasks
 
-Tick = Callable[[int, int], None]  # (done, total), in iterations of PEARL
+Tick = Callable[[int, int], None]  # (done, total), in iterations of PEARL, or in episodes of the script
 SAVES = 10  # checkpoints of a PEARL run
+AT_ONCE = 2_000  # scripted episodes simulated side by side, at most
 
 
 def check_recipe(family: TaskFamily, config: SMACConfig) -> None:
@@ -83,7 +85,7 @@ def collect_behaviour(
         config: recipe.
         seed: of everything drawn.
         folder: where a PEARL run keeps its checkpoints and `metrics.csv`; one that was interrupted there is continued.
-        tick: told how far a PEARL run is.
+        tick: told how far a PEARL run is, or a scripted collection.
         pearl: what a PEARL run has collected on these tasks, where there is one already.
 
     Returns:
@@ -106,11 +108,16 @@ def collect_behaviour(
         act(near_random_policy(family.action_dim, rng), family, tasks, repeats, buffer, "offline", rng)
     else:
         repeats = config.behaviour_transitions // family.horizon
-        own = tasks.repeat(repeats).values
-        on_task = rng.random(len(own)) < config.behaviour_on_task
-        pursued = Tasks(np.where(on_task[:, None], own, family.detours(rng, own)))
-        policy = scripted_policy(family, pursued, config.behaviour_noise, rng)
-        act(policy, family, tasks, repeats, buffer, "offline", rng)
+        some = max(1, AT_ONCE // repeats)  # tasks
+        for start in range(0, len(tasks), some):
+            ids = np.arange(start, min(start + some, len(tasks)))
+            own = tasks[ids].repeat(repeats)
+            on_task = rng.random(len(own)) < config.behaviour_on_task
+            pursued = Tasks(np.where(on_task[:, None], own.values, family.detours(rng, own.values)))
+            policy = scripted_policy(family, pursued, config.behaviour_noise, rng, own, on_task)
+            act(policy, family, tasks, repeats, buffer, "offline", rng, ids)
+            if len(tasks) > some:
+                tick(int(ids[-1] + 1) * repeats, len(tasks) * repeats)
     if config.exploration_transitions == 0:
         return buffer
     if config.exploration_policy == "pearl":
@@ -132,10 +139,12 @@ def act(
     buffer: TransitionBuffer,
     source: Source,
     rng: np.random.Generator,
+    ids: NDArray[np.intp] | None = None,
 ) -> None:
-    """Append `repeats` truly rewarded episodes of each task to the buffer."""
-    episodes = rollout(policy, family.batch_env(tasks.repeat(repeats)), seed=int(rng.integers(2**31)))
-    ids = np.repeat(np.arange(len(tasks)), repeats).tolist()
+    """Append `repeats` truly rewarded episodes of each task, or of the tasks `ids` alone, to the buffer."""
+    ids = np.arange(len(tasks)) if ids is None else ids
+    episodes = rollout(policy, family.batch_env(tasks[ids].repeat(repeats)), seed=int(rng.integers(2**31)))
+    ids = np.repeat(ids, repeats).tolist()
     buffer.append_batch(ids, episodes._asdict(), [source] * len(ids), episodes.valid)
 
 

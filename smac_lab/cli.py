@@ -99,7 +99,9 @@ def collect(
         already = (out / "dataset.json").exists()
         if not already:
             began = time.monotonic()
-            with tqdm(desc="PEARL", unit=" iterations", disable=not uses_pearl(config)) as bar:
+            who, unit = ("PEARL", " iterations") if uses_pearl(config) else ("script", " episodes")
+            scripted = config.behaviour_policy == "scripted"
+            with tqdm(desc=who, unit=unit, disable=not (scripted or uses_pearl(config))) as bar:
 
                 def tick(done: int, total: int) -> None:
                     bar.total = total

@@ -383,12 +383,45 @@ _ANT_CPU: dict[str, Any] = {
     "offline_steps": 8_000,
     "online_q_weight": 0.1,
 }
-# As the paper's script, ours pursues random aims of each task's scene, whatever the task's own.
+# As the paper's script, ours pursues random aims of each task's scene, one after another, whatever the task's own.
 _SAWYER_DATA: dict[str, Any] = {
     "behaviour_policy": "scripted",
     "behaviour_noise": 0.1,
-    "n_train_tasks": 50,
-    "n_test_tasks": 10,
+    "n_train_tasks": 100,
+    "n_test_tasks": 20,
+}
+_SAWYER_CPU: dict[str, Any] = {
+    **_SCHEDULES,
+    **_SAWYER_DATA,
+    "n_train_tasks": 120,
+    "n_test_tasks": 40,
+    "behaviour_transitions": 3_000,
+    "z_dim": 8,
+    "encoder_hidden": (200, 200, 200),
+    "actor_hidden": (256, 256, 256),
+    "critic_hidden": (256, 256, 256),
+    "decoder_hidden": (128, 128),
+    "observation_scaling": True,
+    "max_action": 0.95,
+    "discount": 0.95,
+    "tau": 0.02,
+    "learning_rate": 1e-3,
+    "kl_weight": 0.003,
+    "awac_lambda": 3.0,
+    "offline_steps": 12_000,
+    "meta_batch": 8,
+    "batch_size": 128,
+    "context_size": 256,
+    "online_iterations": 12,
+    "online_updates": 500,
+    "online_meta_batch": 8,
+    "online_batch_size": 128,
+    "online_tasks": 60,
+    "prior_episodes": 4,
+    "posterior_episodes": 1,
+    "exploration_episodes": 4,
+    "online_context": "episodes",
+    "repeats": 2,
 }
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "point-robot": {
@@ -433,9 +466,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "ant-dir": {"smoke": _PEARL_SMOKE, "cpu": _ANT_CPU, "paper": {"behaviour_policy": "pearl"}},
     "sawyer": {
         "smoke": {**_SAWYER_DATA, **_SMOKE, "behaviour_transitions": 450},
-        # Rewards are 0 or -1, and mostly -1: at 0.03 there would be more to lose than to win in telling tasks apart.
-        "cpu": {**_FAST_CPU, **_SAWYER_DATA, "learning_rate": 1e-3, "discount": 0.97, "kl_weight": 0.003},
-        "paper": _SAWYER_DATA,
+        "cpu": _SAWYER_CPU,
+        "paper": {**_SAWYER_DATA, "behaviour_transitions": 300_000},
     },
 }
 # What `preset(..., behaviour=...)` starts from, where the preset's own numbers are for data with exploration.

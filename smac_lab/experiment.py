@@ -125,7 +125,8 @@ def run_seed(folder: Path, experiment: Experiment, seed: int, tick: Tick = lambd
             return read_data(experiment)
 
         def iterations(done: int, total: int) -> None:
-            tick("behaviour", done * config.behaviour_updates, total * config.behaviour_updates)
+            if uses_pearl(config):
+                tick("behaviour", done * config.behaviour_updates, total * config.behaviour_updates)
 
         return collect_behaviour(family, train, config, seed, here / "behaviour", iterations)
 

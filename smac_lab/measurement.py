@@ -10,7 +10,7 @@ import numpy as np
 from smac_lab.adaptation import evaluate
 from smac_lab.agent import SMAC
 from smac_lab.data.buffer import TransitionBuffer
-from smac_lab.data.collect import rollout, scripted_policy
+from smac_lab.data.collect import Episodes, rollout, scripted_policy
 from smac_lab.data.relabel import label_errors
 from smac_lab.data.storage import StorageError, replacing
 from smac_lab.data.store import CODES
@@ -49,6 +49,9 @@ def measure(
         "offline_observations": shift.offline_episodes.observations[shown * repeats],
         "offline_features": shift.offline_episodes.features[shown * repeats],
         **_task_errors(family, train.repeat(repeats), shift),
+        **_successes(family, train, shift.offline_episodes, "offline"),
+        **_successes(family, train, shift.online_episodes, "online"),
+        **_successes(family, test, held_out.episodes, "test"),
         **{name: np.asarray(value) for name, value in _newest_labels(agent, family, train, buffer).items()},
     }
 
@@ -78,6 +81,10 @@ def summarise(found: dict[str, Array]) -> Metrics:
         "shift": float(found["shift"]),
         "kl_online_offline": float(found["kl_online_offline"].mean()),
     }
+    for kind, name in (("offline", "offline_context"), ("online", "online_context"), ("test", "test")):
+        for measure in ("success", "success_ever"):
+            if f"{kind}_{measure}" in found:
+                metrics[f"{name}_{measure}"] = float(found[f"{kind}_{measure}"].mean())
     return metrics | {k: float(found[k]) for k in found if k.startswith(("velocity_error", "label_"))}
 
 
@@ -94,6 +101,18 @@ def _task_errors(family: TaskFamily, tasks: Tasks, shift: Shift) -> dict[str, Ar
         if known:
             errors[f"velocity_error_{kind}"] = np.asarray(np.mean(known))
     return errors
+
+
+def _successes(family: TaskFamily, tasks: Tasks, episodes: Episodes, kind: str) -> dict[str, Array]:
+    """Share of each task's episodes that are successful at their last step, and at any; nothing where none can be."""
+    n, horizon = episodes.rewards.shape
+    each = tasks.repeat(n // len(tasks)).values.repeat(horizon, axis=0)
+    reached = family.success(episodes.features.reshape(n * horizon, -1), each)
+    if reached is None:
+        return {}
+    reached = reached.reshape(len(tasks), -1, horizon) & episodes.first.reshape(len(tasks), -1, horizon)
+    last = np.take_along_axis(reached, episodes.first.reshape(reached.shape).sum(-1, keepdims=True) - 1, axis=-1)
+    return {f"{kind}_success": last.mean((1, 2)), f"{kind}_success_ever": reached.any(-1).mean(1)}
 
 
 def save_measurement(file: Path, found: dict[str, Array]) -> None:

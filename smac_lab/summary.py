@@ -37,12 +37,14 @@ def write_summary(
     def four(phase: str) -> dict[str, list[float]]:
         files = [folder / f"seed_{seed}" / phase / "measurement.npz" for seed in experiment.seeds]
         scalars = [summarise(load_measurement(file)) for file in files]
-        return {
-            "online_context": [s["online_context_return"] for s in scalars],
-            "offline_context": [s["offline_context_return"] for s in scalars],
-            "shift": [s["shift"] for s in scalars],
-            "test": [s["test_return"] for s in scalars],
+        names = {
+            "online_context": "online_context_return",
+            "offline_context": "offline_context_return",
+            "shift": "shift",
+            "test": "test_return",
         }
+        names |= {name: name for name in scalars[0] if "success" in name}
+        return {name: [s[of] for s in scalars] for name, of in names.items()}
 
     known = []
     for seed in experiment.seeds:

@@ -65,7 +65,7 @@ def test_an_unknown_option_says_what_is_allowed(name: str, option: dict[str, str
         ("humanoid-dir", 376, 17, 1, 3, 200),
         ("walker-params", 17, 6, 61, 1, 200),
         ("hopper-params", 11, 3, 37, 1, 200),
-        ("sawyer", 13, 4, 21, 12, 75),
+        ("sawyer", 19, 4, 21, 12, 75),
     ],
 )
 def test_spec(name: str, obs_dim: int, action_dim: int, task_dim: int, feature_dim: int, horizon: int) -> None:

@@ -26,7 +26,7 @@ OPTIONS: dict[str, dict[str, list[Any]]] = {  # every option's values, the defau
     "humanoid-dir": {"obs": ["paper", "v5", "contact-free"], "contact_cost": [True, False]},
     "walker-params": {"set_const": [True, False], "feet": ["paper", "v5"]},
     "hopper-params": {"set_const": [True, False]},
-    "sawyer": {},
+    "sawyer": {"scene": ["fixed", "drawn"], "aims": ["all", "seven", "three"]},
 }
 VARIANTS = [
     (name, dict(zip(options, values, strict=True)))
@@ -74,6 +74,8 @@ def test_bad_variants_are_refused() -> None:
         ("point-direction:layout=square", "has no option layout; its options: none"),
         ("point-robot:layout=round", "layout must be 'half-circle' or 'square', got 'round'"),
         ("walker-params:feet=left", "feet must be 'paper' or 'v5', got 'left'"),
+        ("sawyer:scene=mine", "scene must be 'fixed' or 'drawn', got 'mine'"),
+        ("sawyer:aims=four", "aims must be 'all' or 'seven' or 'three', got 'four'"),
         ("ants:contact_cost=False", "unknown task family 'ants'"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -97,12 +97,29 @@ def _rollout(policy: Policy, env: BatchEnv, seeds: list[int | None]) -> Episodes
     return Episodes(observations, actions, rewards, next_observations, terminations, truncations, features, valid)
 
 
-def scripted_policy(family: TaskFamily, pursued: Tasks, noise: float, rng: np.random.Generator) -> Policy:
-    """The family's scripted behaviour towards the `pursued` tasks, with Gaussian noise on every action."""
-    steps = itertools.count()
+def scripted_policy(
+    family: TaskFamily,
+    pursued: Tasks,
+    noise: float,
+    rng: np.random.Generator,
+    own: Tasks | None = None,
+    stays: NDArray[np.bool_] | None = None,
+) -> Policy:
+    """The family's scripted behaviour towards the `pursued` tasks, with Gaussian noise on every action.
+
+    Args:
+        own: tasks that the episodes are data of, if they are to go on to other tasks on their way (`pursue_next`);
+            default: each pursues one to its end.
+        stays: which of them pursue one to its end all the same, `(n,)`.
+    """
+    steps, aims = itertools.count(), pursued.values.copy()
+    wanders = np.full(len(aims), own is not None) if stays is None else ~stays
 
     def policy(observations: Array) -> Array:
-        actions = family.behave(next(steps), observations, pursued.values)
+        if wanders.any():
+            assert own is not None
+            aims[wanders] = family.pursue_next(rng, observations[wanders], aims[wanders], own.values[wanders])
+        actions = family.behave(next(steps), observations, aims)
         assert actions is not None
         return np.clip(actions + noise * rng.standard_normal(actions.shape), -1.0, 1.0)
 

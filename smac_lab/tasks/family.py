@@ -162,12 +162,39 @@ class TaskFamily:
         """What scripted behaviour pursues in an episode of `tasks` that it does not pursue, `(n, task_dim)` each."""
         return self.sample_tasks(rng, len(tasks))
 
+    def pursue_next(self, rng: np.random.Generator, observations: Array, pursued: Array, tasks: Array) -> Array:
+        """What a scripted episode of `tasks` pursues from here on, `(n, task_dim)`: by default, what it has `pursued`.
+
+        Behaviour that reaches one task after another within an episode goes here.
+        """
+        return pursued
+
+    def success(self, features: Array, tasks: Array) -> NDArray[np.bool_] | None:
+        """Whether each transition has reached its task, `(n,)`; None where a family knows no such thing."""
+        return None
+
+    def describe(self, task: Array) -> str:
+        """One task `(task_dim,)` in words, for pictures."""
+        return f"{self.task_label}: {', '.join(f'{value:.2f}' for value in task)}"
+
     # -- what follows from the definition ----------------------------------------------------------------
     def split(self, n_train: int, n_test: int, seed: int) -> tuple[Tasks, Tasks]:
-        """Draw disjoint training and held-out tasks from the family's distribution."""
+        """Draw training and held-out tasks from the family's distribution, no two of them the same.
+
+        Raises:
+            ValueError: fewer than one task on a side, or more than there are.
+        """
         if n_train < 1 or n_test < 1:
             raise ValueError(f"a split needs at least one task on each side, got n_train={n_train}, n_test={n_test}")
-        values = self.sample_tasks(np.random.default_rng(seed), n_train + n_test)
+        rng, n = np.random.default_rng(seed), n_train + n_test
+        values = self.sample_tasks(rng, n)
+        for _ in range(100):
+            _, first = np.unique(values, axis=0, return_index=True)
+            if len(first) == n:
+                break
+            values = np.concatenate([values[np.sort(first)], self.sample_tasks(rng, n - len(first))])
+        else:
+            raise ValueError(f"{self.full_name} has no {n} different tasks; drawn were {len(first)}")
         return Tasks(values[:n_train]), Tasks(values[n_train:])
 
     def batch_env(self, tasks: Tasks, num_threads: int = 0, rewards: bool = True) -> BatchEnv:

@@ -10,13 +10,16 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from smac_lab.tasks.family import Array, MujocoFamily
+from smac_lab.tasks.family import Array, MujocoFamily, check_option
 from smac_lab.tasks.sawyer_scene import (
+    AIM_IN_WORDS,
+    AIMS,
     BUTTON_NEAR,
     BUTTON_TRAVEL,
     DRAWER_TRAVEL,
     HOME,
     TASK_DIM,
+    Aim,
     Item,
     Scene,
     draw_aims,
@@ -38,6 +41,7 @@ WORKSPACE = np.array([[0.35, -0.45, 0.012], [0.75, 0.45, 0.35]])  # m, of the ha
 FINGER_TRAVEL = 0.045  # m, of each
 PUSH = 6.0  # N, of the motor that opens the drawer while the button is down
 STORE = -0.75  # m: the floor's height; items that a scene lacks stand there, inside the table's base
+HOLD = 5  # control steps, on average, for which the script holds an aim that it has reached
 
 
 class Sawyer(MujocoFamily):
@@ -45,17 +49,26 @@ class Sawyer(MujocoFamily):
 
     A task is `(aim, goal 3, present 5, open 2, places 5 x 2)`: see `sawyer_scene.Scene` and `sawyer_scene.Aim`.
     The scene is that of `anair13/bullet-manipulation-affordances` (PyBullet), which SMAC's paper used, rebuilt for
-    MuJoCo from primitive shapes; positions and sizes are ours. Every task drawn is solvable, no two aims test the same
-    goal, and things are held by friction alone.
+    MuJoCo from primitive shapes; positions and sizes are ours. As there, what stands in a scene, on which side, and
+    which drawer is open are drawn; everything has its one place, and hand, block and object share one goal. Unlike
+    there, every task is solvable and none is solved at the start, no two aims test the same goal, goals stay as they
+    are at a reset, the drawers stand side by side, a motor opens the drawer as long as the button is down, and things
+    are held by friction alone.
 
     An action (4) moves the hand's target to the hand's position + 0.05 m a[:3], within the workspace, and sets the
     gripper from open (-1) to shut (1). The arm's seven joints follow the hand, which a soft weld pulls to its target
-    (it covers 4.3 of the 5 cm) and keeps pointing down; only hand, fingers and items collide. While the button is
-    down, a motor opens the drawer.
+    (it covers 4.3 of the 5 cm) and keeps pointing down; only hand, fingers and items collide.
 
-    Observation (13): hand position, opening of the gripper, object position, block position, how far drawer and handle
-    drawer are open and the button is pressed; all in m, in a frame with its origin on the arm's axis at the height of
-    the table. Items that are absent stand on the floor beneath the table.
+    Observation (19): hand position, opening of the gripper, object position, block position, how far drawer and handle
+    drawer are open and the button is pressed, all in m, in a frame with its origin on the arm's axis at the height of
+    the table; which of the five items are present (0 or 1, in the order of `Item`); the scene's side (1 or -1). What is
+    absent reads 0, as does what fell to the floor. So nothing is hidden but the aim.
+
+    Args:
+        scene: "fixed", as above. "drawn": places are drawn item by item, and goals for each task; observations are the
+            first 13 numbers, absent items read as where they are kept, beneath the table.
+        aims: "all" eight; "seven", the authors' of May 2021, which are six here; "three", theirs later that month: move
+            the hand, open the handle drawer, press the button.
     """
 
     name: ClassVar[str] = "sawyer"
@@ -71,17 +84,22 @@ class Sawyer(MujocoFamily):
         "elevation": -34.0,
         "lookat": (0.47, 0.0, 0.16),
     }
-    obs_dim = 13
     action_dim = 4
     horizon = 75
     control_dt = 0.05
+
+    def __init__(self, scene: str = "fixed", aims: str = "all"):
+        check_option("scene", scene, ("fixed", "drawn"))
+        check_option("aims", aims, tuple(AIMS))
+        self.scene, self.aims = scene, aims
+        self.obs_dim = 13 if scene == "drawn" else 19
 
     @property
     def xml_path(self) -> Any:
         return Path(__file__).parent / "assets" / self.xml
 
     def sample_tasks(self, rng: np.random.Generator, n: int) -> Array:
-        return draw_tasks(rng, n)
+        return draw_tasks(rng, n, AIMS[self.aims], self.scene == "drawn")
 
     def rewards_alone_differ(self, task: Array, others: Array) -> NDArray[np.bool_]:
         return (others[:, 4:] == task[4:]).all(1)  # the same scene, whatever the aim and its goal
@@ -123,17 +141,29 @@ class Sawyer(MujocoFamily):
 
     def observe(self, state: SimpleNamespace) -> Array:
         qpos = state.qpos
-        opening = qpos[:, FINGERS].sum(1, keepdims=True)
-        return np.concatenate(
-            [state.site_xpos[:, GRIP], opening, qpos[:, OBJECT], qpos[:, BLOCK], qpos[:, JOINTS]], axis=1
-        )
+        hand, opening = state.site_xpos[:, GRIP], qpos[:, FINGERS].sum(1, keepdims=True)
+        if self.scene == "drawn":
+            return np.concatenate([hand, opening, qpos[:, OBJECT], qpos[:, BLOCK], qpos[:, JOINTS]], axis=1)
+        furniture = state.mocap_pos[:, FURNITURE]
+        heights = np.column_stack([furniture[..., 2], qpos[:, OBJECT.stop - 1]])  # in the order of Item
+        present = heights > STORE / 2
+        block = qpos[:, BLOCK] * (present[:, [Item.DRAWER]] & (qpos[:, [BLOCK.stop - 1]] > STORE / 2))
+        things = [qpos[:, OBJECT] * present[:, [Item.OBJECT]], block, qpos[:, JOINTS] * present[:, : Item.TRAY]]
+        side = np.sign(furniture[:, Item.DRAWER, 1:2])
+        return np.concatenate([hand, opening, *things, present, side], axis=1)
 
     def measure(self, before: SimpleNamespace, action: Array, after: SimpleNamespace) -> Array:
-        """The new observation without the gripper's opening (12): all that any aim asks about."""
+        """Of the new observation all that any aim asks about (12): its first 13 without the gripper's opening."""
         return self.observe(after)[:, FEATURES]
 
     def reward(self, features: Array, actions: Array, tasks: Array) -> Array:
         return np.where(success(features, tasks), 0.0, -1.0)
+
+    def success(self, features: Array, tasks: Array) -> NDArray[np.bool_]:
+        return success(features, tasks)
+
+    def describe(self, task: Array) -> str:
+        return AIM_IN_WORDS[Aim(int(task[0]))]
 
     def controller(self, observations: Array, tasks: Array) -> Array:
         """The `script`, a stand-in for the paper's scripted policy.
@@ -145,4 +175,14 @@ class Sawyer(MujocoFamily):
 
     def detours(self, rng: np.random.Generator, tasks: Array) -> Array:
         """An aim drawn from those solvable in the very scene of each task, whatever its own."""
-        return draw_aims(rng, tasks)
+        return draw_aims(rng, tasks, AIMS[self.aims], self.scene == "drawn")
+
+    def pursue_next(self, rng: np.random.Generator, observations: Array, pursued: Array, tasks: Array) -> Array:
+        """An aim that is reached is held for `HOLD` steps on average; then one that is not reached follows it."""
+        features = observations[:, FEATURES]
+        done = np.flatnonzero(success(features, pursued) & (rng.random(len(pursued)) < 1 / HOLD))
+        following = pursued.copy()
+        if len(done):
+            drawn = self.scene == "drawn"
+            following[done] = draw_aims(rng, tasks[done], AIMS[self.aims], drawn, features[done], pursued[done])
+        return following

@@ -37,6 +37,24 @@ class Aim(IntEnum):
     OBJECT_IN_TRAY = 7
 
 
+# Sets of aims. The authors' environment had nine, without those that close something seven (11 May 2021, commit
+# 1dcb723), and three at the time of NeurIPS 2021; opening the drawer and pressing the button are one here.
+AIMS: dict[str, tuple[Aim, ...]] = {
+    "all": tuple(Aim),
+    "seven": tuple(aim for aim in Aim if aim not in (Aim.CLOSE_HANDLE_DRAWER, Aim.CLOSE_DRAWER)),
+    "three": (Aim.MOVE_HAND, Aim.OPEN_HANDLE_DRAWER, Aim.PRESS_BUTTON),
+}
+AIM_IN_WORDS = {
+    Aim.MOVE_HAND: "move the hand to the goal",
+    Aim.MOVE_BLOCK: "bring the block to the goal",
+    Aim.OPEN_HANDLE_DRAWER: "open the drawer with the handle",
+    Aim.CLOSE_HANDLE_DRAWER: "shut the drawer with the handle",
+    Aim.PRESS_BUTTON: "press the button",
+    Aim.CLOSE_DRAWER: "shut the drawer without a handle",
+    Aim.MOVE_OBJECT: "bring the object to the goal",
+    Aim.OBJECT_IN_TRAY: "put the object into the tray",
+}
+
 HOME = np.array([0.55, 0.0, 0.2])  # m, where the hand starts
 DRAWER_TRAVEL, BUTTON_TRAVEL = 0.16, 0.03  # m, from shut to open and from up to down
 NEAR = 0.08  # m, from a goal: hand, block and object
@@ -50,6 +68,9 @@ PRESENCE = 0.75  # probability of each item
 # Where items stand: x, and y on either side of the arm (m). A drawer's front, the middle of everything else.
 _LOW = np.array([[0.69, 0.21], [0.69, 0.21], [0.58, 0.39], [0.415, 0.26], [0.48, 0.03]])
 _HIGH = np.array([[0.71, 0.24], [0.71, 0.24], [0.64, 0.42], [0.435, 0.30], [0.62, 0.07]])
+# The same where everything has its place: on the scene's side (+), or on the other (-).
+_PLACES = np.array([[0.70, 0.22], [0.70, -0.22], [0.60, 0.40], [0.425, -0.28], [0.55, 0.05]])
+GOAL = np.array([0.45, 0.0, 0.12])  # m, of hand, block and object there
 # Goals of the hand, and of block and object, which are in the air: x, y, z (m).
 _HAND_GOAL = np.array([[0.40, -0.35, 0.10], [0.70, 0.35, 0.30]])
 _THING_GOAL = np.array([[0.45, -0.20, 0.12], [0.65, 0.20, 0.25]])
@@ -136,45 +157,84 @@ def solvable(tasks: Array) -> NDArray[np.bool_]:
     return possible[scene.aim, np.arange(len(tasks))]
 
 
-def draw_tasks(rng: np.random.Generator, n: int) -> Array:
+def draw_tasks(rng: np.random.Generator, n: int, aims: tuple[Aim, ...], drawn: bool) -> Array:
     """Draw `n` tasks, `(n, 21)`: every aim equally often, in a scene where it is solvable.
 
     Scenes are drawn again until the aim fits, so they have their distribution (items present with probability 0.75,
-    drawers open with 0.5, sides and places uniform) given that the aim can be reached.
+    drawers open with 0.5, either side) given that the aim can be reached.
+
+    Args:
+        aims: those to draw from.
+        drawn: whether places and goals are drawn, too; otherwise each has its one place.
     """
-    aim = rng.integers(len(Aim), size=n)
-    tasks = _with_aims(rng, _draw_scenes(rng, n), aim)
+    aim = rng.choice(aims, size=n)
+    tasks = _with_aims(rng, _draw_scenes(rng, n, drawn), aim, drawn)
     while len(wrong := np.flatnonzero(~solvable(tasks))):
-        tasks[wrong] = _with_aims(rng, _draw_scenes(rng, len(wrong)), aim[wrong])
+        tasks[wrong] = _with_aims(rng, _draw_scenes(rng, len(wrong), drawn), aim[wrong], drawn)
     return tasks
 
 
-def draw_aims(rng: np.random.Generator, tasks: Array) -> Array:
+def draw_aims(
+    rng: np.random.Generator,
+    tasks: Array,
+    aims: tuple[Aim, ...],
+    drawn: bool,
+    features: Array | None = None,
+    pursued: Array | None = None,
+) -> Array:
     """Tasks in the scenes of `tasks`: an aim drawn evenly from those solvable there, `(n, 21)`.
 
     Where it is the task's own aim, the goal is its own too: data of random aims then show every task some success.
+
+    Args:
+        aims, drawn: as in `draw_tasks`.
+        features: the present state, if the aim is to be one that can be reached from it and is not reached in it.
+        pursued: with features, what remains where no aim is left to draw.
     """
-    drawn = _with_aims(rng, tasks, rng.integers(len(Aim), size=len(tasks)))
-    while len(wrong := np.flatnonzero(~solvable(drawn))):
-        drawn[wrong] = _with_aims(rng, tasks[wrong], rng.integers(len(Aim), size=len(wrong)))
-    return np.where(drawn[:, :1] == tasks[:, :1], tasks, drawn)
+    n = len(tasks)
+    candidates = np.stack([_with_aims(rng, tasks, np.full(n, aim), drawn) for aim in aims])  # (aim, n, 21)
+    candidates = np.where(candidates[..., :1] == tasks[:, :1], tasks, candidates)
+    flat = candidates.reshape(-1, TASK_DIM)
+    fits = solvable(flat)
+    if features is not None:
+        now = np.tile(features, (len(aims), 1))
+        fits &= ~success(now, flat) & ~_block_shut_in(now, flat)
+    score = np.where(fits.reshape(len(aims), n), rng.random((len(aims), n)), -1.0)
+    following, none = candidates[score.argmax(0), np.arange(n)], score.max(0) < 0
+    if none.any():
+        following[none] = draw_aims(rng, tasks[none], aims, drawn) if pursued is None else pursued[none]
+    return following
 
 
-def _draw_scenes(rng: np.random.Generator, n: int) -> Array:
+def _block_shut_in(features: Array, tasks: Array) -> NDArray[np.bool_]:
+    """Whether the block is asked for and lies in a drawer that is shut and that no button opens, `(n,)`."""
+    scene = Scene.of(tasks)
+    shut = features[:, 9] < DRAWER_TRAVEL - DRAWER_NEAR
+    return (scene.aim == Aim.MOVE_BLOCK) & shut & ~scene.present[:, Item.BUTTON]
+
+
+def _draw_scenes(rng: np.random.Generator, n: int, drawn: bool) -> Array:
     tasks = np.zeros((n, TASK_DIM))
     tasks[:, 4:9] = rng.random((n, len(Item))) < PRESENCE
     tasks[:, 9:11] = rng.random((n, 2)) < 0.5
-    places = rng.uniform(_LOW, _HIGH, (n, len(Item), 2))
-    sides = rng.choice([-1.0, 1.0], (n, len(Item)))
-    sides[:, Item.HANDLE_DRAWER] = -sides[:, Item.DRAWER]  # there is room for one on each side
+    if drawn:
+        places = rng.uniform(_LOW, _HIGH, (n, len(Item), 2))
+        sides = rng.choice([-1.0, 1.0], (n, len(Item)))
+        sides[:, Item.HANDLE_DRAWER] = -sides[:, Item.DRAWER]  # there is room for one on each side
+    else:
+        tasks[:, 9:11] *= tasks[:, 4:6]  # two scenes that differ in an absent drawer alone are one
+        places, sides = np.tile(_PLACES, (n, 1, 1)), rng.choice([-1.0, 1.0], (n, 1))
     places[..., 1] *= sides
     tasks[:, 11:] = places.reshape(n, -1)
     return tasks
 
 
-def _with_aims(rng: np.random.Generator, tasks: Array, aim: NDArray[np.intp]) -> Array:
+def _with_aims(rng: np.random.Generator, tasks: Array, aim: NDArray[np.intp], drawn: bool) -> Array:
     tasks, n = tasks.copy(), len(tasks)
-    hand, thing = (rng.uniform(box[0], box[1], (n, 3)) for box in (_HAND_GOAL, _THING_GOAL))
+    if drawn:
+        hand, thing = (rng.uniform(box[0], box[1], (n, 3)) for box in (_HAND_GOAL, _THING_GOAL))
+    else:
+        hand = thing = np.tile(GOAL, (n, 1))
     tasks[:, 0] = aim
     tasks[:, 1:4] = np.select(
         [(aim == Aim.MOVE_HAND)[:, None], np.isin(aim, [Aim.MOVE_BLOCK, Aim.MOVE_OBJECT])[:, None]], [hand, thing]

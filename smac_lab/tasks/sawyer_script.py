@@ -34,13 +34,13 @@ def script(observations: Array, tasks: Array) -> Array:
     grasped anew.
 
     Args:
-        observations: `(n, 13)`.
+        observations: `(n, 13)`, or more columns, of which the first 13 are read.
         tasks: `(n, 21)`.
     """
     scene = Scene.of(tasks)
     hand, opening, thing, block = np.split(observations[:, :10], [3, 4, 7], axis=1)
     opening = opening[:, 0]
-    drawer, handle_drawer, _ = observations[:, 10:].T
+    drawer, handle_drawer, _ = observations[:, 10:13].T
     places = scene.places
     n = len(observations)
 
