@@ -116,8 +116,7 @@ def collect_behaviour(
             pursued = Tasks(np.where(on_task[:, None], own.values, family.detours(rng, own.values)))
             policy = scripted_policy(family, pursued, config.behaviour_noise, rng, own, on_task)
             act(policy, family, tasks, repeats, buffer, "offline", rng, ids)
-            if len(tasks) > some:
-                tick(int(ids[-1] + 1) * repeats, len(tasks) * repeats)
+            tick(int(ids[-1] + 1) * repeats, len(tasks) * repeats)
     if config.exploration_transitions == 0:
         return buffer
     if config.exploration_policy == "pearl":

@@ -84,6 +84,7 @@ def collect(
     from tqdm import tqdm
 
     from smac_lab.behaviour import check_recipe, collect_behaviour, uses_pearl
+    from smac_lab.data.relabel import share_reached
     from smac_lab.data.starter import write_starter
     from smac_lab.data.storage import claim_folder, holding, load_dataset, save_dataset
     from smac_lab.summary import versions
@@ -123,6 +124,8 @@ def collect(
     buffer, tasks, record = load_dataset(out, made)
     returns = np.array(record["checks"]["returns"])
     print(f"mean return of an episode: {returns.mean():.2f} (tasks from {returns.min():.2f} to {returns.max():.2f})")
+    for what, share in share_reached(buffer, made, tasks).items():
+        print(f"reached in {share:6.1%} of the transitions of its tasks: {what}")
     more = []
     if starter is not None:
         write_starter(

@@ -11,6 +11,7 @@ import itertools
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from smac_lab.arms import find_arm, folder_of
 from smac_lab.behaviour import check_recipe, collect_behaviour, uses_pearl
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.data.relabel import share_reached
 from smac_lab.data.storage import StorageError, claim_folder, holding, load_dataset, read_json
 from smac_lab.measurement import load_measurement, measure, save_measurement, summarise
 from smac_lab.metric_log import MetricLog
@@ -122,13 +124,19 @@ def run_seed(folder: Path, experiment: Experiment, seed: int, tick: Tick = lambd
 
     def data() -> TransitionBuffer:
         if experiment.data is not None:
-            return read_data(experiment)
+            return told(read_data(experiment))
 
         def iterations(done: int, total: int) -> None:
             if uses_pearl(config):
                 tick("behaviour", done * config.behaviour_updates, total * config.behaviour_updates)
 
-        return collect_behaviour(family, train, config, seed, here / "behaviour", iterations)
+        return told(collect_behaviour(family, train, config, seed, here / "behaviour", iterations))
+
+    def told(buffer: TransitionBuffer) -> TransitionBuffer:
+        never = [what for what, share in share_reached(buffer, family, train).items() if share == 0.0]
+        if never:
+            warnings.warn(f"the offline data never shows how to {', or to '.join(never)}", RuntimeWarning, stacklevel=2)
+        return buffer
 
     phase = _Phase(here / "offline", family, train, test, seed, experiment)
     phase.run(lambda: (SMAC(config, family.spec, seed=seed), data()), None, partial(tick, "offline"))

@@ -28,6 +28,12 @@ MEASURES = {  # label with unit, and whether it is a percentage
     "recovered": ("recovered", True),
     "range": ("share of range", True),
     "shift": ("shift", False),
+    "offline_context_success": ("success at the last step, offline context", True),
+    "online_context_success": ("success at the last step, self-collected context", True),
+    "test_success": ("success at the last step, held-out tasks", True),
+    "offline_context_success_ever": ("success at any step, offline context", True),
+    "online_context_success_ever": ("success at any step, self-collected context", True),
+    "test_success_ever": ("success at any step, held-out tasks", True),
     "velocity_error_offline": ("velocity error, offline context (m/s)", False),
     "velocity_error_online": ("velocity error, self-collected context (m/s)", False),
 }
@@ -138,7 +144,7 @@ def measures(summary: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
     n = len(summary["seeds"])
     phases: dict[str, dict[str, Array]] = {}
     for phase, lists in {"before": summary["before"], **summary["arms"]}.items():
-        names = ("offline_context", "online_context", "test", "shift")
+        names = ["offline_context", "online_context", "test", "shift", *(n for n in lists if "success" in n)]
         found = {name: np.array([*lists.get(name, []), *[None] * n][:n], dtype=np.float64) for name in names}
         before = phases.get("before", found)
         gap = gap_closed(before, found, negligible_gap(before, summary.get("random")))
@@ -362,6 +368,7 @@ def curves(run: Run, phases: Sequence[str], wanted: Sequence[str]) -> dict[str, 
 
 def _curves(run: Run) -> Iterator[Section]:
     wanted = ["online_context_return", "offline_context_return", "test_return", "shift"]
+    wanted += ["online_context_success", "offline_context_success", "test_success"]
     wanted += ["velocity_error_online", "velocity_error_offline"]
     drawn = curves(run, list(run.summary["arms"]), wanted)
     if not drawn:

@@ -8,7 +8,7 @@ import torch
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.chains import COLUMNS
 from smac_lab.data.lookup import CODE, LENGTH, TASK
-from smac_lab.data.store import MEMBERS
+from smac_lab.data.store import CODES, MEMBERS
 from smac_lab.data.validation import check_spec
 from smac_lab.tasks.family import Array, MujocoFamily, TaskFamily, Tasks
 
@@ -110,6 +110,30 @@ def label_errors(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks, las
         "label_bias": float(error.mean()),
         "label_true": float(paid.mean()),
         "label_true_sd": float(paid.std()),
+    }
+
+
+def share_reached(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks) -> dict[str, float]:
+    """Share of the offline transitions in which a task is reached (`family.success`), over tasks of one description.
+
+    Args:
+        buffer: of one seed, with features.
+        family, tasks: what its transitions are of; `tasks[i]` is the buffer's task `i`.
+
+    Returns:
+        `family.describe(task)` to a share in [0, 1], in the order of the tasks; nothing where the family knows no
+        success or has no descriptions.
+    """
+    offline = (buffer.codes == CODES["offline"]).cpu().numpy()
+    task = buffer.task.cpu().numpy()[offline]
+    reached = family.success(_double(buffer.features)[offline], tasks.values[task])
+    names = [family.describe(values) for values in tasks.values]
+    if reached is None or None in names:
+        return {}
+    each = np.bincount(task, reached, buffer.n_tasks), np.bincount(task, minlength=buffer.n_tasks)
+    return {
+        str(name): float(np.divide(*(column[np.array(names) == name].sum() for column in each)))
+        for name in dict.fromkeys(names)
     }
 
 

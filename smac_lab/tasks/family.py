@@ -173,9 +173,9 @@ class TaskFamily:
         """Whether each transition has reached its task, `(n,)`; None where a family knows no such thing."""
         return None
 
-    def describe(self, task: Array) -> str:
-        """One task `(task_dim,)` in words, for pictures."""
-        return f"{self.task_label}: {', '.join(f'{value:.2f}' for value in task)}"
+    def describe(self, task: Array) -> str | None:
+        """One task `(task_dim,)` in words, for pictures; None where its number says as much."""
+        return None
 
     # -- what follows from the definition ----------------------------------------------------------------
     def split(self, n_train: int, n_test: int, seed: int) -> tuple[Tasks, Tasks]:

@@ -237,6 +237,8 @@ class AgentExplorer(Explorer):
 
     def task_name(self, index: int) -> str:
         """How a task is called in words."""
+        if words := self.family.describe(self.tasks.values[index]):
+            return f"{index}: {words}"
         label, _, unit = self.scale.label.partition(" (")
         return f"{index}: {label} {self.scale.values[index]:.2f} {unit.removesuffix(')').split(')')[0]}".strip()
 
