@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 
 import smac_lab as lab
+from smac_lab import behaviour
 from smac_lab.data import rollout
 from smac_lab.data.collect import scripted_policy
+from smac_lab.data.relabel import share_reached
 from smac_lab.measurement import _successes
 from smac_lab.tasks import Sawyer
 from smac_lab.tasks.sawyer import BLOCK, FINGERS, JOINTS, OBJECT, TARGET
@@ -165,6 +169,60 @@ def test_more_tasks_than_there_are() -> None:
         Sawyer(aims="three").split(500, 100, seed=0)
 
 
+def test_an_aim_that_the_scene_cannot_hold_is_refused() -> None:
+    family = Sawyer()
+    no_tray = task(Aim.OBJECT_IN_TRAY, present=(1, 1, 1, 0, 1))
+    with pytest.raises(
+        ValueError, match=r"task 1 asks to put the object into the tray.*there are drawer, handle_drawer"
+    ):
+        family.batch_env(lab.Tasks(np.stack([task(Aim.OBJECT_IN_TRAY), no_tray])))
+    with pytest.raises(ValueError, match=r"task 0 asks to shut the drawer without a handle.*open are none"):
+        family.task_env(task(Aim.CLOSE_DRAWER))
+    with pytest.raises(ValueError, match=r"task 0 has aim 5; sawyer:aims=three has 0 \(move the hand to the goal\), 2"):
+        Sawyer(aims="three").task_env(task(Aim.CLOSE_DRAWER, opened=(1, 0)))
+    buffer = lab.collect_behaviour(family, *_one_episode_each(family))
+    agent = lab.SMAC(lab.SMACConfig.preset("sawyer", "smoke"), Sawyer(scene="drawn").spec)
+    with pytest.raises(ValueError, match=r"sawyer.*does not fit.*sawyer:scene=drawn|sawyer:scene=drawn.*sawyer"):
+        next(lab.train_offline(agent, buffer))
+
+
+def _one_episode_each(family: Sawyer) -> tuple[lab.Tasks, lab.SMACConfig]:
+    recipe = dataclasses.replace(lab.SMACConfig.preset("sawyer", "smoke"), behaviour_transitions=75)
+    return family.split(4, 1, seed=0)[0], recipe
+
+
+def test_data_is_collected_in_parts_where_there_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    family = Sawyer()
+    tasks, recipe = _one_episode_each(family)
+    recipe, said = dataclasses.replace(recipe, behaviour_transitions=150), []
+    whole = lab.collect_behaviour(family, tasks, recipe, tick=lambda *at: said.append(at))
+    assert said == [(8, 8)]
+    monkeypatch.setattr(behaviour, "AT_ONCE", 4)
+    said.clear()
+    parts = lab.collect_behaviour(family, tasks, recipe, tick=lambda *at: said.append(at))
+    assert said == [(4, 8), (8, 8)]
+    assert parts.offline_counts.tolist() == whole.offline_counts.tolist() == [150] * 4
+    for buffer in (whole, parts):
+        paid = lab.relabelled(buffer, family, tasks).rewards
+        assert torch.equal(paid, buffer.rewards)  # each row is of the task that it is stored under
+
+
+def test_what_the_data_shows_of_each_aim() -> None:
+    family = Sawyer()
+    tasks = lab.Tasks(np.stack([task(Aim.CLOSE_DRAWER, opened=(1, 0)), task(Aim.PRESS_BUTTON), task(Aim.PRESS_BUTTON)]))
+    buffer = lab.TransitionBuffer(family.spec, 3)
+    zeros = {
+        name: np.zeros((4, size)) for name, size in (("observations", 19), ("actions", 4), ("next_observations", 19))
+    }
+    for i, pressed in enumerate(([0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1])):
+        seen = np.tile(features(joints=[0.16, 0, 0]), (4, 1))
+        seen[:, 11] = 0.03 * np.array(pressed)
+        columns = {**zeros, "features": seen, "rewards": -np.ones(4)}
+        columns |= {"terminations": np.zeros(4, bool), "truncations": np.zeros(4, bool)}
+        buffer.append(i, columns, "offline")
+    assert share_reached(buffer, family, tasks) == {"shut the drawer without a handle": 0.0, "press the button": 3 / 8}
+
+
 @pytest.mark.parametrize("drawn", [True, False])
 def test_detours_stay_in_the_scene(drawn: bool) -> None:
     values = Sawyer(scene=SCENES[drawn]).sample_tasks(np.random.default_rng(0), 500)
@@ -210,6 +268,7 @@ def test_observations_by_hand() -> None:
     values = np.stack(
         [task(Aim.MOVE_HAND), task(Aim.MOVE_HAND, opened=(1, 0)), task(Aim.MOVE_HAND, present=(0, 1, 1, 0, 0))]
     )
+    values[:, 1:4] = GOAL
     env = family.batch_env(lab.Tasks(values))
     start, _ = env.reset(seed=0)
     np.testing.assert_allclose(start[:, :3], np.tile(HOME, (3, 1)), atol=1e-3)
@@ -298,7 +357,9 @@ def test_the_button_opens_its_drawer_while_it_is_down() -> None:
 
 def test_actions_move_the_hand_and_not_more_than_the_workspace() -> None:
     family = Sawyer()
-    env = family.batch_env(lab.Tasks(np.stack([task(Aim.MOVE_HAND, present=(0, 0, 0, 0, 0))] * 3)))
+    values = np.stack([task(Aim.MOVE_HAND, present=(0, 0, 0, 0, 0))] * 3)
+    values[:, 1:4] = GOAL
+    env = family.batch_env(lab.Tasks(values))
     observations, _ = env.reset(seed=0)
     for _ in range(4):
         before = observations

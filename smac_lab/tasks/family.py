@@ -121,6 +121,9 @@ class TaskFamily:
         """Initial states as their `tasks`, `(n, task_dim)`, have them, made of `reset_state`'s: here unchanged."""
         return state
 
+    def check_tasks(self, tasks: Array) -> None:
+        """Raise ValueError if one of the `tasks`, `(n, task_dim)`, cannot be; by default, all can."""
+
     def rewards_alone_differ(self, task: Array, others: Array) -> NDArray[np.bool_]:
         """Whether data of each of `others`, `(n, task_dim)`, is data of `task`, `(task_dim,)`, but for its rewards."""
         return np.ones(len(others), bool)

@@ -16,6 +16,7 @@ from smac_lab.tasks.sawyer_scene import (
     AIMS,
     BUTTON_NEAR,
     BUTTON_TRAVEL,
+    CLEARANCE,
     DRAWER_TRAVEL,
     HOME,
     TASK_DIM,
@@ -24,6 +25,7 @@ from smac_lab.tasks.sawyer_scene import (
     Scene,
     draw_aims,
     draw_tasks,
+    solvable,
     success,
 )
 from smac_lab.tasks.sawyer_script import script
@@ -100,6 +102,20 @@ class Sawyer(MujocoFamily):
 
     def sample_tasks(self, rng: np.random.Generator, n: int) -> Array:
         return draw_tasks(rng, n, AIMS[self.aims], self.scene == "drawn")
+
+    def check_tasks(self, tasks: Array) -> None:
+        if len(wrong := np.flatnonzero(~np.isin(tasks[:, 0], list(AIMS[self.aims])))):
+            allowed = ", ".join(f"{aim} ({AIM_IN_WORDS[aim]})" for aim in AIMS[self.aims])
+            raise ValueError(f"task {wrong[0]} has aim {tasks[wrong[0], 0]:g}; {self.full_name} has {allowed}")
+        if len(wrong := np.flatnonzero(~solvable(tasks))):
+            row = tasks[wrong[0]]
+            there = [item.name.lower() for item in Item if row[4 + item] > 0.5]
+            opened = [item.name.lower() for item in (Item.DRAWER, Item.HANDLE_DRAWER) if row[9 + item] > 0.5]
+            raise ValueError(
+                f"task {wrong[0]} asks to {self.describe(row)}, which its scene does not allow, or has already: there "
+                f"are {', '.join(there) or 'no items'}; open are {', '.join(opened) or 'none'}; the goal is at "
+                f"{row[1:4].tolist()}, and must be {CLEARANCE} m from where what is moved starts"
+            )
 
     def rewards_alone_differ(self, task: Array, others: Array) -> NDArray[np.bool_]:
         return (others[:, 4:] == task[4:]).all(1)  # the same scene, whatever the aim and its goal

@@ -209,13 +209,14 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
         rewards: False makes every reward NaN without computing it.
 
     Raises:
-        ValueError: tasks of the wrong width; actions of the wrong shape or not finite.
+        ValueError: tasks of the wrong width, or such as cannot be; actions of the wrong shape or not finite.
     """
 
     def __init__(self, family: TaskFamily, tasks: Tasks, num_threads: int = 0, rewards: bool = True):
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
         if tasks.values.shape[1] != family.task_dim:
             raise ValueError(f"{family.name} needs tasks of shape (n, {family.task_dim}), got {tasks.values.shape}")
+        family.check_tasks(tasks.values)
         self.family = family
         self.tasks = tasks
         self.num_envs = len(tasks)
@@ -408,4 +409,5 @@ def _task_row(family: TaskFamily, task: ArrayLike) -> Array:
     row = np.atleast_1d(np.asarray(task, dtype=np.float64))[None]
     if row.shape != (1, family.task_dim) or not np.isfinite(row).all():
         raise ValueError(f"{family.name} needs a task of {family.task_dim} finite numbers, got {task!r}")
+    family.check_tasks(row)
     return row
