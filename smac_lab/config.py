@@ -387,8 +387,8 @@ _ANT_CPU: dict[str, Any] = {
 _SAWYER_DATA: dict[str, Any] = {
     "behaviour_policy": "scripted",
     "behaviour_noise": 0.1,
-    "n_train_tasks": 100,
-    "n_test_tasks": 20,
+    "n_train_tasks": 50,
+    "n_test_tasks": 10,
 }
 _SAWYER_CPU: dict[str, Any] = {
     **_SCHEDULES,
