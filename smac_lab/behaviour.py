@@ -143,8 +143,8 @@ def act(
     """Append `repeats` truly rewarded episodes of each task, or of the tasks `ids` alone, to the buffer."""
     ids = np.arange(len(tasks)) if ids is None else ids
     episodes = rollout(policy, family.batch_env(tasks[ids].repeat(repeats)), seed=int(rng.integers(2**31)))
-    ids = np.repeat(ids, repeats).tolist()
-    buffer.append_batch(ids, episodes._asdict(), [source] * len(ids), episodes.valid)
+    each = np.repeat(ids, repeats).tolist()
+    buffer.append_batch(each, episodes._asdict(), [source] * len(each), episodes.valid)
 
 
 def _pearl(
