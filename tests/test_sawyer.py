@@ -501,5 +501,6 @@ def test_success_is_measured_at_the_last_step_and_at_any() -> None:
     found = _successes(family, tasks, rollout(policy, env, seed=0), "test")
     assert found["test_success"].tolist() == [1, 0]
     assert found["test_success_ever"].tolist() == [1, 1]
-    point = lab.make_family("cheetah-vel")
-    assert point.success(np.zeros((3, 1)), np.zeros((3, 1))) is None
+    assert lab.make_family("cheetah-vel").success(np.zeros((3, 1)), np.zeros((3, 1))) is None
+    sparse = lab.make_family("sparse-point-robot")
+    assert sparse.success(np.array([[0.0, 0.81], [0.0, 0.79]]), np.array([[0.0, 1.0]] * 2)).tolist() == [True, False]

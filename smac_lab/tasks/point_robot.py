@@ -103,6 +103,9 @@ class SparsePointRobot(PointRobot):
         distance = np.linalg.norm(features - tasks, axis=1)
         return np.where(distance <= self.radius, 1.0 - distance, 0.0)
 
+    def success(self, features: Array, tasks: Array) -> NDArray[np.bool_]:
+        return np.linalg.norm(features - tasks, axis=1) <= self.radius
+
 
 class PointDirection(PointFamily):
     """Move along a direction: reward is the displacement along it, in units of 0.1 m; angle ~ U(0, 2 pi)."""
