@@ -227,7 +227,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 _SMALL = {"encoder_hidden": (64, 64), "decoder_hidden": (64, 64), "actor_hidden": (64, 64), "critic_hidden": (64, 64)}
 _SCRIPTED: dict[str, Any] = {"behaviour_policy": "scripted", "behaviour_on_task": BEHAVIOURS["narrow"]}
-# Where the authors' schedule is not the better one in these budgets; the README has the figures.
+# Not the authors' schedules; the README has what is known of each, under "Where paper and public code disagree".
 _SCHEDULES: dict[str, Any] = {
     "initial_weights": "pytorch",
     "optimizer_moments": "fresh",
