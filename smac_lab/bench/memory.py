@@ -34,6 +34,7 @@ def hold(family_name: str, transitions: int, n_tasks: int, updates: int = 3) -> 
         columns = {name: rng.standard_normal((n, width)) for name, width in widths(family.spec).items()}
         seen = rng.standard_normal((n + 1, family.obs_dim))
         columns |= {"observations": seen[:-1], "next_observations": seen[1:]}  # as an episode goes on
+        columns |= {"terminations": np.zeros(n), "truncations": np.zeros(n)}
         buffer.append(episode % n_tasks, columns, "offline" if episode < 6 * n_tasks else "self-collected")
     grown = resident_memory() - before
     for _ in range(updates if len(buffer) else 0):
