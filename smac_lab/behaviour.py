@@ -17,11 +17,11 @@ from smac_lab.data.collect import Policy, near_random_policy, rollout, scripted_
 from smac_lab.data.store import Source
 from smac_lab.metric_log import MetricLog
 from smac_lab.pearl import train_pearl
-from smac_lab.tasks.family import TaskFamily, Tasks
+from smac_lab.tasks.family import MujocoFamily, TaskFamily, Tasks
 
 Tick = Callable[[int, int], None]  # (done, total), in iterations of PEARL, or in episodes of the script
 SAVES = 10  # checkpoints of a PEARL run
-AT_ONCE = 2_000  # scripted episodes simulated side by side, at most
+AT_ONCE = 2_000  # scripted episodes of a body simulated side by side, at most
 
 
 def check_recipe(family: TaskFamily, config: SMACConfig) -> None:
@@ -108,7 +108,7 @@ def collect_behaviour(
         act(near_random_policy(family.action_dim, rng), family, tasks, repeats, buffer, "offline", rng)
     else:
         repeats = config.behaviour_transitions // family.horizon
-        some = max(1, AT_ONCE // repeats)  # tasks
+        some = max(1, AT_ONCE // repeats) if isinstance(family, MujocoFamily) else len(tasks)
         for start in range(0, len(tasks), some):
             ids = np.arange(start, min(start + some, len(tasks)))
             own = tasks[ids].repeat(repeats)
