@@ -27,7 +27,7 @@ from smac_lab.arms import ARMS, folder_of
 from smac_lab.behaviour import temperature_of, uses_pearl
 from smac_lab.cli import configure
 from smac_lab.data.relabel import label_errors
-from smac_lab.data.storage import claim_folder, load_dataset
+from smac_lab.data.storage import claim_folder, holding, load_dataset
 from smac_lab.data.store import CODES
 from smac_lab.experiment import Experiment
 from smac_lab.measurement import measure, save_measurement, summarise
@@ -185,8 +185,9 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")  # TF32 products where there is a GPU that has them
     config = configure(options.family, options.preset, None, tuple(options.set))
     experiment = Experiment(options.family, options.preset, config, tuple(options.seeds), tuple(options.arms))
-    claim_folder(options.out, experiment.to_dict())
-    AtOnce(experiment, options.out, options.workers, options.measurements).run(options.data)
+    with holding(options.out):
+        claim_folder(options.out, experiment.to_dict())
+        AtOnce(experiment, options.out, options.workers, options.measurements).run(options.data)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from smac_lab.tasks.family import MujocoFamily, TaskFamily, Tasks
 
 Tick = Callable[[int, int], None]  # (done, total), in iterations of PEARL, or in episodes of the script
 SAVES = 10  # checkpoints of a PEARL run
-AT_ONCE = 2_000  # scripted episodes of a body simulated side by side, at most
+AT_ONCE = 2_000  # scripted episodes of a body simulated side by side, at most: memory stays small, and progress is seen
 
 
 def check_recipe(family: TaskFamily, config: SMACConfig) -> None:

@@ -55,7 +55,7 @@ class Experiment:
         evaluations: how often each arm is measured on its way.
 
     Raises:
-        ValueError: unknown family or arm, no seed, a device that is not here.
+        ValueError: unknown family or arm, no seed.
     """
 
     family: str
@@ -70,7 +70,6 @@ class Experiment:
         family = make_family(self.family)
         object.__setattr__(self, "family", family.full_name)  # one name for a variant, however it was written
         check_recipe(family, self.config)
-        self.config.torch_device()
         for arm in self.arms:
             find_arm(arm)
         if len(set(self.arms)) != len(self.arms):
@@ -124,22 +123,22 @@ def run_seed(folder: Path, experiment: Experiment, seed: int, tick: Tick = lambd
 
     def data() -> TransitionBuffer:
         if experiment.data is not None:
-            return told(read_data(experiment))
+            return read_data(experiment)
 
         def iterations(done: int, total: int) -> None:
             if uses_pearl(config):
                 tick("behaviour", done * config.behaviour_updates, total * config.behaviour_updates)
 
-        return told(collect_behaviour(family, train, config, seed, here / "behaviour", iterations))
+        return collect_behaviour(family, train, config, seed, here / "behaviour", iterations)
 
-    def told(buffer: TransitionBuffer) -> TransitionBuffer:
-        never = [what for what, share in share_reached(buffer, family, train).items() if share == 0.0]
-        if never:
-            warnings.warn(f"the offline data never shows how to {', or to '.join(never)}", RuntimeWarning, stacklevel=2)
-        return buffer
+    def start() -> tuple[SMAC, TransitionBuffer]:
+        agent, buffer = SMAC(config, family.spec, seed=seed), data()
+        if never := [what for what, share in share_reached(buffer, family, train).items() if share == 0.0]:
+            warnings.warn(f"the offline data never shows how to {', or to '.join(never)}", RuntimeWarning, stacklevel=1)
+        return agent, buffer
 
     phase = _Phase(here / "offline", family, train, test, seed, experiment)
-    phase.run(lambda: (SMAC(config, family.spec, seed=seed), data()), None, partial(tick, "offline"))
+    phase.run(start, None, partial(tick, "offline"))
 
     def after_offline_phase() -> tuple[SMAC, TransitionBuffer]:
         run = checkpoint.load(here / "offline" / "checkpoint", family=family)
@@ -228,30 +227,27 @@ def run_experiment(
 
     Raises:
         StorageError: the folder holds another experiment, or another process is at work in it.
-        ValueError: fewer than one worker.
+        ValueError: fewer than one worker, or a device that is not here.
     """
+    experiment.config.torch_device()
     if workers is not None and workers < 1:
         raise ValueError(f"workers={workers} is not allowed: at least 1")
     began = time.monotonic()
     if experiment.data is not None:
         read_data(experiment)  # tells what is wrong with it before anything is written
-    with holding(folder):
-        claim_folder(folder, experiment.to_dict())
-        return _run_held(folder, experiment, workers, quiet, began)
-
-
-def _run_held(folder: Path, experiment: Experiment, workers: int | None, quiet: bool, began: float) -> dict[str, Any]:
     workers = min(workers or len(experiment.seeds), len(experiment.seeds))
     threads = torch.get_num_threads() if workers == 1 else max(1, (os.cpu_count() or 1) // workers)
-    with _progress_bars(experiment, quiet) as tick:
-        if workers == 1:
-            for seed in experiment.seeds:
-                run_seed(folder, experiment, seed, partial(tick, seed))
-        else:
-            _run_in_processes(folder, experiment, workers, threads, tick)
-    previous = read_json(folder / "summary.json")["seconds"] if (folder / "summary.json").exists() else {}
-    total = previous.get("total", 0.0) + time.monotonic() - began
-    return write_summary(folder, experiment, {"total": total}, threads)
+    with holding(folder):
+        claim_folder(folder, experiment.to_dict())
+        with _progress_bars(experiment, quiet) as tick:
+            if workers == 1:
+                for seed in experiment.seeds:
+                    run_seed(folder, experiment, seed, partial(tick, seed))
+            else:
+                _run_in_processes(folder, experiment, workers, threads, tick)
+        previous = read_json(folder / "summary.json")["seconds"] if (folder / "summary.json").exists() else {}
+        total = previous.get("total", 0.0) + time.monotonic() - began
+        return write_summary(folder, experiment, {"total": total}, threads)
 
 
 def _run_in_processes(

@@ -89,6 +89,23 @@ def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
     filelock.FileLock(tmp_path / ".lock", timeout=0).acquire()
 
 
+def test_a_folder_below_that_another_process_holds_is_left_alone(tmp_path: Path) -> None:
+    """As of `runs/demo` and `runs/demo/narrow`, which two processes may work in."""
+    writing = tmp_path / "narrow" / "seed_0" / f"{PARTIAL}step"
+    writing.parent.mkdir(parents=True)
+    with holding(tmp_path / "narrow"):
+        writing.touch()
+        with holding(tmp_path):
+            assert writing.exists()
+
+
+def test_errors_of_what_is_done_in_a_held_folder_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError, match="elsewhere"), holding(tmp_path):
+        raise PermissionError("elsewhere")
+    with holding(tmp_path):  # and it was let go
+        pass
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_their_parent(number: signal.Signals, tmp_path: Path) -> None:
@@ -207,6 +224,8 @@ def test_tasks_sources_and_amounts_that_cannot_be() -> None:
         buffer.rows_of(-1)
     with pytest.raises(ValueError, match="transitions=-1 is not allowed"):
         buffer.reserve(-1)
+    with pytest.raises(ValueError, match="-1 transitions cannot be drawn"):
+        buffer.sample(torch.tensor([1]), -1, torch.Generator(), "offline")
     with pytest.raises(ValueError, match="valid must hold booleans, got int64"):
         buffer.append_batch([0], columns(1), ["offline"], np.array([[1]]))
 

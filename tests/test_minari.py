@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -316,6 +317,8 @@ def test_data_without_features_is_learned_from_but_not_relabelled(problem) -> No
         ([{"task": [0.0, 1.0]}, {}], {}, r"`task`, .* or every one `task_index`; episodes \[1\] of 2 have neither"),
         ([{"task": [0.0]}] * 2, {}, r"`task` must be of shape \(2,\) for point-robot, got \[0.\]"),
         ([{"task_index": 0}, {"task_index": 2}], {}, r"episodes of tasks 0 to 2, there are of \[0, 2\]"),
+        ([{"task_index": 0.5}], {}, "`task_index` must be a whole number of at least 0, got 0.5"),
+        ([{"task_index": -1}], {}, "`task_index` must be a whole number of at least 0, got -1"),
         ([{"task_index": 0, "source": "expert"}], {}, "source must be one of 'offline'.* got 'expert'"),
         ([{"task": [0.0, 9.0]}], {}, "20 of 20 rewards are not those that point-robot pays"),
         (
@@ -328,6 +331,14 @@ def test_data_without_features_is_learned_from_but_not_relabelled(problem) -> No
 def test_data_from_elsewhere_that_does_not_fit_is_refused(problem, metadata, changes, message: str) -> None:
     elsewhere(problem.buffer, metadata, **changes)
     with pytest.raises(lab.StorageError, match=message):
+        lab.from_minari("theirs-v1", problem.family)
+
+
+def test_an_episode_without_steps_is_refused(problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere(problem.buffer, [{"task_index": 0}])
+    empty = SimpleNamespace(rewards=np.empty(0))
+    monkeypatch.setattr(minari.MinariDataset, "iterate_episodes", lambda self: iter([empty]))
+    with pytest.raises(lab.StorageError, match="its episode 0 has no steps"):
         lab.from_minari("theirs-v1", problem.family)
 
 

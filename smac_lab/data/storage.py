@@ -25,6 +25,7 @@ from smac_lab.tasks.family import FamilySpec, MujocoFamily, TaskFamily, Tasks
 
 DATASET_FORMAT = 2
 PARTIAL = ".partial_"  # how names of files begin that are not yet whole
+LOCK = ".lock"  # file in a folder that one process at a time works in
 SHARD_ROWS = 2**18  # at most in a shard, unless one segment is longer: a piece to copy when reading or writing
 
 
@@ -247,17 +248,28 @@ def holding(folder: Path) -> Iterator[None]:
     Raises:
         StorageError: another process holds the folder, or it cannot be made or written.
     """
+    lock = filelock.FileLock(folder / LOCK, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".lock", timeout=0)
-        with lock:
-            for left in folder.rglob(f"{PARTIAL}*"):
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-            yield
+        lock.acquire()
     except filelock.Timeout:
         raise StorageError(f"another process is at work in {folder}; wait for it, or choose another --out") from None
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise StorageError(f"{folder} cannot be a folder to write in: {error}") from error
+    try:
+        _remove_partial(folder)
+        yield
+    finally:
+        lock.release()
+
+
+def _remove_partial(folder: Path) -> None:
+    """Remove what is half-written below a folder, but not below one with a lock: another process may be writing it."""
+    for path in folder.iterdir():
+        if path.name.startswith(PARTIAL):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        elif path.is_dir() and not path.is_symlink() and not (path / LOCK).exists():
+            _remove_partial(path)
 
 
 def _digest(columns: dict[str, Tensor]) -> str:

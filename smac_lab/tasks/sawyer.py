@@ -25,6 +25,7 @@ from smac_lab.tasks.sawyer_scene import (
     Scene,
     draw_aims,
     draw_tasks,
+    next_aims,
     solvable,
     success,
 )
@@ -111,10 +112,10 @@ class Sawyer(MujocoFamily):
             row = tasks[wrong[0]]
             there = [item.name.lower() for item in Item if row[4 + item] > 0.5]
             opened = [item.name.lower() for item in (Item.DRAWER, Item.HANDLE_DRAWER) if row[9 + item] > 0.5]
+            goal = f"; the goal is at {row[1:4].tolist()}, and must be {CLEARANCE} m away" if row[1:4].any() else ""
             raise ValueError(
                 f"task {wrong[0]} asks to {self.describe(row)}, which its scene does not allow, or has already: there "
-                f"are {', '.join(there) or 'no items'}; open are {', '.join(opened) or 'none'}; the goal is at "
-                f"{row[1:4].tolist()}, and must be {CLEARANCE} m from where what is moved starts"
+                f"are {', '.join(there) or 'no items'}; open are {', '.join(opened) or 'none'}{goal}"
             )
 
     def rewards_alone_differ(self, task: Array, others: Array) -> NDArray[np.bool_]:
@@ -200,5 +201,5 @@ class Sawyer(MujocoFamily):
         following = pursued.copy()
         if len(done):
             drawn = self.scene == "drawn"
-            following[done] = draw_aims(rng, tasks[done], AIMS[self.aims], drawn, features[done], pursued[done])
+            following[done] = next_aims(rng, tasks[done], AIMS[self.aims], drawn, features[done], pursued[done])
         return following

@@ -174,36 +174,52 @@ def draw_tasks(rng: np.random.Generator, n: int, aims: tuple[Aim, ...], drawn: b
     return tasks
 
 
-def draw_aims(
-    rng: np.random.Generator,
-    tasks: Array,
-    aims: tuple[Aim, ...],
-    drawn: bool,
-    features: Array | None = None,
-    pursued: Array | None = None,
-) -> Array:
+def draw_aims(rng: np.random.Generator, tasks: Array, aims: tuple[Aim, ...], drawn: bool) -> Array:
     """Tasks in the scenes of `tasks`: an aim drawn evenly from those solvable there, `(n, 21)`.
 
     Where it is the task's own aim, the goal is its own too: data of random aims then show every task some success.
 
     Args:
         aims, drawn: as in `draw_tasks`.
-        features: the present state, if the aim is to be one that can be reached from it and is not reached in it.
-        pursued: with features, what remains where no aim is left to draw.
     """
-    n = len(tasks)
-    candidates = np.stack([_with_aims(rng, tasks, np.full(n, aim), drawn) for aim in aims])  # (aim, n, 21)
-    candidates = np.where(candidates[..., :1] == tasks[:, :1], tasks, candidates)
-    flat = candidates.reshape(-1, TASK_DIM)
-    fits = solvable(flat)
-    if features is not None:
-        now = np.tile(features, (len(aims), 1))
-        fits &= ~success(now, flat) & ~_block_shut_in(now, flat)
-    score = np.where(fits.reshape(len(aims), n), rng.random((len(aims), n)), -1.0)
-    following, none = candidates[score.argmax(0), np.arange(n)], score.max(0) < 0
-    if none.any():
-        following[none] = draw_aims(rng, tasks[none], aims, drawn) if pursued is None else pursued[none]
-    return following
+    candidates = _candidates(rng, tasks, aims, drawn)
+    chosen, found = _choose(rng, candidates, solvable(_flat(candidates)))
+    if not found.all():  # each of the goals that were drawn lay too near
+        chosen[~found] = draw_aims(rng, tasks[~found], aims, drawn)
+    return chosen
+
+
+def next_aims(
+    rng: np.random.Generator, tasks: Array, aims: tuple[Aim, ...], drawn: bool, features: Array, pursued: Array
+) -> Array:
+    """As `draw_aims`, of the aims that a state has not reached and that can be reached from it, `(n, 21)`.
+
+    Args:
+        features: the state, `(n, 12)`.
+        pursued: what remains where there is none.
+    """
+    candidates = _candidates(rng, tasks, aims, drawn)
+    flat, now = _flat(candidates), np.tile(features, (len(aims), 1))
+    fits = solvable(flat) & ~success(now, flat) & ~_block_shut_in(now, flat)
+    chosen, found = _choose(rng, candidates, fits)
+    return np.where(found[:, None], chosen, pursued)
+
+
+def _candidates(rng: np.random.Generator, tasks: Array, aims: tuple[Aim, ...], drawn: bool) -> Array:
+    """The scene of each task with each of the aims, `(aim, n, 21)`; its own aim as the task has it."""
+    others = np.stack([_with_aims(rng, tasks, np.full(len(tasks), aim), drawn) for aim in aims])
+    return np.where(others[..., :1] == tasks[:, :1], tasks, others)
+
+
+def _flat(candidates: Array) -> Array:
+    return candidates.reshape(-1, TASK_DIM)
+
+
+def _choose(rng: np.random.Generator, candidates: Array, fits: NDArray[np.bool_]) -> tuple[Array, NDArray[np.bool_]]:
+    """For each task one of the candidates that fit, evenly, `(n, 21)`, and whether there is one, `(n,)`."""
+    n_aims, n, _ = candidates.shape
+    score = np.where(fits.reshape(n_aims, n), rng.random((n_aims, n)), -1.0)
+    return candidates[score.argmax(0), np.arange(n)], score.max(0) >= 0
 
 
 def _block_shut_in(features: Array, tasks: Array) -> NDArray[np.bool_]:
