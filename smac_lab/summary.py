@@ -83,11 +83,13 @@ def _phase_seconds(folder: Path, experiment: Experiment) -> dict[str, float]:
 
 
 def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
+    """Versions that a result depends on; this package's own is known where it is not installed, too."""
     from importlib.metadata import version
 
-    names = ("smac-lab", "torch", "mujoco", "gymnasium", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    from smac_lab import __version__
+
+    others = {name: version(name) for name in ("torch", "mujoco", "gymnasium", "numpy")}
+    return {"python": platform.python_version(), "smac-lab": __version__, **others}
 
 
 def commit() -> str | None:

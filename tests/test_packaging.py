@@ -17,6 +17,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import smac_lab
+from smac_lab.summary import versions
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -121,3 +122,16 @@ def test_import_is_light(module):
     code = f"import sys, {module}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert heavy.isdisjoint(loaded.stdout.split())
+
+
+def test_a_checkout_on_the_path_knows_its_version(monkeypatch):
+    """A run from a checkout that is not installed must not fail at its summary, after all its work."""
+    known = metadata.version
+
+    def version(name):
+        if name == "smac-lab":
+            raise metadata.PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert versions()["smac-lab"] == smac_lab.__version__
