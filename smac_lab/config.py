@@ -55,6 +55,7 @@ class SMACConfig:
     awac_weight: Literal["softmax", "exp"] = "softmax"  # authors' code: softmax over the batch; paper: exp(A / lambda)
     next_z: Literal["shared", "resampled"] = "shared"  # authors' code draws a second z for the next action
     kl_reduction: Literal["mean", "sum"] = "mean"  # over tasks; `pearl_loss` sums, as PEARL's code does
+    explain_context: bool = False  # whether z is to explain the rewards of its context, too; see `reward_loss`
     online_q_weight: float = 1.0  # weight of -Q(s, pi(s, z), z) in the self-supervised phase
     online_awac_weight: float = 1.0  # weight of the AWAC term there
 
@@ -170,7 +171,9 @@ class SMACConfig:
         if unknown := sorted(set(self.behaviour_changes) - known):
             raise ValueError(f"behaviour_changes names unknown fields {unknown}; known fields: {sorted(known)}")
         return dataclasses.replace(
-            self, **{"observation_scaling": False, **self.behaviour_changes, "behaviour_changes": {}}
+            self,
+            **{"observation_scaling": False, "explain_context": False, **self.behaviour_changes},
+            behaviour_changes={},
         )
 
     def torch_device(self) -> torch.device:

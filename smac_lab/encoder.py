@@ -86,3 +86,9 @@ def make_context(observations: Tensor, actions: Tensor, rewards: Tensor, next_ob
     """Context transitions (s, a, r), or (s, a, r, s') where dynamics differ between tasks, `(..., context_dim)`."""
     parts = [observations, actions, rewards.unsqueeze(-1)]
     return torch.cat(parts if next_observations is None else [*parts, next_observations], dim=-1)
+
+
+def split_context(context: Tensor, obs_dim: int, action_dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Observations, actions and rewards of what `make_context` made: `(..., dim)` twice, and `(...)`."""
+    actions_end = obs_dim + action_dim
+    return context[..., :obs_dim], context[..., obs_dim:actions_end], context[..., actions_end]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Module
 
-from smac_lab.encoder import Gaussian, kl_to_prior
+from smac_lab.encoder import Gaussian, kl_to_prior, split_context
 from smac_lab.nets import MLP, Standardise
 
 if TYPE_CHECKING:
@@ -49,14 +49,34 @@ def reward_loss(agent: SMAC, batch: Batch, z: Tensor, posterior: Gaussian) -> tu
     Gradients reach the encoder through z and the posterior. KL is summed over latent dimensions and averaged
     over tasks (PEARL's code sums over tasks: `kl_reduction="sum"`).
 
+    Transitions (s, a, r) are the batch's, as in the authors' code. With `explain_context`, which is ours, the mean over
+    those of the context h is added. Where the encoder reads exploration, the decoder then learns from its rewards, too,
+    in places that the other transitions never reach.
+
     Args:
-        z: reparameterised draw from the posterior, `(task, batch, z_dim)`.
+        z: reparameterised draw from the posterior, one a task, `(task, batch, z_dim)`.
         posterior: q(z|h) of each task, `(task, z_dim)`.
     """
     error = (agent.reward_decoder(batch.observations, batch.actions, z) - batch.rewards).square().mean()
     kl = kl_to_prior(posterior)  # (task,)
     penalty = agent.config.kl_weight * (kl.sum() if agent.config.kl_reduction == "sum" else kl.mean())
-    return error + penalty, {"reward_error": error, "kl": kl.mean()}
+    loss, info = error + penalty, {"reward_error": error, "kl": kl.mean()}
+    if agent.config.explain_context:
+        info["context_error"] = context_error(agent, batch.context, z[:, :1])
+        loss = loss + info["context_error"]
+    return loss, info
+
+
+def context_error(agent: SMAC, context: Tensor, z: Tensor) -> Tensor:
+    """E[(r - r_hat(s, a, z))^2] over the context's own transitions, a scalar.
+
+    Args:
+        context: `(task, n, context_dim)`.
+        z: one a task, `(task, 1, z_dim)`.
+    """
+    observations, actions, rewards = split_context(context, agent.spec.obs_dim, agent.spec.action_dim)
+    decoded = agent.reward_decoder(observations, actions, z.expand(-1, context.shape[1], -1))
+    return (decoded - rewards).square().mean()
 
 
 @torch.inference_mode()

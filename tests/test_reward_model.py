@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from smac_lab import Batch, Gaussian
-from smac_lab.encoder import ContextEncoder
+from smac_lab.encoder import ContextEncoder, make_context
 from smac_lab.reward_model import RewardDecoder, relabel, reward_loss
 
 
@@ -54,12 +54,30 @@ def test_reward_loss_by_hand(kl_weight: float, kl_reduction: str, penalty: float
     posterior = Gaussian(torch.tensor([[2.0, 0.0], [0.0, 4.0]]), torch.ones(2, 2))
     agent: Any = SimpleNamespace(
         reward_decoder=Sum(),
-        config=SimpleNamespace(kl_weight=kl_weight, kl_reduction=kl_reduction, reward_scale=5.0),
+        config=SimpleNamespace(kl_weight=kl_weight, kl_reduction=kl_reduction, explain_context=False, reward_scale=5.0),
     )
     loss, info = reward_loss(agent, make_batch(observations, torch.zeros(2, 2, 1), rewards), z, posterior)
     torch.testing.assert_close(info["reward_error"], torch.tensor(3.5))
     torch.testing.assert_close(info["kl"], torch.tensor(5.0))
     torch.testing.assert_close(loss, torch.tensor(3.5 + kl_weight * penalty))
+
+
+def test_context_is_explained_by_the_same_z() -> None:
+    """Errors of the context's own rewards: 1 and -3 for z = 2, 0 and 2 for z = 4; their squares average 3.5."""
+    s, a = torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]]), torch.tensor([[[0.5], [0.0]], [[-1.0], [1.0]]])
+    z = torch.tensor([[[2.0]], [[4.0]]])
+    rewards = (s + a + z).squeeze(-1) - torch.tensor([[1.0, -3.0], [0.0, 2.0]])
+    context = make_context(s, a, rewards, 100.0 + s)
+    agent: Any = SimpleNamespace(
+        reward_decoder=Sum(),
+        spec=SimpleNamespace(obs_dim=1, action_dim=1),
+        config=SimpleNamespace(kl_weight=0.0, kl_reduction="mean", explain_context=True),
+    )
+    batch = make_batch(torch.zeros(2, 3, 1), torch.zeros(2, 3, 1), torch.zeros(2, 3))._replace(context=context)
+    posterior = Gaussian(torch.zeros(2, 1), torch.ones(2, 1))
+    loss, info = reward_loss(agent, batch, z.expand(2, 3, 1), posterior)
+    torch.testing.assert_close(info["context_error"], torch.tensor(3.5))
+    torch.testing.assert_close(loss, torch.tensor(3.5 + 10.0))  # the batch: rewards of 0, decoded as 2 and as 4
 
 
 def test_label_is_the_decoded_reward_under_one_z_a_task() -> None:

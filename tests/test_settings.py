@@ -83,13 +83,26 @@ def test_what_never_changes_is_centred_alone(problem: Problem) -> None:
 
 
 def test_seeds_at_once_scale_by_their_own_data(problem: Problem) -> None:
-    config = changed(problem, observation_scaling=True)
-    buffers = [problem.buffer, stretched(problem)]
-    together = lab.SMAC(config, problem.family.spec, seed=(0, 1))
+    equal_to_each_alone(changed(problem, observation_scaling=True), [problem.buffer, stretched(problem)])
+
+
+def test_seeds_at_once_explain_their_own_contexts(problem: Problem) -> None:
+    equal_to_each_alone(changed(problem, explain_context=True), [problem.buffer, problem.buffer])
+
+
+def test_pearl_explains_no_context_unless_it_is_told_to(problem: Problem) -> None:
+    config = changed(problem, explain_context=True)
+    assert not config.for_pearl().explain_context
+    assert dataclasses.replace(config, behaviour_changes={"explain_context": True}).for_pearl().explain_context
+
+
+def equal_to_each_alone(config: lab.SMACConfig, buffers: list[lab.TransitionBuffer]) -> None:
+    """Two seeds learn at once what each learns alone, to rounding."""
+    together = lab.SMAC(config, buffers[0].spec, seed=(0, 1))
     for _ in lab.train_offline(together, lab.TransitionBuffer.join(buffers), steps=3):
         pass
     for seed, (buffer, one) in enumerate(zip(buffers, together.split(), strict=True)):
-        alone = lab.SMAC(config, problem.family.spec, seed=seed)
+        alone = lab.SMAC(config, buffers[0].spec, seed=seed)
         for _ in lab.train_offline(alone, buffer, steps=3):
             pass
         for name, part in alone.parts.items():
