@@ -87,7 +87,10 @@ def test_seeds_at_once_scale_by_their_own_data(problem: Problem) -> None:
 
 
 def test_seeds_at_once_explain_their_own_contexts(problem: Problem) -> None:
-    equal_to_each_alone(changed(problem, explain_context=True), [problem.buffer, problem.buffer])
+    dearer = problem.buffer.clone()
+    dearer.rows[:, dearer._columns["rewards"]] *= 3.0
+    assert not torch.equal(dearer.rewards, problem.buffer.rewards)
+    equal_to_each_alone(changed(problem, explain_context=True), [problem.buffer, dearer])
 
 
 def test_pearl_explains_no_context_unless_it_is_told_to(problem: Problem) -> None:
