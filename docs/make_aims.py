@@ -1,30 +1,68 @@
-"""Draws docs/sawyer.png: each aim of the Sawyer at its end, reached by the script. `python docs/make_aims.py`."""
+"""Draws each aim of the Sawyer being reached, as one moving picture: by the script, or by an agent after exploring.
+
+python docs/make_aims.py [agent] [docs/sawyer.webp]
+
+An agent is a phase's checkpoint, such as runs/sawyer/seed_0/frozen. It explores its task as at meta-test, infers z, and
+acts on it.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import smac_lab as lab
-from smac_lab.data.collect import scripted_policy
+from smac_lab.adaptation import evaluate
+from smac_lab.data.collect import Policy, scripted_policy
 from smac_lab.tasks.sawyer_scene import Aim, Scene
 from smac_lab.video import render_episodes
 
-SIZE = (380, 285)
-family = lab.make_family("sawyer")
-drawn = family.sample_tasks(np.random.default_rng(0), 2000)
-items = Scene.of(drawn).present.sum(1)
-sheet = Image.new("RGB", (4 * SIZE[0], 2 * SIZE[1]))
-for aim in Aim:
-    own = np.flatnonzero(drawn[:, 0] == aim)
-    tasks = lab.Tasks(drawn[own[[items[own].argmax()]]])  # a scene with as much in it as there is
-    policy = scripted_policy(family, tasks, 0.0, np.random.default_rng(0))
-    frames = render_episodes(policy, family, tasks, width=SIZE[0], height=SIZE[1]).frames
-    picture = Image.fromarray(frames[-1])
-    ink = ImageDraw.Draw(picture)
-    ink.rectangle((0, SIZE[1] - 26, *SIZE), fill="white")
-    ink.text((10, SIZE[1] - 23), str(family.describe(tasks.values[0])), fill="black", font=ImageFont.load_default(16))
-    sheet.paste(picture, (aim % 4 * SIZE[0], aim // 4 * SIZE[1]))
-sheet.save(Path(__file__).with_name("sawyer.png"), optimize=True)
+WIDTH, HEIGHT, CAPTION = 250, 188, 20  # pixels
+EVERY, PAUSE = 3, 1500  # control steps a frame, and milliseconds on the last
+
+
+def main() -> None:
+    """Draw the picture."""
+    agents, files = [a for a in sys.argv[1:] if Path(a).is_dir()], [a for a in sys.argv[1:] if not Path(a).is_dir()]
+    family = lab.make_family("sawyer")
+    tasks = fullest(family.sample_tasks(np.random.default_rng(0), 2000))
+    film = render_episodes(policy_of(agents, family, tasks), family, tasks, width=WIDTH, height=HEIGHT, every=EVERY)
+    grid = film.frames[:, : 3 * HEIGHT, : 3 * WIDTH].reshape(-1, 3, HEIGHT, 3, WIDTH, 3).swapaxes(2, 3)
+    tiles = grid.reshape(-1, 9, HEIGHT, WIDTH, 3)[:, : len(Aim)]
+    frames = [sheet(now, [str(family.describe(task)) for task in tasks.values]) for now in tiles]
+    duration = [round(1000 / film.fps)] * (len(frames) - 1) + [PAUSE]
+    file = Path(files[0] if files else "docs/sawyer.webp")
+    frames[0].save(file, save_all=True, append_images=frames[1:], duration=duration, loop=0, quality=70, method=6)
+    print(f"wrote {file}; reached at the last step:", film.episodes.rewards[:, -1] == 0)
+
+
+def fullest(drawn: np.ndarray) -> lab.Tasks:
+    """For each aim a task in a scene with as much in it as there is."""
+    items = Scene.of(drawn).present.sum(1)
+    return lab.Tasks(np.stack([drawn[np.where(drawn[:, 0] == aim, items, -1).argmax()] for aim in Aim]))
+
+
+def policy_of(agents: list[str], family: lab.TaskFamily, tasks: lab.Tasks) -> Policy:
+    """The script, or the agent on what it inferred of these tasks from its own exploration."""
+    if not agents:
+        return scripted_policy(family, tasks, 0.0, np.random.default_rng(0))
+    agent = lab.checkpoint.load(Path(agents[0]) / "checkpoint", family=family)[0]
+    return agent.policy(lab.Gaussian(*(part[:, 0] for part in evaluate(agent, family, tasks, repeats=1).posterior)))
+
+
+def sheet(pictures: np.ndarray, captions: list[str]) -> Image.Image:
+    """Pictures of all aims in two rows, each over its aim in words."""
+    drawn = Image.new("RGB", (4 * WIDTH, 2 * (HEIGHT + CAPTION)), "white")
+    ink, font = ImageDraw.Draw(drawn), ImageFont.load_default(13)
+    for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        corner = (i % 4 * WIDTH, i // 4 * (HEIGHT + CAPTION))
+        drawn.paste(Image.fromarray(picture), corner)
+        ink.text((corner[0] + 6, corner[1] + HEIGHT + 2), caption, fill="black", font=font)
+    return drawn
+
+
+if __name__ == "__main__":
+    main()
