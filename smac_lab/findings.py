@@ -6,6 +6,7 @@ import base64
 import csv
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from smac_lab import plots, style
 from smac_lab.arms import folder_of
 from smac_lab.data.storage import StorageError, read_json
-from smac_lab.measurement import load_measurement
+from smac_lab.measurement import SUCCESSES, load_measurement
 from smac_lab.stats import Interval, gap_closed, over_seeds, share_of_range
 
 Array = NDArray[np.float64]
@@ -200,6 +201,21 @@ def _wins(first: Array, second: Array) -> str:
     return f", higher in {int((second > first)[both].sum())} of {int(both.sum())} seeds" if both.sum() > 1 else ""
 
 
+def success_by_description(summary: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Description of tasks to phase to success at the last step, in %: offline context / self-collected / held-out.
+
+    Means over seeds; nothing where a family knows no success or does not describe its tasks.
+    """
+    phases = {phase: found for phase, found in summary.get("success_by_description", {}).items() if found}
+    cells: dict[str, dict[str, str]] = {}
+    for phase, found in phases.items():
+        for description, shares in found.items():
+            means = [over_seeds(np.array(shares.get(name, [np.nan]))).point for name in SUCCESSES.values()]
+            cell = " / ".join(number(mean, True).removesuffix(" %") for mean in means)
+            cells.setdefault(description, {})[phase] = cell
+    return cells
+
+
 def headline(run: Run) -> str:
     """The result in a sentence or two."""
     before = run.phases["before"]
@@ -234,6 +250,7 @@ def headline(run: Run) -> str:
 def sections(run: Run) -> Iterator[Section]:
     """What a report shows, in its order; what there is no data for is left out."""
     yield _returns(run)
+    yield from _successes(run)
     if run.shown_seed is not None:
         yield from _returns_by_task(run, run.shown_seed)
         yield _plane(run, run.shown_seed)
@@ -278,6 +295,25 @@ def _true_rewards(run: Run) -> str:
             f"{_mean(oracle)}, compared with {_mean(ours)} ({other}{_wins(oracle, ours)})."
         )
     return text
+
+
+def _successes(run: Run) -> Iterator[Section]:
+    cells = success_by_description(run.summary)
+    if not cells:
+        return
+    head = "".join(f"<th scope=col>{escape(style.phase_label(phase))}</th>" for phase in run.phases)
+    rows = "".join(
+        f"<tr><th scope=row>{escape(description)}</th>"
+        + "".join(f"<td>{found.get(phase, '')}</td>" for phase in run.phases)
+        + "</tr>"
+        for description, found in cells.items()
+    )
+    table = f"<table class=summary><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    caption = (
+        "Episodes that are successful at their last step, in %: given offline context / given context that the agent "
+        "collected itself / in held-out tasks. Means over seeds."
+    )
+    yield Section("What tasks ask for: what is reached, and what is not?", caption, f"<div class=wide>{table}</div>")
 
 
 def _returns_by_task(run: Run, seed: int) -> Iterator[Section]:

@@ -20,6 +20,7 @@ from smac_lab.shift import Shift, measure_shift
 from smac_lab.tasks.family import Array, TaskFamily, Tasks
 from smac_lab.training import Metrics
 
+SUCCESSES = {"offline": "offline_context", "online": "online_context", "test": "test"}  # array to measure, by prefix
 SHOWN_TASKS = 24  # tasks whose episodes are kept for pictures
 
 
@@ -81,7 +82,7 @@ def summarise(found: dict[str, Array]) -> Metrics:
         "shift": float(found["shift"]),
         "kl_online_offline": float(found["kl_online_offline"].mean()),
     }
-    for kind, name in (("offline", "offline_context"), ("online", "online_context"), ("test", "test")):
+    for kind, name in SUCCESSES.items():
         for measure in ("success", "success_ever"):
             if f"{kind}_{measure}" in found:
                 metrics[f"{name}_{measure}"] = float(found[f"{kind}_{measure}"].mean())
@@ -113,6 +114,25 @@ def _successes(family: TaskFamily, tasks: Tasks, episodes: Episodes, kind: str) 
     reached = reached.reshape(len(tasks), -1, horizon) & episodes.first.reshape(len(tasks), -1, horizon)
     last = np.take_along_axis(reached, episodes.first.reshape(reached.shape).sum(-1, keepdims=True) - 1, axis=-1)
     return {f"{kind}_success": last.mean((1, 2)), f"{kind}_success_ever": reached.any(-1).mean(1)}
+
+
+def success_by_description(family: TaskFamily, found: dict[str, Array]) -> dict[str, dict[str, float]]:
+    """Share of episodes that are successful at the last step, over tasks of one description.
+
+    Returns:
+        `family.describe(task)` to "offline_context", "online_context" and, where a held-out task is so described,
+        "test", each in [0, 1]; nothing where the family knows no success or has no descriptions.
+    """
+    shares: dict[str, dict[str, float]] = {}
+    for kind, name in SUCCESSES.items():
+        tasks = found["test_tasks" if kind == "test" else "tasks"]
+        described = np.array([family.describe(task) or "" for task in tasks])
+        if f"{kind}_success" not in found or not described.all():
+            return {}
+        for description in dict.fromkeys(described.tolist()):
+            share = float(found[f"{kind}_success"][described == description].mean())
+            shares.setdefault(description, {})[name] = share
+    return dict(sorted(shares.items()))
 
 
 def save_measurement(file: Path, found: dict[str, Array]) -> None:

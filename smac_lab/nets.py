@@ -56,11 +56,14 @@ class EnsembleMLP(nn.Module):
         members = self.biases[0].shape[0]
         hidden = inputs.reshape(1, -1, inputs.shape[-1]).expand(members, -1, -1)
         last = len(self.weights) - 1
-        for layer in range(last + 1):  # torch 2.8 does not compile a zip of the two lists
-            hidden = torch.baddbmm(self.biases[layer], hidden, self.weights[layer])
-            if layer < last:
-                hidden = hidden.relu_()
-        return hidden.reshape(members, *inputs.shape[:-1], hidden.shape[-1]).to(inputs.dtype)
+        for layer in range(last):  # torch 2.8 does not compile a zip of the two lists
+            hidden = torch.baddbmm(self.biases[layer], hidden, self.weights[layer]).relu_()
+        # In full precision whatever the products before: values of -100, of which bf16 knows halves, differ by less
+        # between two actions.
+        with torch.autocast(inputs.device.type, enabled=False):
+            weights = self.weights[last].mT.unsqueeze(-3)  # (members, 1, out_dim, n_in)
+            outputs = (hidden.to(inputs.dtype).unsqueeze(-2) * weights).sum(-1) + self.biases[last]
+        return outputs.reshape(members, *inputs.shape[:-1], outputs.shape[-1])
 
 
 class Standardise(nn.Module):

@@ -91,13 +91,22 @@ def print_summary(summary: Mapping[str, Any]) -> str:
         estimates = [over_seeds(found[name]) for found in phases.values()]
         rows.append((label.split(" (")[0].removesuffix(" context"), [number(e.point, percent) for e in estimates]))
         rows.append(("", [bounds(e, percent) for e in estimates]))
-    known, left = findings.references(summary), max(len(label) for label, _ in rows) + 2
+    described, known = findings.success_by_description(summary), findings.references(summary)
+    left = max(map(len, [*(label for label, _ in rows), *described])) + 2
     width = max(17, *(len(title) + 2 for title in titles))
+
+    def line(label: str, cells: Sequence[str]) -> str:
+        return f"{label:{left}}" + "".join(f"{cell:>{width}}" for cell in cells)
+
+    successes = [line(what, [found.get(phase, "") for phase in phases]) for what, found in described.items()]
+    if successes:
+        successes = ["", "success at the last step, %: offline / self-collected context / held-out tasks", *successes]
     return "\n".join([
         f"{summary['family']}, preset {summary['preset']}, {_seeds(summary)}",
         "returns given each kind of context, and what closed of the gap: mean over seeds [95 % interval]",
         "",
-        *(f"{label:{left}}" + "".join(f"{cell:>{width}}" for cell in cells) for label, cells in rows if any(cells)),
+        *(line(label, cells) for label, cells in rows if any(cells)),
+        *successes,
         "",
         f"for comparison: {known}" if known else "",
         f"* the default arm; {NOTE_OF_ONE_SEED if len(summary['seeds']) == 1 else 'see report.html for each seed'}",

@@ -15,8 +15,9 @@ from smac_lab import checkpoint
 from smac_lab.arms import OF_ENCODER, folder_of
 from smac_lab.config import SMACConfig
 from smac_lab.data.storage import replace_text
-from smac_lab.measurement import load_measurement, references, summarise
+from smac_lab.measurement import load_measurement, references, success_by_description, summarise
 from smac_lab.tasks import make_family
+from smac_lab.tasks.family import Array
 
 if TYPE_CHECKING:
     from smac_lab.experiment import Experiment
@@ -34,9 +35,11 @@ def write_summary(
     """
     family = make_family(experiment.family)
 
+    def read(phase: str) -> list[dict[str, Array]]:
+        return [load_measurement(folder / f"seed_{seed}" / phase / "measurement.npz") for seed in experiment.seeds]
+
     def four(phase: str) -> dict[str, list[float]]:
-        files = [folder / f"seed_{seed}" / phase / "measurement.npz" for seed in experiment.seeds]
-        scalars = [summarise(load_measurement(file)) for file in files]
+        scalars = [summarise(found) for found in read(phase)]
         names = {
             "online_context": "online_context_return",
             "offline_context": "offline_context_return",
@@ -46,6 +49,16 @@ def write_summary(
         names |= {name: name for name in scalars[0] if "success" in name}
         return {name: [s[of] for s in scalars] for name, of in names.items()}
 
+    def described(phase: str) -> dict[str, dict[str, list[float]]]:
+        """Description of tasks to measure to a value of each seed that has such tasks."""
+        listed: dict[str, dict[str, list[float]]] = {}
+        for found in read(phase):
+            for description, shares in success_by_description(family, found).items():
+                for name, share in shares.items():
+                    listed.setdefault(description, {}).setdefault(name, []).append(share)
+        return dict(sorted(listed.items()))
+
+    phases = {"before": "offline", **{arm: folder_of(arm) for arm in experiment.arms}}
     known = []
     for seed in experiment.seeds:
         train, _ = family.split(experiment.config.n_train_tasks, experiment.config.n_test_tasks, seed)
@@ -59,6 +72,7 @@ def write_summary(
         "default_arm": OF_ENCODER[experiment.config.online_encoder],
         "before": four("offline"),
         "arms": {arm: four(folder_of(arm)) for arm in experiment.arms},
+        "success_by_description": {phase: described(stored_in) for phase, stored_in in phases.items()},
         **mean,
         "offline_context": "offline" if stored is None else stored.offline_context,
         "seconds": {**_phase_seconds(folder, experiment), **(seconds or {})},

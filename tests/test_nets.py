@@ -101,3 +101,17 @@ def test_polyak_limits(tau: float) -> None:
     expected = copy.deepcopy(source if tau else target).state_dict()
     polyak_update(target, source, tau)
     assert all(torch.equal(value, expected[name]) for name, value in target.state_dict().items())
+
+
+def test_critics_tell_actions_apart_whose_values_bf16_would_round_to_the_same():
+    """Values near -100 that differ by less than 0.5, which is as far as bf16 tells them apart."""
+    net = EnsembleMLP(2, 3, (64, 64), 1)
+    with torch.no_grad():
+        net.biases[-1].fill_(-100.0)
+        inputs = torch.randn(200, 3)
+        exact = net(inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = net(inputs)
+    assert rounded.dtype == exact.dtype == torch.float32
+    assert (exact.bfloat16() - exact).abs().max() > 0.1, "bf16 alone would lose these differences"
+    assert (rounded - exact).abs().max() < 0.01

@@ -288,3 +288,20 @@ def test_picture(run, tmp_path, monkeypatch):
         report.write_picture(run, tmp_path / "other.png")
     assert not (tmp_path / "other.png").exists()
     assert kaleido
+
+
+def test_success_by_what_tasks_ask_for(run, tmp_path):
+    """Offline context / self-collected / held-out, means over seeds; a dash where no seed has such held-out tasks."""
+    folder = shutil.copytree(run, tmp_path / "described")
+    summary = json.loads((folder / "summary.json").read_text())
+    shares = {"offline_context": [0.5, 1.0, 0.75], "online_context": [0.2, 0.4, 0.3]}
+    summary["success_by_description"] = {
+        "before": {"press <it>": shares | {"test": [0.0, 0.2]}},
+        "frozen": {"press <it>": shares},
+    }
+    (folder / "summary.json").write_text(json.dumps(summary))
+    text, page = report.print_summary(summary), report.write_report(folder).read_text()
+    row = next(line for line in text.splitlines() if line.startswith("press <it>"))
+    assert re.split(r"\s{2,}", row.rstrip()) == ["press <it>", "75 / 30 / 10", "75 / 30 / \N{EN DASH}"]
+    assert "press &lt;it&gt;</th><td>75 / 30 / 10</td><td>75 / 30 / \N{EN DASH}</td><td></td><td></td>" in page
+    assert "what is reached" not in report.write_report(run).read_text()

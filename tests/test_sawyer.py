@@ -16,7 +16,7 @@ from smac_lab import behaviour
 from smac_lab.data import rollout
 from smac_lab.data.collect import scripted_policy
 from smac_lab.data.relabel import share_reached
-from smac_lab.measurement import _successes
+from smac_lab.measurement import _successes, success_by_description
 from smac_lab.tasks import Sawyer
 from smac_lab.tasks.sawyer import BLOCK, FINGERS, JOINTS, OBJECT, TARGET
 from smac_lab.tasks.sawyer_scene import AIMS, GOAL, HOME, Aim, Item, Scene, draw_aims, solvable, success
@@ -504,3 +504,17 @@ def test_success_is_measured_at_the_last_step_and_at_any() -> None:
     assert lab.make_family("cheetah-vel").success(np.zeros((3, 1)), np.zeros((3, 1))) is None
     sparse = lab.make_family("sparse-point-robot")
     assert sparse.success(np.array([[0.0, 0.81], [0.0, 0.79]]), np.array([[0.0, 1.0]] * 2)).tolist() == [True, False]
+
+
+def test_success_is_told_by_what_tasks_ask_for() -> None:
+    family = Sawyer()
+    own = np.stack([task(aim) for aim in (Aim.PRESS_BUTTON, Aim.MOVE_HAND, Aim.PRESS_BUTTON)])
+    shares = {"offline_success": np.array([1.0, 0.5, 0.5]), "online_success": np.array([0.0, 1.0, 0.5])}
+    found = {"tasks": own, "test_tasks": own[:1], "test_success": np.array([0.25]), **shares}
+    assert success_by_description(family, found) == {
+        "move the hand to the goal": {"offline_context": 0.5, "online_context": 1.0},
+        "press the button": {"offline_context": 0.75, "online_context": 0.25, "test": 0.25},
+    }
+    assert success_by_description(family, {"tasks": own, "test_tasks": own}) == {}, "no success is known"
+    goals = {"tasks": np.ones((1, 2)), "test_tasks": np.ones((1, 2)), "offline_success": np.ones(1)}
+    assert success_by_description(lab.make_family("point-robot"), goals) == {}, "goals have no words"
