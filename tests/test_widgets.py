@@ -192,6 +192,22 @@ def test_joystick_returns_are_those_of_the_tasks(run) -> None:
     np.testing.assert_allclose(made.returns()[2], acted.returns[0])
     far = int(np.linalg.norm(made.tasks.values - made.tasks.values[2], axis=1).argmax())
     assert made.returns()[far] < made.returns()[2]
+    drawn = made.draw_slowly()
+    np.testing.assert_allclose(drawn["true"]["y"], acted.rewards[0])
+    z = made.exact(made.z_at(made.chosen)).mean.expand(len(acted.rewards[0]), -1)
+    steps = torch.as_tensor(acted.observations[0]), torch.as_tensor(acted.actions[0])
+    with torch.inference_mode():
+        labels = run.before.reward_decoder(*(part.float() for part in steps), z)
+    np.testing.assert_allclose(drawn["decoded"]["y"], labels.numpy(), atol=1e-5)
+
+
+def test_outcomes_say_whether_a_task_is_reached_where_the_family_knows() -> None:
+    family = lab.make_family("sparse-point-robot")
+    _, tasks = lab.starter_data(family)
+    acted = lab.rollout(lambda o: 0 * o, family.batch_env(tasks[:2]), seed=0)
+    assert stage.outcomes(family, tasks.values[:2], acted) == ["0.0 (not reached)"] * 2
+    cheetah = lab.make_family("cheetah-vel")
+    assert stage.outcomes(cheetah, np.ones((2, 1)), acted) == ["0.0", "0.0"]
 
 
 # -- two kinds of offline context --------------------------------------------------------------------------

@@ -77,6 +77,7 @@ class Sawyer(MujocoFamily):
     name: ClassVar[str] = "sawyer"
     task_dim: ClassVar[int] = TASK_DIM
     task_label: ClassVar[str] = "aim"
+    feature_label: ClassVar[str] = "hand, forward (m)"
     xml = "sawyer.xml"
     settable_fields = ("qpos", "qvel", "mocap_pos")
     state_fields = ("qpos", "qvel", "mocap_pos", "site_xpos")

@@ -104,8 +104,8 @@ class RolloutGallery(AgentExplorer):
     def text(self) -> str:
         said = []
         for title, key in self.panels().items():
-            returns = self.acted(key).returns
-            said.append(f"{title}, returns {', '.join(f'{value:.1f}' for value in returns)}")
+            outcomes = stage.outcomes(self.family, self.tasks.values[self.grid], self.acted(key))
+            said.append(f"{title}, returns {', '.join(outcomes)}")
         if self.subject.arms:
             said[-1] += f" ({style.phase_label(self.state['arm'])}, iteration {self.state['iteration']})"
         context = self.offline_words if self.state["context"] == "offline" else "self-collected context"

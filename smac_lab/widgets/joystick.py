@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+import torch
 
 from smac_lab import plots, style
 from smac_lab.data.collect import Episodes
@@ -19,8 +20,9 @@ class LatentJoystick(PointExplorer):
     """One z, and what an agent told it does.
 
     Left, the latent plane with all tasks' posterior means given offline context; the star is z, which sliders move and
-    clicks place. In the middle, the rollout. Right, the return that this very rollout would have in each of the tasks
-    (one call of the family's reward): the task that z stands for.
+    clicks place. Right of it, the rollout. Below, the reward that the decoder would label its steps with, given that z,
+    beside the true one in the selected task, and the return that this very rollout would have in each of the tasks (one
+    call of the family's reward): the task that z stands for.
 
     State: `z1`, `z2` (z, in the plane), `task` (sets z to that task's posterior mean), `offline_context` ("exploration"
     or "transitions", where the buffer has exploration: what these means are inferred from), and `arm`, `iteration`
@@ -28,8 +30,8 @@ class LatentJoystick(PointExplorer):
     """
 
     def frame(self) -> go.Figure:
-        titles = ["where z lies", "what the agent does", "what that returns in each task"]
-        figure, (plane, does, returns) = style.grid(titles, 320, columns=3)
+        titles = ["where z lies", "what the agent does", "what it is paid", "what that returns in each task"]
+        figure, (plane, does, pays, returns) = style.grid(titles, 290)
         self.plane_frame(figure, plane)
         marker = {"color": self.scale.values, "coloraxis": "coloraxis", "size": 8}
         names = [self.task_name(i) for i in range(len(self.tasks))]
@@ -41,6 +43,12 @@ class LatentJoystick(PointExplorer):
         self.stage_frame(figure, does)
         path = go.Scatter(mode="lines", line={"color": CHOSEN, "width": 2.5}, name="rollout", showlegend=False, **FRAME)
         self.add(figure, "acts", path, does)
+        for name, label, line in (
+            ("decoded", "decoded from z", {"color": CHOSEN, "width": 2.5}),
+            ("true", "true, selected task", {"color": GREY, "width": 1.5, "dash": "dash"}),
+        ):
+            self.add(figure, name, go.Scatter(mode="lines", line=line, name=label, **FRAME), pays)
+        figure.update_xaxes(title="time (s)", **pays).update_yaxes(title="reward", **pays)
         dots = {"color": OFFLINE, "size": 7}
         paid = go.Scatter(
             mode="markers", marker=dots, name="return", showlegend=False, text=names,
@@ -59,11 +67,21 @@ class LatentJoystick(PointExplorer):
         """Return of the present rollout in each task, `(task,)`."""
         episodes = self._acted
         assert episodes is not None
-        first, rewards = episodes.first[0], np.empty((len(self.tasks), self.family.horizon))
-        for i, task in enumerate(self.tasks.values):
-            own = np.repeat(task[None], self.family.horizon, 0)
-            rewards[i] = self.family.reward(episodes.features[0], episodes.actions[0], own)
-        return (rewards * first).sum(1)
+        return np.array([self.true_rewards(task)[episodes.first[0]].sum() for task in range(len(self.tasks))])
+
+    def true_rewards(self, task: int) -> Array:
+        """Rewards of the present rollout in a task, `(time,)`."""
+        assert self._acted is not None
+        own = np.repeat(self.tasks.values[task][None], self.family.horizon, 0)
+        return self.family.reward(self._acted.features[0], self._acted.actions[0], own)
+
+    def decoded_rewards(self) -> Array:
+        """What the decoder would label the present rollout with, given the chosen z, `(time,)`."""
+        assert self._acted is not None
+        z = self.exact(self.z_at(self.chosen)).mean.expand(self.family.horizon, -1)
+        inputs = (self.agent.tensor(part[0]) for part in (self._acted.observations, self._acted.actions))
+        with torch.inference_mode():
+            return self.agent.reward_decoder(*inputs, z).cpu().numpy()
 
     def draw(self) -> Traces:
         means = plots.project(self.posterior().mean.cpu().numpy(), self.axes)
@@ -80,7 +98,10 @@ class LatentJoystick(PointExplorer):
         path = stage.lines(self.family, self._acted)
         aim, paid = stage.target(self.family, self.tasks.values[task], path), self.returns()
         x, best = self.scale.values, int(paid.argmax())
+        first, time = self._acted.first[0], np.arange(1, self.family.horizon + 1) * self.family.control_dt
         return {
+            "decoded": {"x": time[first], "y": self.decoded_rewards()[first]},
+            "true": {"x": time[first], "y": self.true_rewards(task)[first]},
             "target": {"x": aim[:, 0], "y": aim[:, 1]},
             "acts": {"x": path[0, :, 0], "y": path[0, :, 1]},
             "paid": {"x": x, "y": paid},

@@ -177,7 +177,7 @@ class ShiftExplorer(AgentExplorer):
         traces["return offline"] = {"x": kept, "y": given_offline}
         traces["return online"] = {"x": kept, "y": given_online}
         traces["now"] = {"x": [kept[here]] * 2, "y": [given_offline[here], given_online[here]]}
-        self._episode_returns: dict[str, float] = {}
+        self._outcomes: dict[str, str] = {}
         return traces
 
     def acting(self) -> dict[str, Gaussian]:
@@ -193,7 +193,8 @@ class ShiftExplorer(AgentExplorer):
         task, given = self.state["task"], self.acting()
         names, acted = list(given), self.act(stacked(given.values()))
         paths = stage.lines(self.family, acted)
-        self._episode_returns = dict(zip(names, acted.returns.tolist(), strict=True))
+        tasks = self.tasks.values[[task] * len(names)]
+        self._outcomes = dict(zip(names, stage.outcomes(self.family, tasks, acted), strict=True))
         aim = stage.target(self.family, self.tasks.values[task], paths)
         traces: Traces = {"target": {"x": aim[:, 0], "y": aim[:, 1]}}
         for name in ("offline", "mixed", "point"):
@@ -212,7 +213,7 @@ class ShiftExplorer(AgentExplorer):
         )
         at = ", ".join(f"{value:.2f}" for value in self.chosen)
         given = {"offline": "offline context", "mixed": "the mixed context", "point": f"the chosen point ({at})"}
-        returns = [f"{value:.1f} given {given[name]}" for name, value in self._episode_returns.items()]
+        returns = [f"{outcome} given {given[name]}" for name, outcome in self._outcomes.items()]
         kind = self.offline_words if "offline_context" in s else "offline"
         played = f", return {', '.join(returns)}" if returns else " ..."
         return (

@@ -71,6 +71,22 @@ def target(family: TaskFamily, task: Array, drawn: Array) -> Array:
     return np.empty((0, 2))
 
 
+def outcomes(family: TaskFamily, tasks: Array, episodes: Episodes) -> list[str]:
+    """What each episode returned and, where the family knows that, whether its task was reached at the last step.
+
+    Args:
+        family: of the episodes.
+        tasks: `(n, task_dim)`.
+        episodes: `(n, time, ...)`.
+    """
+    last = episodes.first.sum(1) - 1
+    reached = family.success(episodes.features[np.arange(len(tasks)), last], tasks)
+    said = [f"{value:.1f}" for value in episodes.returns]
+    if reached is None:
+        return said
+    return [f"{value} ({'reached' if done else 'not reached'})" for value, done in zip(said, reached, strict=True)]
+
+
 def film(
     agent: SMAC, family: TaskFamily, tasks: Tasks, z: Gaussian, caption: str, *, still: bool = False, seed: int = 0
 ) -> str:
