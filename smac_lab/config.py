@@ -87,8 +87,8 @@ class SMACConfig:
     online_context: Literal["mixed", "separate", "episodes"] = "mixed"  # see training.sample_self_supervised
 
     # Meta-test
-    z_resampling: Literal["step", "episode"] = (
-        "step"  # draw z anew every step (authors' code) or once an episode (PEARL)
+    z_resampling: Literal["step", "episode"] | int = (
+        "step"  # draw z anew every step (authors' code), once an episode (PEARL), or every so many steps
     )
     exploration_episodes: int = 2  # with z ~ p(z), before the episode that counts
     repeats: int = 4  # repetitions a task
@@ -104,6 +104,11 @@ class SMACConfig:
             value, hint = getattr(self, field.name), hints[field.name]
             if choices := get_args(hint) if hint.__class__.__name__ == "_LiteralGenericAlias" else ():
                 _check(value in choices, field.name, value, f"one of {', '.join(map(repr, choices))}")
+            elif field.name == "z_resampling":
+                steps = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+                _check(
+                    steps or value in ("step", "episode"), field.name, value, "'step', 'episode' or a number of steps"
+                )
             elif hint is bool:
                 _check(isinstance(value, bool), field.name, value, "True or False")
             elif hint is int:

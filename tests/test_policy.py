@@ -23,7 +23,7 @@ def make_policy(agent, n, deterministic=False):
     return EpisodePolicy(agent, prior, torch.Generator().manual_seed(3), deterministic)
 
 
-@pytest.mark.parametrize("resampling", ["episode", "step"])
+@pytest.mark.parametrize("resampling", ["episode", "step", 2])
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_parts_of_a_policy_act_as_the_whole(cheetah, resampling, deterministic):
     family, config, _ = cheetah
@@ -55,6 +55,20 @@ def test_noise_and_z_are_those_of_the_definition(cheetah):
     assert abs(float(noise.mean())) < 0.05
     assert abs(float(noise.std()) - 1.0) < 0.03
     assert not torch.equal(z[0], z[1])
+
+
+@pytest.mark.parametrize(
+    ("resampling", "drawn_at"), [("step", range(6)), ("episode", [0]), (2, [0, 2, 4]), (4, [0, 4])]
+)
+def test_z_is_drawn_anew_after_so_many_steps(cheetah, resampling, drawn_at):
+    family, config, _ = cheetah
+    agent = lab.SMAC(dataclasses.replace(config, z_resampling=resampling), family.spec)
+    seen = []
+    agent.actions = lambda observations, z, noise: seen.append(z) or np.zeros((5, family.action_dim))
+    policy = make_policy(agent, 5)
+    for _ in range(6):
+        policy(np.zeros((5, family.obs_dim)))
+    assert [t for t in range(6) if t == 0 or not torch.equal(seen[t], seen[t - 1])] == list(drawn_at)
 
 
 def test_threads_roll_out_what_one_thread_does(cheetah):

@@ -232,7 +232,13 @@ def test_buffers_that_do_not_fit(setting):
 
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
-    [("compile", "yes", "True or False"), ("compile", 1, "True or False"), ("precision", "fp16", "'fp32', 'bf16'")],
+    [
+        ("compile", "yes", "True or False"),
+        ("compile", 1, "True or False"),
+        ("precision", "fp16", "'fp32', 'bf16'"),
+        ("z_resampling", 0, "'step', 'episode' or a number"),
+        ("z_resampling", "day", "'step', 'episode' or a number"),
+    ],
 )
 def test_settings_out_of_range(field, value, allowed):
     with pytest.raises(ValueError, match=rf"{field}={value!r} is not allowed: it must be .*{allowed}"):
