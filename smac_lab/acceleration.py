@@ -82,7 +82,7 @@ class _Compiled:
         if not self.works:
             return self.function(batch)
         shapes = tuple(leaf.shape for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
-        if shapes not in self.checked and _capturing():
+        if shapes not in self.checked and capturing():
             return self.function(batch)  # no number can be read back now
         try:
             if shapes not in self.checked:
@@ -114,7 +114,8 @@ class _Compiled:
         return groups
 
 
-def _capturing() -> bool:
+def capturing() -> bool:
+    """Whether what is done now becomes part of a CUDA graph."""
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # asking needs a driver
 
 
@@ -201,6 +202,8 @@ class _Captured:
             return info
         if self.graph is None:
             self.graph = self._capture()
+        if self.agent.config.learning_rate_decay < 1.0:
+            self.agent.follow_learning_rate()
         self.graph.replay()
         self.agent.updates += self.updates
         return self.info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smac_lab.acceleration import compiled_and_checked
+from smac_lab.acceleration import capturing, compiled_and_checked
 from smac_lab.actor_critic import Actor, Critics, Evaluations, Info, awac_loss, critic_loss, q_loss, sample_action
 from smac_lab.config import SMACConfig
 from smac_lab.encoder import ContextEncoder, Gaussian
@@ -148,8 +149,8 @@ class SMAC:
                 f"{', '.join(fixed)} cannot change once an agent is made: make another, SMAC(config, spec)"
             )
         self._config, self._compiled = config, {}
-        for group in self._optimizer.param_groups if self._optimizer else ():
-            group["lr"] = config.learning_rate
+        if self._optimizer is not None:
+            self.follow_learning_rate()
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -265,6 +266,8 @@ class SMAC:
         self.optimizer.zero_grad()  # Adam leaves alone what has none: one of zero would move it through its moments
         for parameter, gradient in zip(trained, gradients, strict=True):
             parameter.grad = _laid_out_as(parameter, gradient)
+        if not capturing():  # whoever replays a graph does that between two updates
+            self.follow_learning_rate()
         self.optimizer.step()
 
         # Slow copy of the critics, where they moved.
@@ -332,9 +335,29 @@ class SMAC:
         """Adam of all parts; it moves those that a step gives gradients to, and remembers moments of each."""
         if self._optimizer is None:
             parameters = [p for part in ALL_PARTS for p in self.parts[part].parameters() if p.requires_grad]
-            on_gpu = self.device.type == "cuda"  # there the step count lives on the device, for CUDA graphs
-            self._optimizer = torch.optim.Adam(parameters, lr=self.config.learning_rate, fused=True, capturable=on_gpu)
+            on_gpu = self.device.type == "cuda"  # there rate and step count live on the device, for CUDA graphs
+            rate = torch.tensor(self.learning_rate, device=self.device) if on_gpu else self.learning_rate
+            self._optimizer = torch.optim.Adam(parameters, lr=rate, fused=True, capturable=on_gpu)
         return self._optimizer
+
+    @property
+    def learning_rate(self) -> float:
+        """Adam's in the next update: from `learning_rate` along half a cosine to `learning_rate_decay` of it.
+
+        The fall takes the updates of the offline phase; what comes after it goes on at the last rate.
+        """
+        c = self.config
+        share = min(self.updates / c.offline_steps, 1.0) if c.offline_steps else 1.0
+        fallen = (1 - math.cos(math.pi * share)) / 2  # from 0 to 1
+        return c.learning_rate * (1 - (1 - c.learning_rate_decay) * fallen)
+
+    def follow_learning_rate(self) -> None:
+        """Let Adam go on at the present `learning_rate`."""
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(self.learning_rate)
+            else:
+                group["lr"] = self.learning_rate
 
     def forget_moments(self) -> None:
         """Let Adam start anew, as with `optimizer_moments="fresh"` where the phases change."""

@@ -61,6 +61,7 @@ class SMACConfig:
 
     # Optimisation
     learning_rate: float = 3e-4  # Adam, every part
+    learning_rate_decay: float = 1.0  # what is left of it after the offline phase, along a cosine; then it stays so
     tau: float = 0.005  # Polyak rate of the target critics
     initial_weights: Literal["authors", "pytorch"] = "authors"  # hidden layers in +-1/sqrt(n_out), or in +-1/sqrt(n_in)
     optimizer_moments: Literal["carried", "fresh"] = "carried"  # Adam's, over the switch to the self-supervised phase
@@ -124,7 +125,7 @@ class SMACConfig:
                 object.__setattr__(self, field.name, tuple(value))
                 ok = all(isinstance(size, int) and size > 0 for size in value) and len(value) > 0
                 _check(ok, field.name, value, "a tuple of positive layer sizes")
-        for name in ("behaviour_temperature", "behaviour_last_temperature"):
+        for name in ("behaviour_temperature", "behaviour_last_temperature", "learning_rate_decay"):
             _check(getattr(self, name) > 0.0, name, getattr(self, name), "a number above 0")
         allowed = '"auto", "cpu", "cuda" or, of several, one such as "cuda:1"'
         _check(re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(self.device)) is not None, "device", self.device, allowed)
@@ -175,7 +176,7 @@ class SMACConfig:
         known = {field.name for field in dataclasses.fields(self)}
         if unknown := sorted(set(self.behaviour_changes) - known):
             raise ValueError(f"behaviour_changes names unknown fields {unknown}; known fields: {sorted(known)}")
-        as_the_authors_had_it = {"observation_scaling": False, "explain_context": False}
+        as_the_authors_had_it = {"observation_scaling": False, "explain_context": False, "learning_rate_decay": 1.0}
         return dataclasses.replace(self, **{**as_the_authors_had_it, **self.behaviour_changes, "behaviour_changes": {}})
 
     def torch_device(self) -> torch.device:
@@ -227,6 +228,7 @@ _MAY_BE_ZERO = {
 _RANGES: dict[str, tuple[float, float]] = {
     "behaviour_on_task": (0.0, 1.0),
     "discount": (0.0, 1.0),
+    "learning_rate_decay": (0.0, 1.0),
     "tau": (0.0, 1.0),
 }
 

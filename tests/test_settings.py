@@ -244,6 +244,26 @@ def test_adam_follows_a_new_learning_rate(problem: Problem) -> None:
     assert agent.optimizer.param_groups[0]["lr"] == 0.125
 
 
+def test_the_learning_rate_falls_along_a_cosine_and_stays_so_after_the_offline_phase(problem: Problem) -> None:
+    falling = changed(problem, learning_rate=0.01, learning_rate_decay=0.2, offline_steps=8)
+    agent = lab.SMAC(falling, problem.family.spec)
+    seen = []
+    for _ in range(10):
+        agent.update(sample_offline(agent, problem.buffer))
+        seen.append(agent.optimizer.param_groups[0]["lr"])
+    assert seen[0] == 0.01
+    assert seen[4] == pytest.approx(0.006)  # half way between 0.01 and 0.002
+    assert seen[8] == seen[9] == pytest.approx(0.002)
+    assert (np.diff(seen) <= 0).all()
+    again = lab.SMAC(falling, problem.family.spec)
+    again.load_state_dict(agent.state_dict())
+    again.update(sample_offline(again, problem.buffer))
+    assert again.optimizer.param_groups[0]["lr"] == seen[9], "who goes on goes on at the same rate"
+    assert problem.agent().learning_rate == problem.config.learning_rate
+    with pytest.raises(ValueError, match=r"learning_rate_decay=0.0 is not allowed: it must be a number above 0"):
+        changed(problem, learning_rate_decay=0.0)
+
+
 @pytest.mark.parametrize(("field", "value"), [("z_dim", 9), ("actor_hidden", (9,)), ("observation_scaling", True)])
 def test_what_parts_are_built_from_cannot_change(problem: Problem, field: str, value: Any) -> None:
     agent = problem.agent()
