@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +24,7 @@ from smac_lab.tasks.family import FamilySpec
 if TYPE_CHECKING:
     from smac_lab.data.buffer import TransitionBuffer
 
+FALLS_OVER = 0.2  # share of a phase over which the learning rate falls, at its end
 SMALLEST_DEVIATION = 1e-6  # an observed number that deviates less never changes, but for rounding
 
 
@@ -342,13 +342,19 @@ class SMAC:
 
     @property
     def learning_rate(self) -> float:
-        """Adam's in the next update: from `learning_rate` along half a cosine to `learning_rate_decay` of it.
+        """Adam's in the next update: it falls to `learning_rate_decay` of itself over the last fifth of each phase.
 
-        The fall takes the updates of the offline phase; what comes after it goes on at the last rate.
+        Before that it stays, so that policy and values get on; "stable, then decay" (Hägele et al., Scaling Laws and
+        Compute-Optimal Training Beyond Fixed Training Durations, NeurIPS 2024). The offline phase has `offline_steps`
+        updates, the self-supervised one `online_iterations` times `online_updates`; who goes on after that goes on at
+        the last rate.
         """
         c = self.config
-        share = min(self.updates / c.offline_steps, 1.0) if c.offline_steps else 1.0
-        fallen = (1 - math.cos(math.pi * share)) / 2  # from 0 to 1
+        done, phase = self.updates, c.offline_steps
+        if done >= phase:
+            done, phase = done - phase, c.online_iterations * c.online_updates
+        share = min(done / phase, 1.0) if phase else 1.0
+        fallen = max(0.0, 1 - (1 - share) / FALLS_OVER)  # from 0 to 1
         return c.learning_rate * (1 - (1 - c.learning_rate_decay) * fallen)
 
     def follow_learning_rate(self) -> None:

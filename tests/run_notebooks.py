@@ -132,7 +132,7 @@ def write(path: Path, notebook: Any) -> None:
 
 def chosen(names: list[str]) -> list[Path]:
     """Files of notebooks by name, or by the beginning of a name; all where none is given."""
-    known = sorted(FOLDER.glob("0*.ipynb"))
+    known = sorted(FOLDER.glob("[0-9]*.ipynb"))
     found = []
     for name in names:
         begins = Path(name).name.removesuffix(".ipynb")

@@ -18,7 +18,7 @@ from smac_lab import exercise
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"
 SMALL = {"SMAC_LAB_PRESET": "smoke", "OMP_NUM_THREADS": "1", "PLOTLY_RENDERER": "plotly_mimetype"}
-every_notebook = pytest.mark.parametrize("path", sorted(FOLDER.glob("0*.ipynb")), ids=lambda path: path.stem)
+every_notebook = pytest.mark.parametrize("path", sorted(FOLDER.glob("[0-9]*.ipynb")), ids=lambda path: path.stem)
 
 
 def read(path):

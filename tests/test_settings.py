@@ -244,21 +244,21 @@ def test_adam_follows_a_new_learning_rate(problem: Problem) -> None:
     assert agent.optimizer.param_groups[0]["lr"] == 0.125
 
 
-def test_the_learning_rate_falls_along_a_cosine_and_stays_so_after_the_offline_phase(problem: Problem) -> None:
-    falling = changed(problem, learning_rate=0.01, learning_rate_decay=0.2, offline_steps=8)
+def test_the_learning_rate_falls_at_the_end_of_each_phase(problem: Problem) -> None:
+    phases = {"offline_steps": 20, "online_iterations": 5, "online_updates": 2}
+    falling = changed(problem, learning_rate=0.01, learning_rate_decay=0.2, **phases)
     agent = lab.SMAC(falling, problem.family.spec)
     seen = []
-    for _ in range(10):
+    for _ in range(32):
         agent.update(sample_offline(agent, problem.buffer))
         seen.append(agent.optimizer.param_groups[0]["lr"])
-    assert seen[0] == 0.01
-    assert seen[4] == pytest.approx(0.006)  # half way between 0.01 and 0.002
-    assert seen[8] == seen[9] == pytest.approx(0.002)
-    assert (np.diff(seen) <= 0).all()
+    assert set(seen[:16]) == set(seen[20:28]) == {0.01}
+    assert seen[16:21] == pytest.approx([0.01, 0.008, 0.006, 0.004, 0.01]), "the next phase begins anew"
+    assert seen[28:32] == pytest.approx([0.01, 0.006, 0.002, 0.002]), "after the last phase it stays"
     again = lab.SMAC(falling, problem.family.spec)
     again.load_state_dict(agent.state_dict())
     again.update(sample_offline(again, problem.buffer))
-    assert again.optimizer.param_groups[0]["lr"] == seen[9], "who goes on goes on at the same rate"
+    assert again.optimizer.param_groups[0]["lr"] == seen[31], "who goes on goes on at the same rate"
     assert problem.agent().learning_rate == problem.config.learning_rate
     with pytest.raises(ValueError, match=r"learning_rate_decay=0.0 is not allowed: it must be a number above 0"):
         changed(problem, learning_rate_decay=0.0)
