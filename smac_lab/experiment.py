@@ -125,11 +125,13 @@ def run_seed(folder: Path, experiment: Experiment, seed: int, tick: Tick = lambd
         if experiment.data is not None:
             return read_data(experiment)
 
-        def iterations(done: int, total: int) -> None:
+        def collected(done: int, total: int) -> None:
             if uses_pearl(config):
                 tick("behaviour", done * config.behaviour_updates, total * config.behaviour_updates)
+            else:
+                tick("episodes of the script", done, total)
 
-        return collect_behaviour(family, train, config, seed, here / "behaviour", iterations)
+        return collect_behaviour(family, train, config, seed, here / "behaviour", collected)
 
     def start() -> tuple[SMAC, TransitionBuffer]:
         agent, buffer = SMAC(config, family.spec, seed=seed), data()
@@ -324,6 +326,9 @@ def _progress_bars(experiment: Experiment, quiet: bool) -> Iterator[Callable[[in
 
     def tick(seed: int, what: str, done: int, total: int) -> None:
         bar = bars[seed]
+        if what not in starts:  # it makes no updates, so that its words have to say how far it is
+            bar.set_description(f"seed {seed}, {what}: {done:,} of {total:,}")
+            return
         bar.set_description(f"seed {seed}, {what}", refresh=False)
         bar.update(starts[what] + done - bar.n)
 

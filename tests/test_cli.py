@@ -13,7 +13,8 @@ import pytest
 
 from smac_lab import checkpoint, cli
 from smac_lab.data.storage import StorageError
-from smac_lab.experiment import DEFAULT_ARMS
+from smac_lab.config import SMACConfig
+from smac_lab.experiment import DEFAULT_ARMS, Experiment, run_experiment
 
 
 def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -182,3 +183,10 @@ def test_runs_of_two_variants_are_not_compared(finished: Path, tmp_path: Path) -
     done = run("compare", finished / "run", other)
     assert done.returncode == 2
     assert "different variants cannot be compared: cheetah-vel and cheetah-vel:obs=v5" in done.stderr
+
+
+def test_progress_tells_of_scripted_data_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = SMACConfig.preset("sawyer", "smoke")
+    run_experiment(tmp_path / "run", Experiment("sawyer", "smoke", config, arms=()), workers=1)
+    episodes = config.n_train_tasks * config.behaviour_transitions // 75
+    assert f"seed 0, episodes of the script: {episodes} of {episodes}" in capfd.readouterr().err
