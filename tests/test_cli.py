@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from smac_lab import checkpoint, cli
-from smac_lab.data.storage import StorageError
 from smac_lab.config import SMACConfig
+from smac_lab.data.storage import StorageError
 from smac_lab.experiment import DEFAULT_ARMS, Experiment, run_experiment
 
 
