@@ -202,7 +202,7 @@ class _Captured:
             return info
         if self.graph is None:
             self.graph = self._capture()
-        if self.agent.config.learning_rate_decay < 1.0:
+        if self.agent.config.learning_rate_decay < 1.0:  # replaying runs no Python
             self.agent.follow_learning_rate()
         self.graph.replay()
         self.agent.updates += self.updates

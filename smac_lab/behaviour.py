@@ -85,7 +85,7 @@ def collect_behaviour(
         config: recipe.
         seed: of everything drawn.
         folder: where a PEARL run keeps its checkpoints and `metrics.csv`; one that was interrupted there is continued.
-        tick: told how far a PEARL run is, or a scripted collection.
+        tick: told how far PEARL's run is or, where there is none, the scripted collection.
         pearl: what a PEARL run has collected on these tasks, where there is one already.
 
     Returns:
@@ -116,7 +116,8 @@ def collect_behaviour(
             pursued = Tasks(np.where(on_task[:, None], own.values, family.detours(rng, own.values)))
             policy = scripted_policy(family, pursued, config.behaviour_noise, rng, own, on_task)
             act(policy, family, tasks, repeats, buffer, "offline", rng, ids)
-            tick(int(ids[-1] + 1) * repeats, len(tasks) * repeats)
+            if not uses_pearl(config):  # whose iterations have been told of, and these are episodes
+                tick(int(ids[-1] + 1) * repeats, len(tasks) * repeats)
     if config.exploration_transitions == 0:
         return buffer
     if config.exploration_policy == "pearl":

@@ -105,11 +105,6 @@ class SMACConfig:
             value, hint = getattr(self, field.name), hints[field.name]
             if choices := get_args(hint) if hint.__class__.__name__ == "_LiteralGenericAlias" else ():
                 _check(value in choices, field.name, value, f"one of {', '.join(map(repr, choices))}")
-            elif field.name == "z_resampling":
-                steps = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-                _check(
-                    steps or value in ("step", "episode"), field.name, value, "'step', 'episode' or a number of steps"
-                )
             elif hint is bool:
                 _check(isinstance(value, bool), field.name, value, "True or False")
             elif hint is int:
@@ -129,6 +124,10 @@ class SMACConfig:
             _check(getattr(self, name) > 0.0, name, getattr(self, name), "a number above 0")
         allowed = '"auto", "cpu", "cuda" or, of several, one such as "cuda:1"'
         _check(re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(self.device)) is not None, "device", self.device, allowed)
+        kept = self.z_resampling
+        steps = isinstance(kept, int) and not isinstance(kept, bool) and kept >= 1
+        allowed = "'step', 'episode' or a number of steps, at least 1"
+        _check(steps or kept in ("step", "episode"), "z_resampling", kept, allowed)
         _check(0.0 < self.max_action < 1.0, "max_action", self.max_action, "a number between 0 and 1, both excluded")
         if self.behaviour_changes:
             self.for_pearl()

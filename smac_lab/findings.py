@@ -201,7 +201,7 @@ def _wins(first: Array, second: Array) -> str:
     return f", higher in {int((second > first)[both].sum())} of {int(both.sum())} seeds" if both.sum() > 1 else ""
 
 
-def success_by_description(summary: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+def success_cells(summary: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Description of tasks to phase to success at the last step, in %: offline context / self-collected / held-out.
 
     Means over seeds; nothing where a family knows no success or does not describe its tasks.
@@ -298,7 +298,7 @@ def _true_rewards(run: Run) -> str:
 
 
 def _successes(run: Run) -> Iterator[Section]:
-    cells = success_by_description(run.summary)
+    cells = success_cells(run.summary)
     if not cells:
         return
     head = "".join(f"<th scope=col>{escape(style.phase_label(phase))}</th>" for phase in run.phases)

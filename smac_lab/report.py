@@ -91,7 +91,7 @@ def print_summary(summary: Mapping[str, Any]) -> str:
         estimates = [over_seeds(found[name]) for found in phases.values()]
         rows.append((label.split(" (")[0].removesuffix(" context"), [number(e.point, percent) for e in estimates]))
         rows.append(("", [bounds(e, percent) for e in estimates]))
-    described, known = findings.success_by_description(summary), findings.references(summary)
+    described, known = findings.success_cells(summary), findings.references(summary)
     left = max(map(len, [*(label for label, _ in rows), *described])) + 2
     width = max(17, *(len(title) + 2 for title in titles))
 

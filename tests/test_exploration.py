@@ -48,6 +48,14 @@ def test_a_recipe_with_exploration_makes_both_parts(problem: Problem) -> None:
     assert torch.allclose(true.rewards, buffer.rewards, atol=1e-5)
 
 
+def test_progress_is_told_in_one_unit(problem: Problem) -> None:
+    """Iterations of PEARL where it runs, whatever else is collected: a bar that counts them shows nothing else."""
+    config, _ = collect(problem)
+    said: list[tuple[int, int]] = []
+    lab.collect_behaviour(problem.family, problem.train, config, tick=lambda *at: said.append(at))
+    assert said == [(done, config.behaviour_iterations) for done in range(config.behaviour_iterations + 1)]
+
+
 def test_pearl_gives_its_first_or_last_transitions_and_its_last_exploration(problem: Problem) -> None:
     agent = lab.SMAC(dataclasses.replace(problem.config, **PEARL), problem.family.spec, seed=0)
     pearl = lab.TransitionBuffer(problem.family.spec, len(problem.train))
