@@ -58,10 +58,10 @@ class EnsembleMLP(nn.Module):
         last = len(self.weights) - 1
         for layer in range(last):  # torch 2.8 does not compile a zip of the two lists
             hidden = torch.baddbmm(self.biases[layer], hidden, self.weights[layer]).relu_()
-        # In full precision whatever the products before: values of -100, of which bf16 knows halves, differ by less
-        # between two actions.
-        with torch.autocast(inputs.device.type, enabled=False):
-            weights = self.weights[last].mT.unsqueeze(-3)  # (members, 1, out_dim, n_in)
+        if hidden.dtype == inputs.dtype:
+            outputs = torch.baddbmm(self.biases[last], hidden, self.weights[last])
+        else:  # bf16 knows values of -100 to a half only, and two actions differ by less: the last layer is exact
+            weights = self.weights[last].mT.unsqueeze(-3)  # (members, 1, out_dim, n_in); faster than a thin product
             outputs = (hidden.to(inputs.dtype).unsqueeze(-2) * weights).sum(-1) + self.biases[last]
         return outputs.reshape(members, *inputs.shape[:-1], outputs.shape[-1])
 
