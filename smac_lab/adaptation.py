@@ -12,12 +12,13 @@ from torch import Tensor
 from smac_lab.agent import SMAC
 from smac_lab.data.collect import Episodes, rollout
 from smac_lab.encoder import Gaussian, make_context
-from smac_lab.seeds import stack_results
+from smac_lab.seeds import Generators
 from smac_lab.tasks.family import Array, TaskFamily, Tasks, only_set
+from smac_lab.tasks.simulation import BatchEnv
 
 
 class Evaluation(NamedTuple):
-    """Outcome of the meta-test protocol."""
+    """Outcome of the meta-test protocol; with several seeds, every array has a leading seed axis."""
 
     returns: Array  # (task, repeat, episode): the last episode is the one after adaptation
     final_returns: Array  # (task,): mean over repeats of the last episode's return
@@ -32,62 +33,59 @@ def evaluate(
     family: TaskFamily,
     tasks: Tasks | Sequence[Tasks],
     *,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     repeats: int | None = None,
     exploration_episodes: int | None = None,
     deterministic: bool = True,
     num_threads: int = 0,
 ) -> Evaluation:
-    """Meta-test on `tasks`: every task and repeat side by side in one batch of simulations.
+    """Meta-test on `tasks`: every task and repeat, of every seed, side by side in one batch of simulations.
 
     `exploration_episodes` episodes with z ~ p(z), then one with z ~ q(.|everything seen), all with true
     rewards, which meta-test has. The agent is not changed, and its own generator is not used.
 
     Args:
         agent: trained agent. With several seeds every result has a leading seed axis.
-        family, tasks: what to act in; with several seeds, tasks of all of them or a list with the tasks of each.
-        seed: of simulations and draws.
+        family, tasks: what to act in; with several seeds, tasks of all of them or a list with as many tasks for each.
+        seed: of simulations and draws; with several seeds, one for all of them or one for each.
         repeats, exploration_episodes: defaults from the agent's config (4 and 2).
         deterministic: act with the mean action.
         num_threads: physics threads, 0 for as many as PyTorch uses.
 
     Raises:
-        ValueError: a family that the agent is not for, be it another variant of its own.
+        ValueError: a family that the agent is not for, be it another variant of its own; tasks or a `seed` that are
+            not of as many seeds as the agent, or more tasks for one seed than for another.
     """
     agent.check_spec(family.spec, "act in")
-    if agent.seeds is not None:
-        sets = [tasks] * len(agent.seeds) if isinstance(tasks, Tasks) else tasks
-        options: Any = {"repeats": repeats, "exploration_episodes": exploration_episodes, "num_threads": num_threads}
-        options |= {"seed": seed, "deterministic": deterministic}
-        parts = zip(agent.split(), sets, strict=True)
-        return stack_results([evaluate(one, family, own, **options) for one, own in parts])
-    tasks = only_set(tasks)
     repeats = agent.config.repeats if repeats is None else repeats
     n_explore = agent.config.exploration_episodes if exploration_episodes is None else exploration_episodes
-    env = family.batch_env(tasks.repeat(repeats), num_threads)
-    generator = torch.Generator(agent.device).manual_seed(seed)
+    sets = tasks_of_each(agent, tasks)
+    env = batch_env_of(family, sets, repeats, num_threads)
+    shape = (*agent.seed_axis, len(sets[0]), repeats)  # of what follows, where it is not (..., task * repeat)
+    n = len(sets[0]) * repeats
+    generator = generators_of(agent, seed)
 
     returns, contexts = [], []
     for episode in range(n_explore):
-        policy = agent.policy(agent.prior(env.num_envs), generator, deterministic)
-        explored = rollout(policy, env, seed=_episode_seed(seed, episode))
+        policy = agent.policy(agent.prior(n), generator, deterministic)
+        explored = rollout(policy, env, seeds_of_episode(agent, seed, episode * 100_003, n))
         returns.append(explored.returns)
-        contexts.append(context_of(agent, explored))
-    context = torch.cat(contexts, dim=1) if contexts else None
-    posterior = agent.prior(env.num_envs) if context is None else agent.infer_posterior(context)
-    final = rollout(agent.policy(posterior, generator, deterministic), env, seed=_episode_seed(seed, n_explore))
+        contexts.append(context_of(agent, explored).unflatten(0, (*agent.seed_axis, n)))
+    context = torch.cat(contexts, dim=-2) if contexts else None
+    posterior = agent.prior(n) if context is None else agent.infer_posterior(context)
+    policy = agent.policy(posterior, generator, deterministic)
+    final = rollout(policy, env, seeds_of_episode(agent, seed, n_explore * 100_003, n))
     returns.append(final.returns)
 
-    shape = (len(tasks), repeats)
     if context is None:
-        context = torch.zeros(env.num_envs, 0, agent.spec.context_dim)
+        context = torch.zeros(*agent.seed_axis, n, 0, agent.spec.context_dim)
     stacked = np.stack(returns, axis=-1).reshape(*shape, -1)
     return Evaluation(
         returns=stacked,
-        final_returns=stacked[..., -1].mean(1),
-        contexts=context.reshape(*shape, *context.shape[1:]),
+        final_returns=stacked[..., -1].mean(-1),
+        contexts=context.reshape(*shape, *context.shape[-2:]),
         posterior=Gaussian(posterior.mean.reshape(*shape, -1), posterior.std.reshape(*shape, -1)),
-        episodes=final,
+        episodes=episodes_of_each(agent, final),
     )
 
 
@@ -102,6 +100,52 @@ def context_of(agent: SMAC, episodes: Episodes) -> Tensor:
     )
 
 
-def _episode_seed(seed: int, episode: int) -> int:
-    """Simulation seeds of different episodes lie far apart, as a batch uses one for each simulation."""
-    return seed * 1_000_003 + episode * 100_003
+# -- several seeds at once -------------------------------------------------------------------------------
+def tasks_of_each(agent: SMAC, tasks: Tasks | Sequence[Tasks]) -> list[Tasks]:
+    """The tasks of each seed of the agent; of an agent of one seed, a list of one set.
+
+    Raises:
+        ValueError: not one set for all and not one for each, or sets of different sizes.
+    """
+    if agent.seeds is None:
+        return [only_set(tasks)]
+    sets = [tasks] * len(agent.seeds) if isinstance(tasks, Tasks) else list(tasks)
+    if len(sets) != len(agent.seeds) or len({len(one) for one in sets}) != 1:
+        sizes = ", ".join(str(len(one)) for one in sets)
+        raise ValueError(f"{len(agent.seeds)} seeds need as many sets of tasks, all of one size; got sizes {sizes}")
+    return sets
+
+
+def batch_env_of(family: TaskFamily, sets: Sequence[Tasks], repeats: int, num_threads: int) -> BatchEnv:
+    """Simulations of every task of every seed, each task `repeats` times in a row, one seed after the other."""
+    return family.batch_env(Tasks(np.concatenate([one.repeat(repeats).values for one in sets])), num_threads)
+
+
+def generators_of(agent: SMAC, seed: int | Sequence[int]) -> Generators:
+    """A stream of random numbers from `seed`; with several seeds a list with one for each."""
+    streams = [torch.Generator(agent.device).manual_seed(one) for one in _each(agent, seed)]
+    return streams[0] if agent.seeds is None else streams
+
+
+def seeds_of_episode(agent: SMAC, seed: int | Sequence[int], shift: int, n: int) -> list[int]:
+    """Seeds of an episode's `n` simulations of each of the agent's seeds, in a row.
+
+    Those of different episodes, told apart by their `shift`, lie far apart.
+    """
+    return [one * 1_000_003 + shift + i for one in _each(agent, seed) for i in range(n)]
+
+
+def episodes_of_each(agent: SMAC, episodes: Episodes) -> Episodes:
+    """Episodes of several seeds in a row, with a leading seed axis."""
+    if agent.seeds is None:
+        return episodes
+    columns: Any = [column.reshape(len(agent.seeds), -1, *column.shape[1:]) for column in episodes]
+    return Episodes(*columns)
+
+
+def _each(agent: SMAC, seed: int | Sequence[int]) -> list[int]:
+    seeds = len(agent.seeds or (0,))
+    each = [int(seed)] * seeds if isinstance(seed, (int, np.integer)) else [int(one) for one in seed]
+    if len(each) != seeds:
+        raise ValueError(f"seed={seed!r} is not allowed: it must be one number, or one for each of {seeds} seeds")
+    return each

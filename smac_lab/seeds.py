@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
@@ -87,14 +86,9 @@ def select_seed(module: nn.Module, index: int) -> nn.Module:
     return _with(module, {name: value[index].clone() for name, value in _state(module).items()})
 
 
-def stack_results(results: Sequence[Any]) -> Any:
-    """Equal structures of arrays, tensors and numbers, one a seed, as one with a leading seed axis."""
-    first = results[0]
-    if isinstance(first, Tensor):
-        return torch.stack(list(results))
-    if isinstance(first, tuple) and hasattr(first, "_fields"):
-        return type(first)(*[stack_results(column) for column in zip(*results, strict=True)])
-    return np.stack(results)
+def of_seed(result: Any, index: int) -> Any:
+    """One seed's part of a result of several: of arrays, tensors and tuples of them with a leading seed axis."""
+    return tree_map(lambda leaf: leaf[index], result)
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:

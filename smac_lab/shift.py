@@ -8,18 +8,28 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from smac_lab.adaptation import evaluate
+from smac_lab.adaptation import (
+    batch_env_of,
+    episodes_of_each,
+    evaluate,
+    generators_of,
+    seeds_of_episode,
+    tasks_of_each,
+)
 from smac_lab.agent import SMAC
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.collect import Episodes, rollout
 from smac_lab.data.store import Source
 from smac_lab.encoder import Gaussian, kl_divergence, kl_to_prior
-from smac_lab.seeds import stack_results
-from smac_lab.tasks.family import Array, TaskFamily, Tasks, only_set
+from smac_lab.tasks.family import Array, TaskFamily, Tasks
+from smac_lab.training import all_tasks
 
 
 class Shift(NamedTuple):
-    """What `measure_shift` finds. Posteriors are `(task, repeat, z_dim)`."""
+    """What `measure_shift` finds; with several seeds, every number and array has a leading seed axis.
+
+    Posteriors are `(task, repeat, z_dim)`.
+    """
 
     normalised: float  # 0: no shift, 1: as far away as another task. Mean over tasks
     normalised_median: float  # the same with the median over tasks
@@ -45,7 +55,7 @@ def measure_shift(
     tasks: Tasks | Sequence[Tasks],
     buffer: TransitionBuffer,
     *,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     repeats: int | None = None,
     source: Source | None = None,
     num_threads: int = 0,
@@ -62,9 +72,9 @@ def measure_shift(
     Args:
         agent: trained agent; not changed. With several seeds every result has a leading seed axis.
         family, tasks: training tasks; `tasks[i]` is the buffer's task `i`. With several seeds, tasks of all of them
-            or a list with the tasks of each.
+            or a list with as many tasks for each.
         buffer: its static transitions are used.
-        seed: of simulations and draws.
+        seed: of simulations and draws; with several seeds, one for all of them or one for each.
         repeats: independent contexts a task; default `config.repeats`.
         source: which static transitions are the offline context: "exploration", or "offline" for those that actor and
             critics learn from. Default `buffer.offline_context`: exploration where there is any, else "offline".
@@ -76,44 +86,38 @@ def measure_shift(
     """
     agent.check_spec(family.spec, "act in")
     agent.check_spec(buffer.spec, "infer tasks from a buffer of")
-    if agent.seeds is not None:
-        sets = [tasks] * len(agent.seeds) if isinstance(tasks, Tasks) else tasks
-        buffers = buffer.split() if buffer.seeds else [buffer] * len(agent.seeds)
-        options: Any = {"seed": seed, "repeats": repeats, "source": source, "num_threads": num_threads}
-        parts = zip(agent.split(), sets, buffers, strict=True)
-        return stack_results([measure_shift(one, family, own, data, **options) for one, own, data in parts])
-    tasks = only_set(tasks)
     repeats = agent.config.repeats if repeats is None else repeats
-    n = agent.config.exploration_episodes * family.horizon
-    generator = torch.Generator(agent.device).manual_seed(seed)
-    ids = torch.arange(len(tasks)).repeat_interleave(repeats)
+    sets, n = tasks_of_each(agent, tasks), agent.config.exploration_episodes * family.horizon
+    generator = generators_of(agent, seed)
+    ids = all_tasks(agent, buffer)[..., : len(sets[0])].repeat_interleave(repeats, dim=-1)
 
     source = buffer.offline_context if source is None else source
     contexts = [buffer.sample_context(ids, n, generator, source) for _ in range(2)]
     offline, offline_again = (agent.infer_posterior(context) for context in contexts)
-    env = family.batch_env(tasks.repeat(repeats), num_threads)
-    acted = rollout(agent.policy(offline, generator), env, seed=seed * 1_000_003 + 50_021)
-    offline_returns = acted.returns.reshape(len(tasks), repeats).mean(1)
+    env = batch_env_of(family, sets, repeats, num_threads)
+    resets = seeds_of_episode(agent, seed, 50_021, ids.shape[-1])
+    acted = episodes_of_each(agent, rollout(agent.policy(offline, generator), env, resets))
     tested = evaluate(agent, family, tasks, seed=seed, repeats=repeats, num_threads=num_threads)
 
-    shape = (len(tasks), repeats, -1)
-    off, off2 = (Gaussian(q.mean.reshape(shape), q.std.reshape(shape)) for q in (offline, offline_again))
+    shape = (*agent.seed_axis, len(sets[0]), repeats)
+    offline_returns = acted.returns.reshape(shape).mean(-1)
+    off, off2 = (Gaussian(q.mean.reshape(*shape, -1), q.std.reshape(*shape, -1)) for q in (offline, offline_again))
     on = tested.posterior
-    within_on, within_off = kl_divergence(on, off).mean(1), kl_divergence(off, off2).mean(1)  # (task,)
-    between = _between(off, off2)  # (task,)
+    within_on, within_off = kl_divergence(on, off).mean(-1), kl_divergence(off, off2).mean(-1)  # (..., task)
+    between = _between(off, off2)  # (..., task)
     return Shift(
-        normalised=_ratio(within_on.mean(), within_off.mean(), between.mean()),
-        normalised_median=_ratio(within_on.median(), within_off.median(), between.median()),
+        normalised=_ratio(*(kl.mean(-1) for kl in (within_on, within_off, between))),
+        normalised_median=_ratio(*(kl.median(-1).values for kl in (within_on, within_off, between))),
         kl_online_offline=within_on.cpu().numpy(),
-        kl_online_prior=float(kl_to_prior(on).mean()),
-        kl_offline_prior=float(kl_to_prior(off).mean()),
-        offline_context_return=float(offline_returns.mean()),
-        online_context_return=float(tested.final_returns.mean()),
+        kl_online_prior=_number(kl_to_prior(on).mean((-2, -1))),
+        kl_offline_prior=_number(kl_to_prior(off).mean((-2, -1))),
+        offline_context_return=_number(offline_returns.mean(-1)),
+        online_context_return=_number(tested.final_returns.mean(-1)),
         offline_returns=offline_returns,
         online_returns=tested.final_returns,
         offline=off,
         online=on,
-        offline_contexts=contexts[0].reshape(*shape[:-1], *contexts[0].shape[1:]),
+        offline_contexts=contexts[0].reshape(*shape, *contexts[0].shape[-2:]),
         online_contexts=tested.contexts,
         offline_episodes=acted,
         online_episodes=tested.episodes,
@@ -121,13 +125,20 @@ def measure_shift(
 
 
 def _between(a: Gaussian, b: Gaussian) -> torch.Tensor:
-    """Mean over j != i of KL(a_i || b_j), averaged over repeats, `(task,)`; NaN for a single task."""
-    tasks = len(a.mean)
-    rows = Gaussian(a.mean.unsqueeze(1), a.std.unsqueeze(1))
-    columns = Gaussian(b.mean.unsqueeze(0), b.std.unsqueeze(0))
-    kl = kl_divergence(rows, columns).mean(-1)  # (task, task)
-    return (kl.sum(1) - kl.diagonal()) / (tasks - 1) if tasks > 1 else torch.full((1,), np.nan)
+    """Mean over j != i of KL(a_i || b_j), averaged over repeats, `(..., task)`; NaN for a single task."""
+    tasks = a.mean.shape[-3]
+    rows = Gaussian(a.mean.unsqueeze(-3), a.std.unsqueeze(-3))
+    columns = Gaussian(b.mean.unsqueeze(-4), b.std.unsqueeze(-4))
+    kl = kl_divergence(rows, columns).mean(-1)  # (..., task, task)
+    others = kl.sum(-1) - kl.diagonal(dim1=-2, dim2=-1)
+    return others / (tasks - 1) if tasks > 1 else torch.full_like(others, torch.nan)
 
 
-def _ratio(online: torch.Tensor, floor: torch.Tensor, between: torch.Tensor) -> float:
-    return float((online - floor) / (between - floor))
+def _ratio(online: torch.Tensor, floor: torch.Tensor, between: torch.Tensor) -> Any:
+    return _number((online - floor) / (between - floor))
+
+
+def _number(value: torch.Tensor | Array) -> Any:
+    """A float, or with several seeds an array `(seed,)`."""
+    found = np.asarray(value.cpu()) if isinstance(value, torch.Tensor) else value
+    return found if found.ndim else float(found)

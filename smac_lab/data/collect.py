@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -21,6 +21,8 @@ Policy = Callable[[Array], NDArray[np.floating]]
 class Episodes(NamedTuple):
     """One horizon of interaction of every simulation, `(simulation, time, dim)` or `(simulation, time)`.
 
+    With several seeds, a seed axis leads where a function says so.
+
     An episode that ends early is followed by another in the same row, so that context has the same length
     everywhere; `returns` counts the first one only.
     """
@@ -37,13 +39,13 @@ class Episodes(NamedTuple):
     @property
     def first(self) -> NDArray[np.bool_]:
         """Which steps belong to each row's first episode, `(simulation, time)`."""
-        ended = np.cumsum(self.terminations | self.truncations, axis=1)
+        ended = np.cumsum(self.terminations | self.truncations, axis=-1)
         return (ended - (self.terminations | self.truncations)) == 0
 
     @property
     def returns(self) -> Array:
         """Undiscounted return of each row's first episode, `(simulation,)`."""
-        return np.where(self.first, self.rewards, 0.0).sum(1)
+        return np.where(self.first, self.rewards, 0.0).sum(-1)
 
     def columns(self, simulation: int) -> dict[str, Array]:
         """Valid transitions of one simulation, as `TransitionBuffer.append` takes them."""
@@ -51,7 +53,7 @@ class Episodes(NamedTuple):
         return {name: getattr(self, name)[simulation][keep] for name in self._fields if name != "valid"}
 
 
-def rollout(policy: Policy, env: BatchEnv, seed: int | list[int | None] | None = None) -> Episodes:
+def rollout(policy: Policy, env: BatchEnv, seed: int | Sequence[int | None] | None = None) -> Episodes:
     """Run `policy` for one horizon in every simulation of `env`, all at once.
 
     An `EpisodePolicy` of one seed's agent is run by several threads, each with a part of the simulations (see

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
@@ -257,7 +257,7 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
             )
         return self._parts
 
-    def seeds(self, seed: int | list[int | None] | NDArray[np.integer] | None) -> list[int | None]:
+    def seeds(self, seed: int | Sequence[int | None] | NDArray[np.integer] | None) -> list[int | None]:
         """What `reset` makes of its argument: the seed of each simulation, or None to go on.
 
         Raises:
@@ -273,7 +273,10 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
         return seeds
 
     def reset(
-        self, *, seed: int | list[int | None] | NDArray[np.integer] | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | Sequence[int | None] | NDArray[np.integer] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[Array, dict[str, Any]]:
         """Start new episodes.
 
