@@ -460,6 +460,50 @@ class SMAC:
             return [self]
         return [self._of_seed(index) for index in range(len(self.seeds))]
 
+    @classmethod
+    def join(cls, agents: Sequence[SMAC]) -> SMAC:
+        """One agent of several seeds from an agent of each; inverse of `split`.
+
+        Raises:
+            ValueError: no agents, one that has several seeds itself, or agents of another family or config, with other
+                losses, or not equally far.
+        """
+        if not agents:
+            raise ValueError("there are no agents to join")
+        first = agents[0]
+        for agent in agents:
+            if agent.seeds is not None:
+                raise ValueError(f"an agent of several seeds, {agent.seeds}, cannot be joined: split it first")
+            if agent._alike() != first._alike():
+                raise ValueError(
+                    "only agents of one family and config, with the same losses and equally far, can be joined"
+                )
+        parts = {name: iter([agent.parts[name] for agent in agents]) for name in ALL_PARTS}
+        joined = cls(
+            first.config,
+            first.spec,
+            seed=[agent.seed for agent in agents],
+            **{name: partial(next, of_seeds) for name, of_seeds in parts.items()},
+            actor_loss=first.actor_loss,
+            critic_loss=first.critic_loss,
+            reward_loss=first.reward_loss,
+        )
+
+        def stack(values: Sequence[Any]) -> Any:
+            one = values[0]
+            if isinstance(one, dict):
+                return {key: stack([value[key] for value in values]) for key in one}
+            return torch.stack(list(values)) if isinstance(one, Tensor) and one.ndim else one
+
+        states = [agent.state_dict() for agent in agents]
+        joined.load_state_dict({**stack(states), "generator": torch.cat([state["generator"] for state in states])})
+        return joined
+
+    def _alike(self) -> tuple[Any, ...]:
+        """What agents that learn at once have in common."""
+        losses = (self.actor_loss, self.critic_loss, self.reward_loss)
+        return self.config, self.spec, losses, self.updates, self.labeller is None
+
     def _of_seed(self, index: int) -> SMAC:
         assert self.seeds is not None
         agent = SMAC(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from smac_lab.data.store import Source
 from smac_lab.metric_log import MetricLog
 from smac_lab.pearl import train_pearl
 from smac_lab.tasks.family import MujocoFamily, TaskFamily, Tasks
+from smac_lab.training import metrics_of_each
 
 Tick = Callable[[int, int], None]  # (done, total), in iterations of PEARL, or in episodes of the script
 SAVES = 10  # checkpoints of a PEARL run
@@ -98,7 +99,7 @@ def collect_behaviour(
     check_recipe(family, config)
     buffer = TransitionBuffer(family.spec, len(tasks), config.torch_device())
     if pearl is None and uses_pearl(config):
-        pearl = _pearl(family, tasks, config, seed, folder, tick)
+        (pearl,) = run_pearl(family, [tasks], config, [seed], [] if folder is None else [folder], tick)
     rng = np.random.default_rng(seed)
     if config.behaviour_policy == "pearl":
         assert pearl is not None
@@ -148,24 +149,41 @@ def act(
     buffer.append_batch(each, episodes._asdict(), [source] * len(each), episodes.valid)
 
 
-def _pearl(
-    family: TaskFamily, tasks: Tasks, config: SMACConfig, seed: int, folder: Path | None, tick: Tick
-) -> TransitionBuffer:
-    """Everything that PEARL collected."""
-    total = config.behaviour_iterations
-    agent, buffer, done = SMAC(config.for_pearl(), family.spec, seed=seed), None, 0
-    if folder is not None and checkpoint.exists(folder / "checkpoint"):
-        agent, buffer, progress = checkpoint.load(folder / "checkpoint", family=family)
-        done = progress["done"]
-    if buffer is None:
-        buffer = TransitionBuffer(family.spec, len(tasks), config.torch_device())
+def run_pearl(
+    family: TaskFamily,
+    tasks: Sequence[Tasks],
+    config: SMACConfig,
+    seeds: Sequence[int],
+    folders: Sequence[Path] = (),
+    tick: Tick = lambda *_: None,
+) -> list[TransitionBuffer]:
+    """Everything that PEARL collects on each seed's tasks; several seeds learn at once.
+
+    Args:
+        family, config, tick: as in `collect_behaviour`.
+        tasks, seeds: each seed's training tasks, and its number.
+        folders: where each seed keeps its checkpoints and `metrics.csv`, or none; those there are continued.
+
+    Raises:
+        StorageError: a folder holds a PEARL run of another family.
+        ValueError: the seeds are not equally far.
+    """
+    total, paths, alone = config.behaviour_iterations, [one / "checkpoint" for one in folders], len(seeds) == 1
+    if any(map(checkpoint.exists, paths)):
+        agent, stored, progress = checkpoint.load_seeds(paths, family=family)
+        assert stored is not None
+        buffer, done = stored, progress["done"]
+    else:
+        agent, done = SMAC(config.for_pearl(), family.spec, seed=seeds[0] if alone else seeds), 0
+        empty = [TransitionBuffer(family.spec, len(own), config.torch_device()) for own in tasks]
+        buffer = empty[0] if alone else TransitionBuffer.join(empty)
     tick(done, total)
-    log = None if folder is None else MetricLog(folder, done)
+    logs = [MetricLog(folder, done) for folder in folders]
     iterations = train_pearl(
         agent,
         buffer,
         family,
-        tasks,
+        tasks[0] if alone else tasks,
         total - done,
         config.behaviour_updates,
         config.behaviour_initial_episodes,
@@ -173,12 +191,12 @@ def _pearl(
     )
     for iteration, metrics in iterations:
         now = done + iteration
-        if log is not None and folder is not None:
-            log.write(now, metrics)
-            if now % max(1, total // SAVES) == 0 or now == total:
-                checkpoint.save(folder / "checkpoint", agent, buffer=buffer, progress={"done": now})
+        for log, own_metrics in zip(logs, metrics_of_each(agent, metrics), strict=False):
+            log.write(now, own_metrics)
+        if paths and (now % max(1, total // SAVES) == 0 or now == total):
+            checkpoint.save_seeds(paths, agent, buffer, {"done": now})
         tick(now, total)
-    return buffer
+    return [buffer] if alone else list(buffer.split())
 
 
 def temperature_of(config: SMACConfig, iteration: int) -> float:

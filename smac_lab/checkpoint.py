@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,24 +69,47 @@ def save(
     Returns:
         The new step's folder.
     """
-    path = Path(path)
+    step = _write_step(Path(path), agent, buffer, progress)
+    _make_latest(step)
+    return step
+
+
+def save_seeds(
+    paths: Sequence[Path], agent: SMAC, buffer: TransitionBuffer, progress: dict[str, Any] | None = None
+) -> None:
+    """`save` for an agent of one seed or of several, with a folder for each: as if every seed had run alone.
+
+    All folders' steps are written before the first is made the latest, so that a stop hardly ever comes in between.
+    """
+    buffers = [buffer] if agent.seeds is None else buffer.split()
+    parts = zip(paths, agent.split(), buffers, strict=True)
+    for step in [_write_step(path, one, own, progress) for path, one, own in parts]:
+        _make_latest(step)
+
+
+def _make_latest(step: Path) -> None:
+    pointer = {"step": step.name, "state_sha256": file_sha256(step / "state.json")}
+    replace_text(step.parent / "latest.json", json.dumps(pointer))
+
+
+def _write_step(path: Path, agent: SMAC, buffer: TransitionBuffer | None, progress: dict[str, Any] | None) -> Path:
+    """A step's folder, complete and under its own name, but not yet the latest."""
     path.mkdir(parents=True, exist_ok=True)
     name = _free_name(path, f"step_{agent.updates:09d}")
     partial = path / f"{PARTIAL}{name}_{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        _write_step(path, partial, agent, buffer, progress)
+        _write_files(path, partial, agent, buffer, progress)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     final = path / name
     os.replace(partial, final)
-    replace_text(path / "latest.json", json.dumps({"step": name, "state_sha256": file_sha256(final / "state.json")}))
     return final
 
 
-def _write_step(
+def _write_files(
     path: Path, partial: Path, agent: SMAC, buffer: TransitionBuffer | None, progress: dict[str, Any] | None
 ) -> None:
     latest = _read_state(path)[1]["buffer"] if exists(path) else None
@@ -162,6 +186,21 @@ def load(
     if buffer and state["buffer"] is not None:
         stored = load_shards(folder.parent, state["buffer"], spec, str(agent.device))
     return Run(agent, stored, state["progress"])
+
+
+def load_seeds(paths: Sequence[Path], *, family: TaskFamily | FamilySpec | None = None) -> Run:
+    """The latest checkpoints of seeds that are equally far, as one agent and one buffer; inverse of `save_seeds`.
+
+    Raises:
+        StorageError: as `load`, or one of them has no transitions.
+    """
+    runs = [load(path, family=family) for path in paths]
+    buffers = [run.buffer for run in runs if run.buffer is not None]
+    if len(buffers) < len(runs):
+        raise StorageError(f"a checkpoint in {', '.join(map(str, paths))} has no transitions, so that none can go on")
+    if len(runs) == 1:
+        return runs[0]
+    return Run(SMAC.join([run.agent for run in runs]), TransitionBuffer.join(buffers), runs[0].progress)
 
 
 def exists(path: str | Path) -> bool:

@@ -145,6 +145,7 @@ def train(
     out: Path | None = None,
     workers: int | None = None,
     threads: int | None = None,
+    at_once: int | None = None,
     overrides: Overrides = (),
 ) -> None:
     """Both phases of meta-training, every arm, with measurements and a report. Run it again to go on after a stop.
@@ -158,8 +159,9 @@ def train(
         arms: ways of going on after the offline phase.
         data: data set made by `smac-lab collect` with the same seed; default: make it.
         out: folder of the run; default runs/<family>-<preset>.
-        workers: processes for several seeds; default one a seed.
+        workers: processes for several seeds; default one for each lot of seeds that learn at once.
         threads: torch threads of a run in this process; default all processors.
+        at_once: seeds that learn at once, as one agent; default all of them on a GPU, one on a processor.
         overrides: fields of SMACConfig to change, such as awac_lambda=10.
     """
     import torch
@@ -181,7 +183,7 @@ def train(
         tuple(arms),
         data=None if data is None else str(data),
     )
-    summary = run_experiment(out, experiment, workers)
+    summary = run_experiment(out, experiment, workers, at_once=at_once)
     print(report.print_summary(summary))
     shown = [folder_of(arm) for arm in sorted(arms, key=lambda arm: arm != summary["default_arm"])] or ["offline"]
     film(out, family, out / f"seed_{seed[0]}" / shown[0])

@@ -12,8 +12,8 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ import torch
 from smac_lab import checkpoint
 from smac_lab.agent import SMAC
 from smac_lab.arms import find_arm, folder_of
-from smac_lab.behaviour import check_recipe, collect_behaviour, uses_pearl
+from smac_lab.behaviour import check_recipe, collect_behaviour, run_pearl, uses_pearl
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.relabel import share_reached
@@ -35,7 +35,7 @@ from smac_lab.metric_log import MetricLog
 from smac_lab.summary import write_summary
 from smac_lab.tasks import make_family
 from smac_lab.tasks.family import TaskFamily, Tasks
-from smac_lab.training import Metrics, train_offline, train_self_supervised
+from smac_lab.training import Metrics, metrics_of_each, train_offline, train_self_supervised
 
 DEFAULT_ARMS = ("frozen", "self-labelled", "oracle")
 Tick = Callable[[str, int, int], None]  # (what is being done, done, total), in updates
@@ -115,49 +115,92 @@ def read_data(experiment: Experiment) -> TransitionBuffer:
     return buffer.to(config.torch_device())
 
 
-def run_seed(folder: Path, experiment: Experiment, seed: int, tick: Tick = lambda *_: None) -> None:
-    """Data, offline phase and every arm of one seed; goes on from the last checkpoint of each phase."""
-    family, config = make_family(experiment.family), experiment.config
-    train, test = family.split(config.n_train_tasks, config.n_test_tasks, seed)
-    here = folder / f"seed_{seed}"
+@dataclass(frozen=True)
+class _Seed:
+    """What a run needs of one seed."""
 
-    def data() -> TransitionBuffer:
-        if experiment.data is not None:
-            return read_data(experiment)
+    number: int
+    folder: Path
+    train: Tasks
+    test: Tasks
 
-        def collected(done: int, total: int) -> None:
-            if uses_pearl(config):
-                tick("behaviour", done * config.behaviour_updates, total * config.behaviour_updates)
-            else:
-                tick("episodes of the script", done, total)
+    def done(self, phase: str) -> int:
+        """How far a phase is on disk; -1 where it has not begun."""
+        path = self.folder / phase / "checkpoint"
+        return int(checkpoint.read_progress(path)["done"]) if checkpoint.exists(path) else -1
 
-        return collect_behaviour(family, train, config, seed, here / "behaviour", collected)
 
-    def start() -> tuple[SMAC, TransitionBuffer]:
-        agent, buffer = SMAC(config, family.spec, seed=seed), data()
-        if never := [what for what, share in share_reached(buffer, family, train).items() if share == 0.0]:
-            warnings.warn(f"the offline data never shows how to {', or to '.join(never)}", RuntimeWarning, stacklevel=1)
-        return agent, buffer
+def run_seeds(folder: Path, experiment: Experiment, seeds: Sequence[int], tick: Tick = lambda *_: None) -> None:
+    """Data, offline phase and every arm; goes on from the last checkpoint of each phase.
 
-    phase = _Phase(here / "offline", family, train, test, seed, experiment)
-    phase.run(start, None, partial(tick, "offline"))
+    Several seeds learn at once, as one agent, and are stored as if each had run alone. A run that was stopped goes on
+    with those at once that are equally far.
 
-    def after_offline_phase() -> tuple[SMAC, TransitionBuffer]:
-        run = checkpoint.load(here / "offline" / "checkpoint", family=family)
+    Args:
+        folder, experiment: as in `run_experiment`.
+        seeds: which of the experiment's.
+        tick: told what is being done, how far it is, and how far it goes.
+    """
+    family, c = make_family(experiment.family), experiment.config
+    splits = [family.split(c.n_train_tasks, c.n_test_tasks, number) for number in seeds]
+    each = [_Seed(number, folder / f"seed_{number}", *split) for number, split in zip(seeds, splits, strict=True)]
+    for group in _equally_far(each, "offline"):
+        phase = _Phase("offline", family, group, experiment)
+        phase.run(partial(_start, family, group, experiment, tick), None, partial(tick, "offline"))
+
+    def after_offline_phase(group: list[_Seed]) -> tuple[SMAC, TransitionBuffer]:
+        run = checkpoint.load_seeds([one.folder / "offline" / "checkpoint" for one in group], family=family)
         assert run.buffer is not None
         return run.agent, run.buffer
 
     for arm in experiment.arms:
-        phase = _Phase(here / folder_of(arm), family, train, test, seed, experiment)
-        phase.run(after_offline_phase, arm, partial(tick, folder_of(arm)))
+        for group in _equally_far(each, folder_of(arm)):
+            phase = _Phase(folder_of(arm), family, group, experiment)
+            phase.run(partial(after_offline_phase, group), arm, partial(tick, folder_of(arm)))
+
+
+def _equally_far(seeds: Sequence[_Seed], phase: str) -> list[list[_Seed]]:
+    """Seeds by how far the phase is, those that are furthest first."""
+    done = {one.number: one.done(phase) for one in seeds}
+    return [[one for one in seeds if done[one.number] == far] for far in sorted(set(done.values()), reverse=True)]
+
+
+def _start(family: TaskFamily, seeds: list[_Seed], experiment: Experiment, tick: Tick) -> tuple[SMAC, TransitionBuffer]:
+    """New agents and their data."""
+    c = experiment.config
+    pearl: dict[int, TransitionBuffer] = {}
+    if experiment.data is None and uses_pearl(c):
+        for group in _equally_far(seeds, "behaviour"):
+            numbers, folders = [one.number for one in group], [one.folder / "behaviour" for one in group]
+
+            def iterated(done: int, total: int) -> None:
+                tick("behaviour", done * c.behaviour_updates, total * c.behaviour_updates)
+
+            collected = run_pearl(family, [one.train for one in group], c, numbers, folders, iterated)
+            pearl.update(zip(numbers, collected, strict=True))
+    buffers = []
+    for one in seeds:
+        if experiment.data is not None:
+            buffer = read_data(experiment)
+        else:
+            told = partial(tick, "episodes of the script")
+            buffer = collect_behaviour(family, one.train, c, one.number, None, told, pearl.pop(one.number, None))
+        if never := [what for what, share in share_reached(buffer, family, one.train).items() if share == 0.0]:
+            warnings.warn(f"the offline data never shows how to {', or to '.join(never)}", RuntimeWarning, stacklevel=1)
+        buffers.append(buffer)
+    numbers = [one.number for one in seeds]
+    if len(seeds) == 1:
+        return SMAC(c, family.spec, seed=numbers[0]), buffers[0]
+    return SMAC(c, family.spec, seed=numbers), TransitionBuffer.join(buffers)
 
 
 class _Phase:
-    """One phase of one seed in its folder: train, measure, save, log; resumable at every save."""
+    """One phase of seeds that learn at once, each in its folder: train, measure, save, log; resumable at every save."""
 
-    def __init__(self, folder: Path, family: TaskFamily, train: Tasks, test: Tasks, seed: int, experiment: Experiment):
-        self.folder, self.family, self.train, self.test, self.seed = folder, family, train, test, seed
-        self.experiment = experiment
+    def __init__(self, name: str, family: TaskFamily, seeds: list[_Seed], experiment: Experiment):
+        self.family, self.seeds, self.experiment = family, seeds, experiment
+        self.folders = [one.folder / name for one in seeds]
+        self.paths = [folder / "checkpoint" for folder in self.folders]
 
     def run(
         self,
@@ -165,10 +208,10 @@ class _Phase:
         arm: str | None,
         tick: Callable[[int, int], None],
     ) -> None:
-        """Train from the last checkpoint, or from `start()`; `arm` is None for the offline phase."""
-        path, began = self.folder / "checkpoint", time.monotonic()
-        if checkpoint.exists(path):
-            agent, stored, progress = checkpoint.load(path, family=self.family)
+        """Train from the last checkpoints, or from `start()`; `arm` is None for the offline phase."""
+        began = time.monotonic()
+        if checkpoint.exists(self.paths[0]):  # and then all of them do
+            agent, stored, progress = checkpoint.load_seeds(self.paths, family=self.family)
             assert stored is not None
             buffer = stored
         else:
@@ -180,80 +223,105 @@ class _Phase:
         done, spent = int(progress["done"]), float(progress["seconds"])
         tick(done * unit, total * unit)
         if done >= total:
-            if not (self.folder / "measurement.npz").exists():
-                found = measure(agent, self.family, self.train, self.test, buffer, self.seed)
-                save_measurement(self.folder / "measurement.npz", found)
+            if not all((folder / "measurement.npz").exists() for folder in self.folders):
+                self._measure(agent, buffer, last=True)
             return
-        with MetricLog(self.folder, done) as log:
+        with ExitStack() as stack:
+            logs = [stack.enter_context(MetricLog(folder, done)) for folder in self.folders]
             if arm and done == 0:
-                before = self.folder.parent / "offline" / "measurement.npz"  # of this very agent
-                log.write(0, summarise(load_measurement(before)))
+                for one, log in zip(self.seeds, logs, strict=True):
+                    before = one.folder / "offline" / "measurement.npz"  # of this very agent
+                    log.write(0, summarise(load_measurement(before)))
             for step, metrics in self._train(agent, buffer, arm, total - done, save_every):
                 now = done + step
                 tick(now * unit, total * unit)
-                row: Metrics = dict(metrics)
-                if now % save_every == 0 or now == total:
-                    if arm or now == total:
-                        found = measure(agent, self.family, self.train, self.test, buffer, self.seed)
+                saves = now % save_every == 0 or now == total
+                rows = [dict(own) for own in metrics_of_each(agent, metrics)]
+                if saves and (arm or now == total):
+                    for row, found in zip(rows, self._measure(agent, buffer, last=now == total), strict=True):
                         row.update(summarise(found))
-                        if now == total:
-                            save_measurement(self.folder / "measurement.npz", found)
+                for log, row in zip(logs, rows, strict=True):
                     log.write(now, row)
+                if saves:
                     spent_now = spent + time.monotonic() - began
-                    checkpoint.save(path, agent, buffer=buffer, progress={"done": now, "seconds": spent_now})
-                else:
-                    log.write(now, row)
+                    checkpoint.save_seeds(self.paths, agent, buffer, {"done": now, "seconds": spent_now})
 
     def _train(
         self, agent: SMAC, buffer: TransitionBuffer, arm: str | None, remaining: int, save_every: int
     ) -> Iterator[tuple[int, Metrics]]:
         if arm:
-            return train_self_supervised(agent, buffer, self.family, self.train, iterations=remaining, arm=arm)
+            tasks: Any = [one.train for one in self.seeds] if agent.seeds else self.seeds[0].train
+            return train_self_supervised(agent, buffer, self.family, tasks, iterations=remaining, arm=arm)
         return train_offline(agent, buffer, steps=remaining, log_every=max(1, save_every // 2))
+
+    def _measure(self, agent: SMAC, buffer: TransitionBuffer, last: bool) -> list[dict[str, Any]]:
+        """Each seed's measurement, stored where it is the phase's last."""
+        train, test = [one.train for one in self.seeds], [one.test for one in self.seeds]
+        measured = measure(agent, self.family, train, test, buffer, [one.number for one in self.seeds])
+        if last:
+            for folder, found in zip(self.folders, measured, strict=True):
+                save_measurement(folder / "measurement.npz", found)
+        return measured
 
 
 # -- many seeds ------------------------------------------------------------------------------------------
 def run_experiment(
-    folder: Path, experiment: Experiment, workers: int | None = None, quiet: bool = False
+    folder: Path,
+    experiment: Experiment,
+    workers: int | None = None,
+    quiet: bool = False,
+    at_once: int | None = None,
 ) -> dict[str, Any]:
-    """Run all seeds, several in processes of their own, with one progress bar each; then write the summary.
+    """Run all seeds, with one progress bar for those that learn at once; then write the summary.
 
     Args:
         folder: the run's folder; an interrupted run there is continued.
         experiment: what to run.
-        workers: processes; default one a seed. One worker runs the seeds in this process, one after another.
+        workers: processes; default one for each lot of seeds that learn at once. One worker runs the lots in this
+            process, one after another.
         quiet: no progress bars.
+        at_once: how many seeds learn at once, as one agent; default all on a GPU, and one on a processor, which each
+            seed's update keeps busy. What is written looks the same either way.
 
     Returns:
         The summary, as in `summary.json`.
 
     Raises:
         StorageError: the folder holds another experiment, or another process is at work in it.
-        ValueError: fewer than one worker, or a device that is not here.
+        ValueError: fewer than one worker or one seed at once, or a device that is not here.
     """
-    experiment.config.torch_device()
+    device = experiment.config.torch_device()
     if workers is not None and workers < 1:
         raise ValueError(f"workers={workers} is not allowed: at least 1")
+    if at_once is not None and at_once < 1:
+        raise ValueError(f"at_once={at_once} is not allowed: at least 1")
+    size = at_once or (len(experiment.seeds) if device.type == "cuda" else 1)
+    lots = [experiment.seeds[start : start + size] for start in range(0, len(experiment.seeds), size)]
     began = time.monotonic()
     if experiment.data is not None:
         read_data(experiment)  # tells what is wrong with it before anything is written
-    workers = min(workers or len(experiment.seeds), len(experiment.seeds))
+    workers = min(workers or len(lots), len(lots))
     threads = torch.get_num_threads() if workers == 1 else max(1, (os.cpu_count() or 1) // workers)
     with holding(folder):
         claim_folder(folder, experiment.to_dict())
-        with _progress_bars(experiment, quiet) as tick:
+        with _progress_bars(experiment, lots, quiet) as tick:
             if workers == 1:
-                for seed in experiment.seeds:
-                    run_seed(folder, experiment, seed, partial(tick, seed))
+                for seeds in lots:
+                    run_seeds(folder, experiment, seeds, partial(tick, seeds))
             else:
-                _run_in_processes(folder, experiment, workers, threads, tick)
+                _run_in_processes(folder, experiment, lots, workers, threads, tick)
         previous = read_json(folder / "summary.json")["seconds"] if (folder / "summary.json").exists() else {}
         total = previous.get("total", 0.0) + time.monotonic() - began
         return write_summary(folder, experiment, {"total": total}, threads)
 
 
 def _run_in_processes(
-    folder: Path, experiment: Experiment, workers: int, threads: int, tick: Callable[..., None]
+    folder: Path,
+    experiment: Experiment,
+    lots: Sequence[tuple[int, ...]],
+    workers: int,
+    threads: int,
+    tick: Callable[..., None],
 ) -> None:
     import multiprocessing
     import queue
@@ -262,7 +330,7 @@ def _run_in_processes(
     context = multiprocessing.get_context("spawn")
     ticks = context.Queue()
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(threads, ticks)) as pool:
-        futures = [pool.submit(_run_in_worker, folder, experiment, seed) for seed in experiment.seeds]
+        futures = [pool.submit(_run_in_worker, folder, experiment, seeds) for seeds in lots]
         pending = set(futures)
         try:
             while pending:
@@ -295,8 +363,8 @@ def _begin_worker(threads: int, ticks: Any) -> None:
     torch.set_num_threads(threads)
 
 
-def _run_in_worker(folder: Path, experiment: Experiment, seed: int) -> None:
-    run_seed(folder, experiment, seed, lambda *what: TICKS.put((seed, *what)))
+def _run_in_worker(folder: Path, experiment: Experiment, seeds: tuple[int, ...]) -> None:
+    run_seeds(folder, experiment, seeds, lambda *what: TICKS.put((seeds, *what)))
 
 
 def _end_with_parent() -> None:
@@ -311,25 +379,28 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _progress_bars(experiment: Experiment, quiet: bool) -> Iterator[Callable[[int, str, int, int], None]]:
+def _progress_bars(
+    experiment: Experiment, lots: Sequence[tuple[int, ...]], quiet: bool
+) -> Iterator[Callable[[tuple[int, ...], str, int, int], None]]:
     from tqdm import tqdm
 
     updates = experiment.updates()
     starts = dict(zip(updates, itertools.accumulate(updates.values(), initial=0), strict=False))
+    names = {seeds: f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" for seeds in lots}
     bars = {
-        seed: tqdm(
-            total=sum(updates.values()), position=i, disable=quiet, unit=" updates", desc=f"seed {seed}",
+        seeds: tqdm(
+            total=sum(updates.values()), position=i, disable=quiet, unit=" updates", desc=names[seeds],
             mininterval=0.5, smoothing=0.05,
         )
-        for i, seed in enumerate(experiment.seeds)
+        for i, seeds in enumerate(lots)
     }  # fmt: skip
 
-    def tick(seed: int, what: str, done: int, total: int) -> None:
-        bar = bars[seed]
+    def tick(seeds: tuple[int, ...], what: str, done: int, total: int) -> None:
+        bar = bars[seeds]
         if what not in starts:  # it makes no updates, so that its words have to say how far it is
-            bar.set_description(f"seed {seed}, {what}: {done:,} of {total:,}")
+            bar.set_description(f"{names[seeds]}, {what}: {done:,} of {total:,}")
             return
-        bar.set_description(f"seed {seed}, {what}", refresh=False)
+        bar.set_description(f"{names[seeds]}, {what}", refresh=False)
         bar.update(starts[what] + done - bar.n)
 
     try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from smac_lab.adaptation import evaluate
+from smac_lab.adaptation import Evaluation, evaluate
 from smac_lab.agent import SMAC
+from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.collect import Episodes, rollout, scripted_policy
 from smac_lab.data.relabel import label_errors
@@ -16,6 +19,7 @@ from smac_lab.data.storage import StorageError, replacing
 from smac_lab.data.store import CODES
 from smac_lab.data.validation import episode_ends
 from smac_lab.encoder import kl_to_prior
+from smac_lab.seeds import of_seed
 from smac_lab.shift import Shift, measure_shift
 from smac_lab.tasks.family import Array, TaskFamily, Tasks
 from smac_lab.training import Metrics
@@ -25,12 +29,50 @@ SHOWN_TASKS = 24  # tasks whose episodes are kept for pictures
 
 
 def measure(
-    agent: SMAC, family: TaskFamily, train: Tasks, test: Tasks, buffer: TransitionBuffer, seed: int
+    agent: SMAC,
+    family: TaskFamily,
+    train: Sequence[Tasks],
+    test: Sequence[Tasks],
+    buffer: TransitionBuffer,
+    seeds: Sequence[int],
+) -> list[dict[str, Array]]:
+    """Everything that a report says of an agent, as arrays; see the README for the names.
+
+    Args:
+        agent: of one seed or of several, which are measured side by side.
+        family: what to act in.
+        train, test: training and held-out tasks of each seed.
+        buffer: of the agent's seeds, as in `train_self_supervised`.
+        seeds: of simulations and draws, one for each seed of the agent.
+
+    Returns:
+        The arrays of each seed.
+    """
+    alone = agent.seeds is None
+    seed: Any = seeds[0] if alone else seeds
+    held_out_seed: Any = seeds[0] + 500_009 if alone else [one + 500_009 for one in seeds]
+    shift = measure_shift(agent, family, train[0] if alone else train, buffer, seed=seed)
+    held_out = evaluate(agent, family, test[0] if alone else test, seed=held_out_seed)
+    if alone:
+        return [_arrays(agent.config, family, train[0], test[0], buffer, shift, held_out)]
+    each = enumerate(zip(train, test, buffer.split(), strict=True))
+    return [
+        _arrays(agent.config, family, *of_one, of_seed(shift, index), of_seed(held_out, index))
+        for index, of_one in each
+    ]
+
+
+def _arrays(
+    config: SMACConfig,
+    family: TaskFamily,
+    train: Tasks,
+    test: Tasks,
+    buffer: TransitionBuffer,
+    shift: Shift,
+    held_out: Evaluation,
 ) -> dict[str, Array]:
-    """Everything that a report says of an agent, as arrays; see the README for the names."""
-    shift = measure_shift(agent, family, train, buffer, seed=seed)
-    held_out = evaluate(agent, family, test, seed=seed + 500_009)
-    shown, repeats = np.arange(min(SHOWN_TASKS, len(train))), agent.config.repeats
+    """What is kept of one seed."""
+    shown, repeats = np.arange(min(SHOWN_TASKS, len(train))), config.repeats
     return {
         "tasks": train.values,
         "test_tasks": test.values,
@@ -53,13 +95,12 @@ def measure(
         **_successes(family, train, shift.offline_episodes, "offline"),
         **_successes(family, train, shift.online_episodes, "online"),
         **_successes(family, test, held_out.episodes, "test"),
-        **{name: np.asarray(value) for name, value in _newest_labels(agent, family, train, buffer).items()},
+        **{name: np.asarray(value) for name, value in _newest_labels(config, family, train, buffer).items()},
     }
 
 
-def _newest_labels(agent: SMAC, family: TaskFamily, train: Tasks, buffer: TransitionBuffer) -> dict[str, float]:
+def _newest_labels(c: SMACConfig, family: TaskFamily, train: Tasks, buffer: TransitionBuffer) -> dict[str, float]:
     """Decoded against true rewards in what the last iteration collected."""
-    c = agent.config
     last = c.online_tasks * (c.prior_episodes + c.posterior_episodes) * family.horizon
     return label_errors(buffer, family, train, last)
 

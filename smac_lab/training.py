@@ -370,6 +370,13 @@ def _tasks_of(buffer: TransitionBuffer, tasks: Tasks | Sequence[Tasks], ids: Ten
     return Tasks(np.concatenate([one.values for one in tasks]))[index]
 
 
+def metrics_of_each(agent: SMAC, metrics: Metrics) -> list[Metrics]:
+    """Metrics of each seed of the agent, as floats."""
+    if agent.seeds is None:
+        return [metrics]
+    return [{name: float(value[index]) for name, value in metrics.items()} for index in range(len(agent.seeds))]
+
+
 def _number(value: Tensor) -> Any:
     return value.cpu().numpy() if value.ndim else float(value)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import random
 import shutil
@@ -9,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,12 +33,14 @@ SETTINGS = (
 )
 
 
-def command(out: Path) -> list[str]:
-    return [sys.executable, "-m", "smac_lab", "train", "point-robot", "--out", str(out), *SETTINGS]
+def command(out: Path, seeds: int) -> list[str]:
+    """A run of some seeds that learn at once."""
+    which = ["--seed", *map(str, range(seeds)), "--at-once", str(seeds)]
+    return [sys.executable, "-m", "smac_lab", "train", "point-robot", "--out", str(out), *which, *SETTINGS]
 
 
-def start(out: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def start(out: Path, seeds: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command(out, seeds), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def written_since(folder: Path, moment: float) -> bool:
@@ -43,20 +48,26 @@ def written_since(folder: Path, moment: float) -> bool:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("whole") / "run"
-    subprocess.run(command(out), check=True, capture_output=True)
-    return out
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    @functools.cache
+    def run(seeds: int) -> Path:
+        out = tmp_path_factory.mktemp("whole") / "run"
+        subprocess.run(command(out, seeds), check=True, capture_output=True)
+        return out
+
+    return run
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")
-@pytest.mark.parametrize("phase", PHASES)
-def test_killed_runs_resume_to_the_bit(uninterrupted: Path, tmp_path: Path, phase: str) -> None:
+@pytest.mark.parametrize(("phase", "seeds"), [*((phase, 1) for phase in PHASES), ("frozen", 2)])
+def test_killed_runs_resume_to_the_bit(
+    uninterrupted: Callable[[int], Path], tmp_path: Path, phase: str, seeds: int
+) -> None:
     """`SMAC_LAB_KILLS` kills (default 1) in each phase, each followed by going on."""
     rng, out, landed = random.Random(phase), tmp_path / "run", 0
     kills = int(os.environ.get("SMAC_LAB_KILLS", "1"))
     for _ in range(3 * kills):
-        began, process = time.time(), start(out)
+        began, process = time.time(), start(out, seeds)
         # Wait until this run writes in the phase's folder, then kill somewhere in the phase.
         while not written_since(out / "seed_0" / phase, began) and process.poll() is None:
             assert time.time() < began + 120
@@ -72,12 +83,13 @@ def test_killed_runs_resume_to_the_bit(uninterrupted: Path, tmp_path: Path, phas
             shutil.rmtree(out)
     assert landed == kills, f"only {landed} of {kills} kills came in time"
     print(f"{phase}: {landed} kills landed")
-    subprocess.run(command(out), check=True, capture_output=True)
-    for name in PHASES:
-        one, two = (lab.load(run / "seed_0" / name / "checkpoint") for run in (uninterrupted, out))
+    subprocess.run(command(out, seeds), check=True, capture_output=True)
+    for name, seed in itertools.product(PHASES, range(seeds)):
+        runs = (uninterrupted(seeds), out)
+        one, two = (lab.load(run / f"seed_{seed}" / name / "checkpoint") for run in runs)
         for part in one.agent.parts:
             a, b = one.agent.parts[part].state_dict(), two.agent.parts[part].state_dict()
-            assert all(torch.equal(a[key], b[key]) for key in a), f"{part} of {name} differs"
+            assert all(torch.equal(a[key], b[key]) for key in a), f"{part} of {name}, seed {seed}, differs"
         assert one.buffer is not None
         assert two.buffer is not None
         assert torch.equal(one.buffer.rows, two.buffer.rows)

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import shutil
 import warnings
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 import smac_lab as lab
 from smac_lab.actor_critic import awac_loss
 from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.experiment import Experiment, run_experiment
 from smac_lab.seeds import draw, of_seed, over_seeds, select_seed, stack_modules
 from smac_lab.training import sample_offline, sample_self_supervised
 
@@ -144,6 +146,67 @@ def test_whole_run_and_splitting(setting, tmp_path):
     for name, value in parameters(agent).items():
         assert torch.equal(value, parameters(restored.agent)[name])
     assert torch.equal(agent.generators()[2].get_state(), one.generator.get_state())
+
+
+def test_join_is_the_inverse_of_split(setting):
+    family, config, train, _, buffer = setting
+    agent, joined = lab.SMAC(config, family.spec, seed=SEEDS), TransitionBuffer.join([buffer] * 3)
+    for _ in lab.train_self_supervised(agent, joined, family, train, iterations=1):
+        pass
+    again = lab.SMAC.join(agent.split())
+    for mine, data in ((agent, joined), (again, TransitionBuffer.join(joined.split()))):
+        mine.update(sample_self_supervised(mine, data), mine.self_supervised_loss)
+    for one, other in zip(tree_leaves(agent.state_dict()), tree_leaves(again.state_dict()), strict=True):
+        assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
+    assert again.seeds == SEEDS
+
+
+def test_what_cannot_be_joined(setting):
+    family, config, *_, buffer = setting
+    one, other = (lab.SMAC(config, family.spec, seed=seed) for seed in (0, 1))
+    with pytest.raises(ValueError, match="there are no agents"):
+        lab.SMAC.join([])
+    with pytest.raises(ValueError, match="split it first"):
+        lab.SMAC.join([lab.SMAC(config, family.spec, seed=SEEDS)])
+    other.update(sample_offline(other, buffer))
+    with pytest.raises(ValueError, match="equally far"):
+        lab.SMAC.join([one, other])
+
+
+def tree_of(folder):
+    """Every file of a run but for TensorBoard's, whose names hold the time."""
+    files = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+    return sorted(str(file) for file in files if "tfevents" not in file.name and "buffer" not in file.parts)
+
+
+def test_an_experiment_looks_the_same_either_way(double, tmp_path):
+    """Seeds at once, one after the other, and at once after a stop in which they got unequally far."""
+    config = lab.SMACConfig.preset("point-robot", "smoke")
+    pearl = {
+        "behaviour_policy": "pearl",
+        "behaviour_iterations": 2,
+        "behaviour_updates": 5,
+        "behaviour_transitions": 200,
+    }
+    config = dataclasses.replace(config, device="cpu", **pearl)
+    experiment = Experiment("point-robot", "smoke", config, seeds=(0, 1), arms=("frozen",))
+    summaries = [
+        run_experiment(tmp_path / str(size), experiment, workers=1, quiet=True, at_once=size) for size in (1, 2)
+    ]
+    assert tree_of(tmp_path / "1") == tree_of(tmp_path / "2")
+    for name, values in summaries[0]["arms"]["frozen"].items():
+        np.testing.assert_allclose(values, summaries[1]["arms"]["frozen"][name], rtol=1e-4, err_msg=name)
+
+    stopped = tmp_path / "2"
+    before = (stopped / "seed_1" / "frozen" / "metrics.csv").read_text()
+    shutil.rmtree(stopped / "seed_1" / "frozen")
+    (stopped / "seed_0" / "frozen" / "measurement.npz").unlink()
+    again = run_experiment(stopped, experiment, workers=1, quiet=True, at_once=2)
+    for name, values in again["arms"]["frozen"].items():
+        np.testing.assert_allclose(values, summaries[1]["arms"]["frozen"][name], rtol=1e-4, err_msg=name)
+    assert before.splitlines()[0] == (stopped / "seed_1" / "frozen" / "metrics.csv").read_text().splitlines()[0]
+    with pytest.raises(ValueError, match="at_once=0 is not allowed"):
+        run_experiment(tmp_path / "none", experiment, at_once=0)
 
 
 def test_what_a_seed_collects_is_its_own(setting):
