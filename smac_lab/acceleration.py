@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import FunctionType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,18 +37,40 @@ class Tolerance(NamedTuple):
     cancelled: float  # in addition, of all numbers together, or of the gradient of the whole part
 
 
-# By what dense products are rounded to. Measured on a CPU with two presets, new and trained, one seed and two: numbers
-# 3e-4 and, where they cancel, 0.1; gradients 0.003 (a ReLU, else 6e-5) and 0.02, or 0.15 in one that cancels.
+# By the precision of dense products. Measured on a CPU with two presets, new and trained, one seed and two: numbers
+# 3e-4 and, where they cancel, 0.1; gradients 0.003 (a ReLU, else 6e-5) and 0.02, or 0.15 in one that cancels. TF32
+# rounds less than bf16, whose tolerance it has.
 TOLERANCES = {
-    torch.float32: Tolerance(number=0.001, gradient=0.05, cancelled=1e-5),
-    torch.bfloat16: Tolerance(number=0.05, gradient=0.2, cancelled=0.01),
+    "fp32": Tolerance(number=0.001, gradient=0.05, cancelled=1e-5),
+    "tf32": Tolerance(number=0.05, gradient=0.2, cancelled=0.01),
+    "bf16": Tolerance(number=0.05, gradient=0.2, cancelled=0.01),
 }
 _numbers = itertools.count()
 
 
-def compiled_and_checked(
-    function: PhaseLoss, parameters: Mapping[str, Tensor], products: torch.dtype = torch.float32
-) -> PhaseLoss:
+def has_tf32(device: torch.device) -> bool:
+    """Whether the device multiplies TF32 numbers: NVIDIA's from Ampere on."""
+    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+@contextmanager
+def float32_products(precision: str) -> Iterator[None]:
+    """Let dense products of float32 numbers be TF32's where `precision` is "tf32"; else what PyTorch is set to holds.
+
+    TF32 rounds both operands to 10 bits after the point, in place of 23, and sums in float32.
+    """
+    if precision != "tf32":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def compiled_and_checked(function: PhaseLoss, parameters: Mapping[str, Tensor], precision: str = "fp32") -> PhaseLoss:
     """The same loss through `torch.compile`, in use only where it agrees with the plain one.
 
     The first batch of every shape is evaluated both ways, and loss, info and gradients are compared. Where they
@@ -58,12 +81,12 @@ def compiled_and_checked(
         function: pure function of a batch, `(loss, info)`. Over several seeds the loss is `(seed,)`; its sum is what
             is differentiated.
         parameters: those that may be trained, under names that begin with their part's: "actor.net.0.weight".
-        products: what dense products are rounded to, `torch.float32` or `torch.bfloat16`; see `Tolerance`.
+        precision: of dense products, "fp32", "tf32" or "bf16"; see `Tolerance`.
 
     Returns:
         What to call in place of `function`.
     """
-    return _Compiled(function, parameters, TOLERANCES[products])
+    return _Compiled(function, parameters, TOLERANCES[precision])
 
 
 class _Different(Exception):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smac_lab.acceleration import capturing, compiled_and_checked
+from smac_lab.acceleration import capturing, compiled_and_checked, float32_products, has_tf32
 from smac_lab.actor_critic import Actor, Critics, Evaluations, Info, awac_loss, critic_loss, q_loss, sample_action
 from smac_lab.config import SMACConfig
 from smac_lab.encoder import ContextEncoder, Gaussian
@@ -153,6 +153,14 @@ class SMAC:
             self.follow_learning_rate()
 
     @property
+    def precision(self) -> str:
+        """Of dense products in updates: "fp32", "tf32" or "bf16"; TF32 is float32 on a device that lacks it."""
+        chosen = self.config.precision
+        if chosen in ("auto", "tf32"):
+            return "tf32" if has_tf32(self.device) else "fp32"
+        return chosen
+
+    @property
     def parts(self) -> dict[str, nn.Module]:
         """The networks by name."""
         return {
@@ -261,8 +269,9 @@ class SMAC:
             batch = batch._replace(noise=self.draw_noise(batch))
 
         # Gradients of the trained parts only. Seeds have no parameter in common: a sum keeps their gradients apart.
-        value, info = self._as_configured(objective.loss)(batch)
-        gradients = torch.autograd.grad(value.sum(), trained, allow_unused=True)
+        with float32_products(self.precision):
+            value, info = self._as_configured(objective.loss)(batch)
+            gradients = torch.autograd.grad(value.sum(), trained, allow_unused=True)
         self.optimizer.zero_grad()  # Adam leaves alone what has none: one of zero would move it through its moments
         for parameter, gradient in zip(trained, gradients, strict=True):
             parameter.grad = _laid_out_as(parameter, gradient)
@@ -293,10 +302,10 @@ class SMAC:
 
     def _as_configured(self, loss: PhaseLoss) -> PhaseLoss:
         """The very same loss as the config wants it evaluated: over seeds, in bf16 products, compiled."""
-        key = (loss, self.config.precision)
+        key = (loss, self.precision)
         if self.config.compile and key in self._compiled:
             return self._compiled[key]
-        bf16, parts = self.config.precision == "bf16", nn.ModuleDict(self.parts)
+        bf16, parts = self.precision == "bf16", nn.ModuleDict(self.parts)
         mapped = loss if self.seeds is None else mapped_over_seeds(parts, loss)
 
         def evaluate(batch: Batch) -> tuple[Tensor, Info]:
@@ -306,8 +315,7 @@ class SMAC:
         if not self.config.compile:
             return evaluate
         parameters = {name: value for name, value in parts.named_parameters() if value.requires_grad}
-        products = torch.bfloat16 if bf16 else torch.float32
-        return self._compiled.setdefault(key, compiled_and_checked(evaluate, parameters, products))
+        return self._compiled.setdefault(key, compiled_and_checked(evaluate, parameters, self.precision))
 
     def draw_noise(self, batch: Batch) -> Noise:
         """Noise for one update, from the agent's own generator."""

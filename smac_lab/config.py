@@ -97,7 +97,8 @@ class SMACConfig:
     # Machine
     device: str = "auto"  # "auto": cuda where there is one, else cpu
     compile: bool = False  # torch.compile the losses, checked against the plain ones; half a minute for each, at first
-    precision: Literal["fp32", "bf16"] = "fp32"  # of dense products in updates; everything else stays in float32
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"  # of dense products in updates, all else is float32;
+    # "auto": tf32 on a GPU that has it, else fp32
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))

@@ -2,6 +2,7 @@
 
 python tests/compare_settings.py precision=bf16            on a processor with native bf16
 python tests/compare_settings.py precision=bf16 --emulate  on any other, where real ones are slow
+python tests/compare_settings.py precision=tf32 --emulate  without a GPU that has it
 python tests/compare_settings.py compile=True
 
 python tests/compare_settings.py --each max_action=0.999999 z_resampling=step    each beside the default, on equal data
@@ -28,22 +29,68 @@ from smac_lab.training import sample_offline
 SHORT = {"offline_steps": 1_500, "online_iterations": 8, "online_updates": 150}
 
 
-class Bf16Products(TorchFunctionMode):
-    """Dense products with operands and results rounded to bf16, forwards and backwards, and sums in float32.
+class Emulated(TorchFunctionMode):
+    """Dense products as hardware of another precision computes them, forwards and backwards; sums in float32.
 
-    That is what bf16 hardware computes; `check_emulation` holds it against PyTorch's own.
+    "tf32" rounds operands alone, and "bf16" results, too. `check_emulation` holds the latter against PyTorch's own.
     """
 
+    def __init__(self, precision):
+        super().__init__()
+        self.precision = precision
+
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        last_of_critics = function is torch.baddbmm and args[2].shape[-1] == 1  # which is exact
-        if function in (F.linear, torch.baddbmm) and not last_of_critics:
-            args = tuple(rounded(a) if isinstance(a, torch.Tensor) else a for a in args)
-            return rounded(function(*args, **(kwargs or {})))
-        return function(*args, **(kwargs or {}))
+        if function not in (F.linear, torch.baddbmm):
+            return function(*args, **(kwargs or {}))
+        if self.precision == "tf32":
+            first = 0 if function is F.linear else 1  # what is added is no operand
+            operands = (Tf32Operand.apply(a) for a in args[first : first + 2])
+            args = (*args[:first], *operands, *args[first + 2 :])
+            return Tf32Gradient.apply(function(*args, **(kwargs or {})))
+        if function is torch.baddbmm and args[2].shape[-1] == 1:  # the critics' last layer, which is exact
+            return function(*args, **(kwargs or {}))
+        args = tuple(rounded(a) if isinstance(a, torch.Tensor) else a for a in args)
+        return rounded(function(*args, **(kwargs or {})))
 
 
 def rounded(values):
     return values.to(torch.bfloat16).to(values.dtype)
+
+
+def to_tf32(values):
+    """Float32 numbers rounded to the nearest with 10 bits after the point (Veltkamp's splitting)."""
+    large = (2.0**13 + 1) * values
+    return large - (large - values)
+
+
+class Tf32Operand(torch.autograd.Function):
+    """An operand of a product: rounded on its way in."""
+
+    generate_vmap_rule = True
+    setup_context = staticmethod(lambda context, inputs, output: None)
+
+    @staticmethod
+    def forward(values):
+        return to_tf32(values)
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient
+
+
+class Tf32Gradient(torch.autograd.Function):
+    """A product's result: its gradient is an operand of the two products of the way back."""
+
+    generate_vmap_rule = True
+    setup_context = staticmethod(lambda context, inputs, output: None)
+
+    @staticmethod
+    def forward(values):
+        return values.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        return to_tf32(gradient)
 
 
 def check_emulation(config):
@@ -53,7 +100,7 @@ def check_emulation(config):
     gradients = []
     for precision, emulate in (("fp32", False), ("bf16", False), ("fp32", True)):
         agent = lab.SMAC(dataclasses.replace(config, precision=precision), family.spec)
-        with Bf16Products() if emulate else contextlib.nullcontext():
+        with Emulated("bf16") if emulate else contextlib.nullcontext():
             agent.update(sample_offline(agent, buffer))
         gradients.append(torch.cat([p.grad.flatten() for p in agent.critics.parameters()]))
     exact, real, emulated = gradients
@@ -121,14 +168,17 @@ def compare(changes, seeds=tuple(range(10)), short=False, emulate=False):
         The intervals of the differences by name.
     """
     base = dataclasses.replace(lab.SMACConfig.preset("point-robot", "cpu"), **(SHORT if short else {}))
+    precision = changes.get("precision", "")
     if emulate:
-        if changes != {"precision": "bf16"}:
-            raise SystemExit("--emulate stands in for precision=bf16 alone")
-        print("gradients: emulated from real bf16 {:.1e}, real bf16 from float32 {:.1e}".format(*check_emulation(base)))
+        if changes not in ({"precision": "bf16"}, {"precision": "tf32"}):
+            raise SystemExit("--emulate stands in for precision=bf16 or precision=tf32 alone")
+        if precision == "bf16":
+            off = check_emulation(base)
+            print("gradients: emulated from real bf16 {:.1e}, real bf16 from float32 {:.1e}".format(*off))
         changes = {}
     found = {}
     for name, config in (("default", base), ("changed", dataclasses.replace(base, **changes))):
-        with Bf16Products() if emulate and name == "changed" else contextlib.nullcontext():
+        with Emulated(precision) if emulate and name == "changed" else contextlib.nullcontext():
             before, after, seconds = learn(config, seeds)
         found[name] = {
             "before, offline context": before["offline_context"],
@@ -140,7 +190,7 @@ def compare(changes, seeds=tuple(range(10)), short=False, emulate=False):
             "gap closed": gap_closed(before, after).closed,
         }
         print(f"{name}: {seconds:.0f} s")
-    what = changes or "bf16 products, emulated"
+    what = changes or f"{precision} products, emulated"
     print(f"\n{len(seeds)} seeds, {'shortened' if short else 'whole'}; {what}; mean [95 % interval]")
     differences = {}
     for name, one in found["default"].items():

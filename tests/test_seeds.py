@@ -305,7 +305,7 @@ def test_buffers_that_do_not_fit(setting):
     [
         ("compile", "yes", "True or False"),
         ("compile", 1, "True or False"),
-        ("precision", "fp16", "'fp32', 'bf16'"),
+        ("precision", "fp16", "'auto', 'fp32', 'tf32', 'bf16'"),
         ("z_resampling", 0, "'step', 'episode' or a number"),
         ("z_resampling", "day", "'step', 'episode' or a number"),
     ],
@@ -373,3 +373,27 @@ def test_bf16_is_for_dense_products_alone(setting):
     assert weights[1].dtype == weights[1].grad.dtype == torch.float32
     difference = (weights[0].grad - weights[1].grad).norm() / weights[0].grad.norm()
     assert 1e-5 < difference < 0.1, "products were rounded, and no more than that"
+
+
+@pytest.mark.parametrize(("has", "expected"), [(True, {"auto": "tf32", "tf32": "tf32"}), (False, {})])
+def test_tf32_is_for_updates_where_the_device_has_it(setting, monkeypatch, has, expected):
+    """PyTorch's setting is TF32's while losses and gradients are computed, and nobody else's afterwards."""
+    family, config, _, _, buffer = setting
+    monkeypatch.setattr("smac_lab.agent.has_tf32", lambda device: has)
+    seen = []
+
+    def spying(agent, batch, z):
+        seen.append(torch.get_float32_matmul_precision())
+        if len(seen) == 2:
+            raise KeyError("mine")
+        return awac_loss(agent, batch, z)
+
+    for asked in ("auto", "fp32", "tf32", "bf16"):
+        agent = lab.SMAC(dataclasses.replace(config, precision=asked), family.spec, actor_loss=spying)
+        assert agent.precision == expected.get(asked, "bf16" if asked == "bf16" else "fp32")
+        agent.update(sample_offline(agent, buffer))
+        with pytest.raises(KeyError, match="mine"):
+            agent.update(sample_offline(agent, buffer))
+        assert seen == ["high" if agent.precision == "tf32" else "highest"] * 2
+        assert torch.get_float32_matmul_precision() == "highest"
+        seen.clear()
