@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 PresetName = Literal["smoke", "cpu", "paper"]
+Precision = Literal["auto", "fp32", "tf32", "bf16"]
 # Scripted behaviour data by how much it betrays the task: share of episodes that pursue it.
 BEHAVIOURS = {"expert": 1.0, "narrow": 0.5, "broad": 0.0}
 
@@ -97,7 +98,7 @@ class SMACConfig:
     # Machine
     device: str = "auto"  # "auto": cuda where there is one, else cpu
     compile: bool = False  # torch.compile the losses, checked against the plain ones; half a minute for each, at first
-    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"  # of dense products in updates, all else is float32;
+    precision: Precision = "auto"  # of dense products in updates, all else is float32;
     # "auto": tf32 on a GPU that has it, else fp32
 
     def __post_init__(self) -> None:

@@ -95,8 +95,8 @@ def test_operations_of_an_mlp_are_those_counted_by_hand() -> None:
 
 def test_ceiling_adds_up_to_the_operations() -> None:
     flops = 10 * 2 * 16 * update.WIDTH**2
-    assert update.operations(update.ceiling(flops, 16, torch.float32)) == flops
-    assert update.operations(update.ceiling(flops, 16, torch.float32, members=5)) == flops
+    assert update.operations(update.ceiling(flops, 16, "fp32")) == flops
+    assert update.operations(update.ceiling(flops, 16, "fp32", members=5)) == flops
 
 
 def test_an_update_costs_in_proportion_to_its_batch() -> None:

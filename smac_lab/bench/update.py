@@ -16,12 +16,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import smac_lab
-from smac_lab.acceleration import captured
+from smac_lab.acceleration import captured, float32_products, has_tf32
 from smac_lab.actor_critic import Info
 from smac_lab.agent import SMAC, Batch
 from smac_lab.behaviour import collect_behaviour
 from smac_lab.bench.race import Array, Call, Effort, Row, Skipped, against, at_least, at_most, native_bf16, race, repeat
-from smac_lab.config import SMACConfig
+from smac_lab.config import Precision, SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.tasks import make_family
 from smac_lab.training import sample_offline, sample_self_supervised
@@ -35,17 +35,31 @@ OFFLINE_MINUTES = 15.0  # wanted of the paper preset's offline phase
 class Setting(NamedTuple):
     """A way of computing the same update."""
 
-    name: str
-    dtype: torch.dtype
-    fields: dict[str, Any]
+    precision: Precision  # of dense products
+    compiled: bool
+
+    @property
+    def name(self) -> str:
+        """As it is called in tables."""
+        return f"{self.precision} compiled" if self.compiled else self.precision
+
+    def missing(self, device: str) -> str | None:
+        """Why it would mean nothing on this machine, or None."""
+        if self.precision == "bf16" and device == "cpu" and not native_bf16():
+            return "no native bf16 here"
+        if self.precision == "tf32" and not has_tf32(torch.device(device)):
+            return "no TF32 here"
+        return None
 
 
-SETTINGS = (
-    Setting("fp32", torch.float32, {"compile": False, "precision": "fp32"}),
-    Setting("fp32 compiled", torch.float32, {"compile": True, "precision": "fp32"}),
-    Setting("bf16 compiled", torch.bfloat16, {"compile": True, "precision": "bf16"}),
-)
-SHARES = {torch.float32: 0.70, torch.bfloat16: 0.40}  # of the ceiling in that precision, wanted of 4 x 256
+PLAIN, SETTINGS = Setting("fp32", False), {
+    "cpu": (Setting("fp32", False), Setting("fp32", True), Setting("bf16", True)),
+    "cuda": (
+        *(Setting("fp32", False), Setting("fp32", True)),
+        *(Setting("tf32", False), Setting("tf32", True), Setting("bf16", True)),
+    ),
+}  # fmt: skip
+SHARES = {"fp32": 0.70, "bf16": 0.40}  # of the ceiling in that precision, wanted of 4 x 256
 
 
 class Case(NamedTuple):
@@ -93,9 +107,10 @@ CPU_CASES = (
 CUDA_CASES = (Case("offline", 4, 256),)
 
 
-def make_agent(config: SMACConfig, setting: Setting = SETTINGS[0], seed: Any = 0) -> SMAC:
+def make_agent(config: SMACConfig, setting: Setting = PLAIN, seed: Any = 0) -> SMAC:
     """An agent that computes in a certain way."""
-    return SMAC(dataclasses.replace(config, **setting.fields), make_family(FAMILY).spec, seed=seed)
+    config = dataclasses.replace(config, precision=setting.precision, compile=setting.compiled)
+    return SMAC(config, make_family(FAMILY).spec, seed=seed)
 
 
 def make_buffer(config: SMACConfig) -> TransitionBuffer:
@@ -119,15 +134,22 @@ def eager_operations(case: Case) -> int:
 
 
 def ceiling(
-    flops: float, rows: int, dtype: torch.dtype, device: str = "cpu", members: int = 1, width: int = WIDTH
+    flops: float, rows: int, precision: str, device: str = "cpu", members: int = 1, width: int = WIDTH
 ) -> Callable[[], None]:
     """Dense products `(rows, width) x (width, width)` that add up to `flops`, `members` of them in one call."""
     stack = (members,) if members > 1 else ()
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     left = torch.randn(*stack, rows, width, device=device, dtype=dtype)
     right = torch.randn(*stack, width, width, device=device, dtype=dtype)
     out, product = torch.empty_like(left), torch.bmm if stack else torch.mm
     times = max(1, round(flops / (2 * members * rows * width * width)))
-    return repeat(times, lambda: product(left, right, out=out))
+
+    def run() -> None:
+        with float32_products(precision):
+            for _ in range(times):
+                product(left, right, out=out)
+
+    return run
 
 
 def update(effort: Effort, cases: tuple[Case, ...] = CPU_CASES, device: str = "cpu") -> Iterator[Row]:
@@ -143,21 +165,15 @@ def _one_case(case: Case, effort: Effort, device: str) -> Iterator[Row]:
     members = 1 if device == "cpu" else effort.seeds  # a GPU needs several at once to be busy
     calls: dict[str, Call] = {}
     settings: list[Setting] = []
-    for setting in SETTINGS:
-        if setting.dtype == torch.bfloat16 and device == "cpu" and not native_bf16():
-            yield Skipped(f"{case.name}, {setting.name}", "no native bf16 here")
-            continue
+    for setting in SETTINGS[device]:
         step = case.stepper(make_agent(config, setting), buffer)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            step()
-        if any("compile=True has no effect" in str(warning.message) for warning in caught):
-            yield Skipped(f"{case.name}, {setting.name}", "no C++ compiler here")
+        if why := setting.missing(device) or _compiles_not(step):
+            yield Skipped(f"{case.name}, {setting.name}", why)
             continue
         settings.append(setting)
         calls[setting.name] = Call(repeat(count, step), count)
-        limit = f"ceiling {setting.dtype}"
-        calls.setdefault(limit, Call(ceiling(count * flops, rows, setting.dtype, device, members), count))
+        limit = f"ceiling {setting.precision}"
+        calls.setdefault(limit, Call(ceiling(count * flops, rows, setting.precision, device, members), count))
     if textbook := _textbook(case, config, buffer):
         calls["textbook"] = Call(repeat(count, textbook), count)
     found = race(case.name, list(calls.values()), effort.rounds, device)
@@ -165,19 +181,19 @@ def _one_case(case: Case, effort: Effort, device: str) -> Iterator[Row]:
 
     # The bar is about the fastest setting of a precision.
     fastest = {
-        dtype: max((s for s in settings if s.dtype == dtype), key=lambda s: float(np.median(rates[s.name])))
-        for dtype in {s.dtype for s in settings}
+        precision: max((s for s in settings if s.precision == precision), key=lambda s: float(np.median(rates[s.name])))
+        for precision in {s.precision for s in settings}
     }
     products = "torch.mm" if members == 1 else f"torch.bmm of {members}"
     for setting in settings:
         row = against(
             f"{case.name}, {setting.name}", f"{products}, {flops / 1e9:.2f} GFLOP", "updates/s", rates[setting.name],
-            rates[f"ceiling {setting.dtype}"], device=device,
+            rates[f"ceiling {setting.precision}"], device=device,
         )  # fmt: skip
-        if setting is fastest[setting.dtype] and case.batch_size == 256 and device == "cpu":
-            row = row._replace(bar=at_least(row.ratio, SHARES[setting.dtype]))
+        if setting is fastest[setting.precision] and case.batch_size == 256 and device == "cpu":
+            row = row._replace(bar=at_least(row.ratio, SHARES[setting.precision]))
         yield row
-    best = fastest[torch.float32]
+    best = fastest["fp32"]
     if textbook:
         name, its = f"{case.name}, {best.name}", f"textbook, {operations(textbook) / 1e9:.2f} GFLOP"
         yield against(name, its, "updates/s", rates[best.name], rates["textbook"], device=device)
@@ -212,18 +228,30 @@ def _seeds(case: Case, sizes: dict[str, Any], n: int, effort: Effort, device: st
     counted = make_agent(dataclasses.replace(config, device="cpu"))
     flops = operations(partial(case.step, counted, make_buffer(counted.config)))
     rows = case.meta_batch * case.batch_size
-    products = ceiling(singles * flops, rows, torch.float32, device, members=n, width=width)
-    setting = SETTINGS[0]
-    calls = [
-        Call(repeat(effort.updates, case.stepper(make_agent(config, setting, range(n)), joined)), singles),
-        Call(repeat(singles, case.stepper(make_agent(config, setting), buffer)), singles),
-        Call(products, singles),
-    ]
-    name = f"{case.name}, {width} wide, {n} seeds at once, {setting.name}"
-    rates = race(name, calls, effort.rounds, device)
-    limits = ("one seed after the other", f"torch.bmm of {n}, {flops / 1e9:.3g} GFLOP")
-    for limit_name, limit in zip(limits, rates[1:], strict=True):
-        yield against(name, limit_name, "updates/s", rates[0], limit, device=device)
+    for setting in (PLAIN,) if device == "cpu" else SETTINGS[device]:
+        name = f"{case.name}, {width} wide, {n} seeds at once, {setting.name}"
+        step = case.stepper(make_agent(config, setting, range(n)), joined)
+        if why := setting.missing(device) or _compiles_not(step):
+            yield Skipped(name, why)
+            continue
+        calls = [
+            Call(repeat(effort.updates, step), singles),
+            Call(repeat(singles, case.stepper(make_agent(config, setting), buffer)), singles),
+            Call(ceiling(singles * flops, rows, setting.precision, device, members=n, width=width), singles),
+        ]
+        rates = race(name, calls, effort.rounds, device)
+        limits = ("one seed after the other", f"torch.bmm of {n}, {flops / 1e9:.3g} GFLOP")
+        for limit_name, limit in zip(limits, rates[1:], strict=True):
+            yield against(name, limit_name, "updates/s", rates[0], limit, device=device)
+
+
+def _compiles_not(step: Callable[[], Info]) -> str | None:
+    """Why a first step was not compiled though it was to be, or None."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        step()
+    has_no_effect = any("compile=True has no effect" in str(warning.message) for warning in caught)
+    return "no C++ compiler here" if has_no_effect else None
 
 
 def cuda(effort: Effort) -> Iterator[Row]:
