@@ -36,7 +36,8 @@ class MLP(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """Outputs in the inputs' precision, whatever the products were computed in (see `SMACConfig.precision`)."""
-        return super().forward(input).to(input.dtype)
+        rows = input.reshape(-1, input.shape[-1])  # ReLU in place on a view would copy gradients layer by layer
+        return super().forward(rows).to(input.dtype).reshape(*input.shape[:-1], -1)
 
 
 class EnsembleMLP(nn.Module):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_buffer import Reads
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import smac_lab as lab
 from smac_lab.acceleration import WARM_UP, captured, compiled_and_checked
@@ -35,6 +36,53 @@ def two_agents(seed=0):
     batch = batch._replace(noise=eager.draw_noise(batch))
     compiled.load_state_dict(eager.state_dict())
     return eager, compiled, batch
+
+
+# -- operations ------------------------------------------------------------------------------------------
+class Operations(TorchDispatchMode):
+    """Counts the operations that compute or copy: on a GPU about one kernel each."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        names = ("empty", "detach", "view", "_record_function")  # no kernels
+        self.count += not (function.is_view or any(word in str(function) for word in names))
+        return function(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize(
+    ("phase", "seeds", "sampling", "update"),
+    [
+        ("offline", 0, 36, 258),
+        ("offline", range(16), 119, 342),
+        ("self_supervised", 0, 36, 199),
+        ("self_supervised", range(16), 119, 264),
+    ],
+)
+def test_an_update_is_few_operations(phase, seeds, sampling, update):
+    """Upper bounds: who adds a pass through a network, or a copy in every layer, breaks them. Paper's networks."""
+    family = lab.make_family("point-robot")
+    small = {"meta_batch": 4, "batch_size": 8, "context_size": 8, "online_meta_batch": 4, "online_batch_size": 8}
+    data = {"n_train_tasks": 6, "behaviour_policy": "scripted", "behaviour_transitions": 200}
+    config = lab.SMACConfig(device="cpu", **small, **data)
+    train, _ = family.split(config.n_train_tasks, 1, 0)
+    buffer = lab.collect_behaviour(family, train, config, 0)
+    agent = lab.SMAC(config, family.spec, seed=seeds)
+    if agent.seeds:
+        buffer = lab.TransitionBuffer.join([buffer] * len(agent.seeds))
+    sample = sample_offline if phase == "offline" else sample_self_supervised
+    loss = getattr(agent, f"{phase}_loss")
+    agent.update(sample(agent, buffer), loss)  # Adam's moments are there from now on
+    with Operations() as before:
+        batch = sample(agent, buffer)
+        batch = batch._replace(noise=agent.draw_noise(batch))
+    with Operations() as counted:
+        agent.update(batch, loss)
+    print(phase, before.count, counted.count)
+    assert before.count <= sampling
+    assert counted.count <= update
 
 
 # -- compiled --------------------------------------------------------------------------------------------
