@@ -169,13 +169,13 @@ class Toy:
         loss = (big.square() + small.square()).mean()
         return loss, {"small": small.sum(), "unknown": (0 * small).sum() / 0}  # 0 / 0 is 0 / 0 however it is computed
 
-    def made(self, monkeypatch, change, products=torch.float32):
+    def made(self, monkeypatch, change, precision="fp32"):
         def wrong(batch):
             self.calls += 1
             return change(*self.loss(batch), *self.parameters.values())
 
         monkeypatch.setattr(torch, "compile", lambda function, **_: wrong)
-        return compiled_and_checked(self.loss, self.parameters, products)
+        return compiled_and_checked(self.loss, self.parameters, precision)
 
     def expect_plain(self, function, batch):
         outputs = [f(batch) for f in (function, self.loss)]
@@ -226,18 +226,18 @@ def test_what_is_not_the_loss_is_refused(monkeypatch, change, told):
 
 
 @pytest.mark.parametrize(
-    ("products", "factor", "used"),
+    ("precision", "factor", "used"),
     [
-        (torch.float32, 1.01, True),
-        (torch.float32, 1.1, False),
-        (torch.bfloat16, 1.1, True),
-        (torch.bfloat16, 1.3, False),
+        ("fp32", 1.01, True),
+        ("fp32", 1.1, False),
+        ("bf16", 1.1, True),
+        ("bf16", 1.3, False),
     ],
 )
-def test_how_far_rounding_may_go(monkeypatch, products, factor, used):
+def test_how_far_rounding_may_go(monkeypatch, precision, factor, used):
     """A part is compared with itself: another part's gradient is 10,000 times as large here."""
     toy, batch = Toy(), torch.ones(3)
-    function = toy.made(monkeypatch, more_gradient(factor), products)
+    function = toy.made(monkeypatch, more_gradient(factor), precision)
     with contextlib.nullcontext() if used else pytest.warns(UserWarning, match="small.weight is off"):
         loss, _ = function(batch)
     (gradient,) = torch.autograd.grad(loss, [toy.parameters["small.weight"]])
