@@ -28,8 +28,7 @@ def test_every_family_comes_with_some_tasks(name: str) -> None:
     np.testing.assert_array_equal(tasks.values, drawn.values[: len(tasks)])
     if buffer.has_exploration:
         assert int(buffer.counts_of("exploration").min()) >= 2 * family.horizon
-    makers = ("smac-lab collect", "python docs/seeds_at_once.py")
-    assert record["command"].startswith(tuple(f"{maker} {record['spec']['name']} " for maker in makers))
+    assert record["command"].startswith(f"smac-lab collect {record['spec']['name']} ")
     config = lab.SMACConfig.preset(name, "smoke")
     agent = lab.SMAC(config, family.spec)
     _, metrics = next(lab.train_offline(agent, buffer, steps=1))
