@@ -34,7 +34,7 @@ lab: $(READY)  ## JupyterLab in notebooks/, for this machine only
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=notebooks
 
 notebooks: $(READY)  ## run the notebooks and store what they show; NAMES=03 for one
-	$(BIN)/python tests/run_notebooks.py $(NAMES)
+	$(BIN)/python scripts/run_notebooks.py $(NAMES)
 
 test: $(READY)  ## the tests
 	$(BIN)/pytest

@@ -4,8 +4,6 @@ from smac_lab import tasks
 from smac_lab.adaptation import Evaluation, evaluate
 from smac_lab.agent import SMAC, Batch, Noise, Objective
 from smac_lab.arms import ARMS, Arm
-from smac_lab.behaviour import collect_behaviour
-from smac_lab.checkpoint import Run, load, save
 from smac_lab.config import SMACConfig
 from smac_lab.data import TransitionBuffer, rollout
 from smac_lab.data.minari import from_minari, minari_tasks, to_minari
@@ -13,8 +11,10 @@ from smac_lab.data.relabel import relabelled, shared_between_tasks
 from smac_lab.data.starter import starter_data
 from smac_lab.data.storage import StorageError
 from smac_lab.encoder import Gaussian
+from smac_lab.methods.pearl import train_pearl
 from smac_lab.nets import MLP, Standardise
-from smac_lab.pearl import train_pearl
+from smac_lab.runs.behaviour import collect_behaviour
+from smac_lab.runs.checkpoint import Run, load, save
 from smac_lab.shift import Shift, measure_shift
 from smac_lab.tasks import TaskFamily, Tasks, make_family
 from smac_lab.training import train_offline, train_self_supervised

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from smac_lab.agent import SMAC
-from smac_lab.data.collect import Episodes, rollout
 from smac_lab.encoder import Gaussian, make_context
-from smac_lab.seeds import Generators
+from smac_lab.engine.rollout import Episodes, rollout
+from smac_lab.engine.seeds import Generators
 from smac_lab.tasks.family import Array, TaskFamily, Tasks, only_set
 from smac_lab.tasks.simulation import BatchEnv
 

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smac_lab.acceleration import capturing, compiled_and_checked, float32_products, has_tf32
 from smac_lab.actor_critic import Actor, Critics, Evaluations, Info, awac_loss, critic_loss, q_loss, sample_action
 from smac_lab.config import SMACConfig
 from smac_lab.encoder import ContextEncoder, Gaussian
+from smac_lab.engine.acceleration import capturing, compiled_and_checked, float32_products, has_tf32
+from smac_lab.engine.policy import EpisodePolicy
+from smac_lab.engine.seeds import Generators, draw, mapped_over_seeds, over_seeds, select_seed, stack_modules
 from smac_lab.nets import Standardise, polyak_update, start_as_authors
-from smac_lab.policy import EpisodePolicy
 from smac_lab.reward_model import RewardDecoder, relabel, reward_loss
-from smac_lab.seeds import Generators, draw, mapped_over_seeds, over_seeds, select_seed, stack_modules
 from smac_lab.tasks.family import FamilySpec
 
 if TYPE_CHECKING:

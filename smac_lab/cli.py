@@ -46,7 +46,7 @@ def demo(
         workers: processes; default one a seed.
         acts: which of the two.
     """
-    from smac_lab import report
+    from smac_lab.figures import report
 
     folders = {"claim": out, "narrow": out / "narrow"}
     for act in acts:
@@ -83,11 +83,11 @@ def collect(
     import numpy as np
     from tqdm import tqdm
 
-    from smac_lab.behaviour import check_recipe, collect_behaviour, uses_pearl
     from smac_lab.data.relabel import share_reached
     from smac_lab.data.starter import write_starter
     from smac_lab.data.storage import claim_folder, holding, load_dataset, save_dataset
-    from smac_lab.summary import versions
+    from smac_lab.runs.behaviour import check_recipe, collect_behaviour, uses_pearl
+    from smac_lab.runs.summary import versions
     from smac_lab.tasks import make_family
 
     made, config = make_family(family), configure(family, preset, behaviour, overrides)
@@ -166,8 +166,8 @@ def train(
     """
     import torch
 
-    from smac_lab import report
-    from smac_lab.experiment import Experiment, run_experiment
+    from smac_lab.figures import report
+    from smac_lab.runs.experiment import Experiment, run_experiment
     from smac_lab.tasks import make_family
 
     if threads is not None and threads < 1:
@@ -205,8 +205,9 @@ def evaluate(
         diagnose: also replace one link of the chain from exploration to action at a time, on training tasks.
         out: where to write the returns; default <run>/evaluation.json.
     """
-    from smac_lab import adaptation, checkpoint, diagnosis
+    from smac_lab import adaptation, diagnosis
     from smac_lab.data.storage import replace_text
+    from smac_lab.runs import checkpoint
     from smac_lab.tasks import make_family
 
     agent, buffer, _ = checkpoint.load(run / "checkpoint" if (run / "checkpoint").is_dir() else run)
@@ -242,7 +243,7 @@ def compare(runs: Annotated[tuple[Path, ...], tyro.conf.Positional]) -> None:
     Args:
         runs: folders of runs, such as runs/ant-dir-cpu; of one variant of a family only.
     """
-    from smac_lab import report
+    from smac_lab.figures import report
 
     print(report.compare(runs))
 
@@ -264,7 +265,7 @@ def explore(
     import subprocess
     import tempfile
 
-    from smac_lab import snapshots
+    from smac_lab.runs import snapshots
 
     folder = snapshots.find_run(run)
     try:
@@ -274,7 +275,7 @@ def explore(
         raise ValueError(f'the explorer\'s page needs voila: pip install "smac-lab[lab]" ({error})') from error
     lines = [
         "from smac_lab import widgets",
-        "from smac_lab.snapshots import read_snapshots",
+        "from smac_lab.runs.snapshots import read_snapshots",
         f"widgets.ShiftExplorer(read_snapshots({str(folder.resolve())!r}, {seed!r}))",
     ]
     cells = [
@@ -306,8 +307,9 @@ def excerpt(
         iterations: of each arm; default the last alone.
         arms: default all of the run.
     """
-    from smac_lab import findings, report, snapshots
-    from smac_lab.summary import versions
+    from smac_lab.figures import findings, report
+    from smac_lab.runs import snapshots
+    from smac_lab.runs.summary import versions
 
     found = snapshots.read_snapshots(run, seed)
     about = {
@@ -392,7 +394,9 @@ def film(out: Path, family_name: str, phase: Path) -> None:
     import numpy as np
     import torch
 
-    from smac_lab import adaptation, checkpoint, video
+    from smac_lab import adaptation
+    from smac_lab.figures import video
+    from smac_lab.runs import checkpoint
     from smac_lab.tasks import MujocoFamily, make_family
 
     family = make_family(family_name)

@@ -11,8 +11,8 @@ from torch import Tensor
 from smac_lab.adaptation import context_of, evaluate
 from smac_lab.agent import SMAC
 from smac_lab.data.buffer import TransitionBuffer
-from smac_lab.data.collect import Episodes, Policy, near_random_policy, rollout
 from smac_lab.encoder import Gaussian
+from smac_lab.engine.rollout import Episodes, Policy, near_random_policy, rollout
 from smac_lab.tasks.family import TaskFamily, Tasks
 
 

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smac_lab.acceleration import captured
 from smac_lab.actor_critic import Info
 from smac_lab.agent import SMAC, Batch
 from smac_lab.arms import ARMS, OF_ENCODER, Arm, find_arm
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
-from smac_lab.data.collect import rollout
 from smac_lab.data.store import Source
 from smac_lab.encoder import Gaussian
-from smac_lab.seeds import draw
+from smac_lab.engine.acceleration import captured
+from smac_lab.engine.rollout import rollout
+from smac_lab.engine.seeds import draw
 from smac_lab.tasks.family import TaskFamily, Tasks
 
 Metrics = dict[str, Any]  # name to float, or, with several seeds at once, to an array (seed,)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import smac_lab as lab
 
@@ -36,3 +37,17 @@ def problem() -> Problem:
     config = lab.SMACConfig.preset("point-robot", "smoke")
     train, test = family.split(config.n_train_tasks, config.n_test_tasks, seed=0)
     return Problem(family, train, test, config, lab.collect_behaviour(family, train, config, seed=0))
+
+
+class Reads(TorchDispatchMode):
+    """Counts the operations that would wait for a device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):  # type: ignore[no-untyped-def]
+        name = str(function)
+        if any(word in name for word in ("_local_scalar_dense", "nonzero", "unique", "is_nonzero")):
+            self.found.append(name)
+        return function(*arguments, **(options or {}))

@@ -12,8 +12,8 @@ import torch
 from conftest import Problem
 
 import smac_lab as lab
-from smac_lab.behaviour import uses_pearl
 from smac_lab.data.storage import load_dataset, save_dataset
+from smac_lab.runs.behaviour import uses_pearl
 from smac_lab.training import sample_mixed, sample_offline, sample_self_supervised, self_collect
 
 PEARL = {"behaviour_iterations": 2, "behaviour_updates": 5, "behaviour_initial_episodes": 4}
@@ -200,7 +200,7 @@ def test_how_often_the_collecting_posterior_is_inferred(
 
 
 def test_snapshots_know_the_recipe(problem: Problem) -> None:
-    from smac_lab.snapshots import RECIPE
+    from smac_lab.runs.snapshots import RECIPE
 
     fields = {field.name for field in dataclasses.fields(lab.SMACConfig)}
     assert set(RECIPE) <= fields
@@ -208,7 +208,7 @@ def test_snapshots_know_the_recipe(problem: Problem) -> None:
 
 
 def test_behaviour_returns_are_of_the_transitions_alone(problem: Problem) -> None:
-    from smac_lab.measurement import behaviour_returns
+    from smac_lab.runs.measurement import behaviour_returns
 
     _, buffer = collect(problem)
     alone = lab.collect_behaviour(problem.family, problem.train, problem.config, seed=0)

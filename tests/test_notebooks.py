@@ -13,7 +13,7 @@ import nbformat
 import pytest
 import run_notebooks
 
-from smac_lab import exercise
+from smac_lab.widgets import exercise
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"

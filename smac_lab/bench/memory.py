@@ -11,7 +11,7 @@ from smac_lab.agent import SMAC
 from smac_lab.bench.race import peak_memory, resident_memory
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
-from smac_lab.data.collect import Episodes
+from smac_lab.engine.rollout import Episodes
 from smac_lab.tasks import make_family
 from smac_lab.tasks.family import FamilySpec
 from smac_lab.training import sample_offline

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from smac_lab import checkpoint
 from smac_lab.adaptation import evaluate
 from smac_lab.agent import SMAC
-from smac_lab.behaviour import collect_behaviour
 from smac_lab.bench.race import Bar, Effort, Ratio, against, aligned, at_most
 from smac_lab.config import SMACConfig
-from smac_lab.experiment import Experiment
-from smac_lab.pearl import pearl_loss
+from smac_lab.methods.pearl import pearl_loss
+from smac_lab.runs import checkpoint
+from smac_lab.runs.behaviour import collect_behaviour
+from smac_lab.runs.experiment import Experiment
 from smac_lab.shift import measure_shift
 from smac_lab.tasks import make_family
 from smac_lab.training import sample_mixed, sample_offline, sample_self_supervised, self_collect

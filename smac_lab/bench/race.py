@@ -189,7 +189,7 @@ def native_bf16() -> bool:
 
 def machine() -> dict[str, Any]:
     """What the figures hold for."""
-    from smac_lab.summary import versions
+    from smac_lab.runs.summary import versions
 
     info = Path("/proc/cpuinfo")
     models = (

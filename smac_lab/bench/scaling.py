@@ -100,7 +100,7 @@ def curve_table(found: list[dict[str, Any]]) -> Iterator[str]:
 
 def write(file: Path, curves: list[Curve], about: dict[str, Any], say: Callable[[str], object] = print) -> list[Path]:
     """The curves as a page, as JSON beside it, and as PNG where kaleido and a browser can make one."""
-    from smac_lab import plots
+    from smac_lab.figures import plots
 
     figure = plots.scaling([(c.name, c.x, c.y, c.sizes, c.costs, c.exponent) for c in curves])
     page, numbers, picture = (file.with_suffix(end) for end in (".html", ".json", ".png"))

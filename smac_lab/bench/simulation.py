@@ -22,7 +22,7 @@ from smac_lab.adaptation import evaluate
 from smac_lab.agent import SMAC
 from smac_lab.bench.race import Call, Effort, Ratio, against, at_least, at_most, race, repeat
 from smac_lab.config import SMACConfig
-from smac_lab.data.collect import rollout
+from smac_lab.engine.rollout import rollout
 from smac_lab.tasks import make_family
 from smac_lab.tasks.family import Array, MujocoFamily, Tasks, _load_mujoco
 from smac_lab.tasks.simulation import BatchEnv

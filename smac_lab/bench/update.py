@@ -16,13 +16,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import smac_lab
-from smac_lab.acceleration import captured, float32_products, has_tf32
 from smac_lab.actor_critic import Info
 from smac_lab.agent import SMAC, Batch
-from smac_lab.behaviour import collect_behaviour
 from smac_lab.bench.race import Array, Call, Effort, Row, Skipped, against, at_least, at_most, native_bf16, race, repeat
 from smac_lab.config import Precision, SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.engine.acceleration import captured, float32_products, has_tf32
+from smac_lab.runs.behaviour import collect_behaviour
 from smac_lab.tasks import make_family
 from smac_lab.training import sample_offline, sample_self_supervised
 

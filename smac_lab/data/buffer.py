@@ -10,7 +10,7 @@ from torch import Tensor
 from smac_lab.data.lookup import Lookup
 from smac_lab.data.store import MEMBERS, Source, TransitionStore, check_source
 from smac_lab.encoder import make_context
-from smac_lab.seeds import Generators, draw
+from smac_lab.engine.seeds import Generators, draw
 from smac_lab.tasks.family import FamilySpec
 
 

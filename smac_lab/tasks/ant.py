@@ -88,7 +88,7 @@ class AntDir(MujocoFamily):
         return gait(step, observations, tasks[:, 0])
 
 
-# A walk in any direction, found by tests/find_ant_gait.py: the cross-entropy method on the reward without noise.
+# A walk in any direction, found by scripts/find_ant_gait.py: the cross-entropy method on the reward without noise.
 # Joint (hip, ankle), by [1, cos, sin] of the phase, by [1, cos, sin] of the direction as its leg sees it.
 GAIT: Array = np.array(
     [

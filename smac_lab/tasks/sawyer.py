@@ -187,7 +187,7 @@ class Sawyer(MujocoFamily):
         """The `script`, a stand-in for the paper's scripted policy.
 
         With noise of 0.1 on its actions, as behaviour data has it, it reached each aim in all of 100 scenes (99 drawn
-        ones), judged at the last step (`pytest -m learning tests/test_sawyer.py` asks for 90 % of 200).
+        ones), judged at the last step (`pytest -m learning tests/tasks/test_sawyer.py` asks for 90 % of 200).
         """
         return script(observations, tasks)
 

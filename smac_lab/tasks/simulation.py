@@ -395,7 +395,7 @@ class TaskEnv(gym.Env[Array, Array]):
         if isinstance(self.family, DynamicsFamily):
             return self.family.draw(self.simulation.state, self.simulation.tasks[0], *self._size)
         if self._renderer is None:
-            from smac_lab.video import BodyRenderer
+            from smac_lab.figures.video import BodyRenderer
 
             assert isinstance(self.family, MujocoFamily)
             self._renderer = BodyRenderer(self.family.model, *self._size, **self.family.camera)

@@ -10,16 +10,16 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from smac_lab import plots, style
 from smac_lab.agent import SMAC
 from smac_lab.arms import OF_ENCODER
 from smac_lab.data.buffer import TransitionBuffer
-from smac_lab.data.collect import Episodes
 from smac_lab.data.store import Source
 from smac_lab.encoder import Gaussian
+from smac_lab.engine.rollout import Episodes
+from smac_lab.figures import plots, style
+from smac_lab.figures.style import Array, Place
+from smac_lab.runs.snapshots import Snapshots
 from smac_lab.shift import Shift, measure_shift
-from smac_lab.snapshots import Snapshots
-from smac_lab.style import Array, Place
 from smac_lab.tasks.family import MujocoFamily, TaskFamily, Tasks
 from smac_lab.widgets import stage
 from smac_lab.widgets.explorer import Choice, Control, Explorer, Slider

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import plotly.graph_objects as go
 
-from smac_lab import style
+from smac_lab.figures import style
 
 T = TypeVar("T")
 REST = 0.12  # s without a change, after which what takes long is drawn

@@ -8,9 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 
-from smac_lab import style
-from smac_lab.data.collect import Episodes, rollout
 from smac_lab.encoder import Gaussian
+from smac_lab.engine.rollout import Episodes, rollout
+from smac_lab.figures import style
 from smac_lab.widgets import stage
 from smac_lab.widgets.agents import FRAME, AgentExplorer, offline_of
 from smac_lab.widgets.explorer import Choice, Control, Traces

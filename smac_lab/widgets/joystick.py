@@ -8,9 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 
-from smac_lab import plots, style
-from smac_lab.data.collect import Episodes
-from smac_lab.style import GREY, OFFLINE, Array
+from smac_lab.engine.rollout import Episodes
+from smac_lab.figures import plots, style
+from smac_lab.figures.style import GREY, OFFLINE, Array
 from smac_lab.widgets import stage
 from smac_lab.widgets.agents import CHOSEN, FRAME, PointExplorer
 from smac_lab.widgets.explorer import Traces

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from smac_lab import style
-from smac_lab.style import OFFLINE
+from smac_lab.figures import style
+from smac_lab.figures.style import OFFLINE
 from smac_lab.training import Metrics
 from smac_lab.widgets.explorer import Control, Explorer, Slider, Switch, Traces
 

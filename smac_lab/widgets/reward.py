@@ -9,9 +9,9 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 
-from smac_lab import style
-from smac_lab.data.collect import Episodes, rollout
-from smac_lab.style import HELD_OUT, OFFLINE, SELF_COLLECTED, Array, Place
+from smac_lab.engine.rollout import Episodes, rollout
+from smac_lab.figures import style
+from smac_lab.figures.style import HELD_OUT, OFFLINE, SELF_COLLECTED, Array, Place
 from smac_lab.tasks.family import DynamicsFamily, TaskFamily
 from smac_lab.widgets import stage
 from smac_lab.widgets.agents import CHOSEN, FRAME, PointExplorer

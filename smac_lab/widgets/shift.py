@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from smac_lab import plots, style
 from smac_lab.encoder import Gaussian, kl_divergence, kl_to_prior
-from smac_lab.style import GREY, OFFLINE, SELF_COLLECTED, Array
+from smac_lab.figures import plots, style
+from smac_lab.figures.style import GREY, OFFLINE, SELF_COLLECTED, Array
 from smac_lab.widgets import stage
 from smac_lab.widgets.agents import CHOSEN, FRAME, AgentExplorer, joined, offline_of, outlines, stacked
 from smac_lab.widgets.explorer import Choice, Control, Slider, Traces

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from smac_lab.agent import SMAC
-from smac_lab.data.collect import Episodes, rollout
 from smac_lab.encoder import Gaussian
-from smac_lab.style import Array
+from smac_lab.engine.rollout import Episodes, rollout
+from smac_lab.figures.style import Array
 from smac_lab.tasks.family import MujocoFamily, TaskFamily, Tasks
 
 FILM_FRAMES = 50  # of a film, about
@@ -100,7 +100,7 @@ def film(
         still: leave it to the reader to start it.
         seed: of the start, the same for all.
     """
-    from smac_lab import video
+    from smac_lab.figures import video
 
     if isinstance(family, MujocoFamily):
         try:
@@ -117,7 +117,7 @@ def film(
 
 def player(frames: Any, fps: float, caption: str, still: bool = False) -> str:
     """An HTML video that holds its own file."""
-    from smac_lab import video
+    from smac_lab.figures import video
 
     moving = "" if still else "autoplay loop "
     source, said = video.data_url(frames, fps), html.escape(caption)

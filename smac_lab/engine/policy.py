@@ -1,0 +1,76 @@
+"""The actor in the loop: pi(.|s, z) of many simulations for the length of an episode."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smac_lab.encoder import Gaussian
+from smac_lab.engine.seeds import Generators, draw
+
+if TYPE_CHECKING:
+    from smac_lab.agent import SMAC
+
+
+def steps_of(z_resampling: str | int, horizon: int) -> int:
+    """For how many steps z is kept, with `SMACConfig.z_resampling` in episodes of `horizon` steps."""
+    if isinstance(z_resampling, int):
+        return z_resampling
+    return 1 if z_resampling == "step" else horizon
+
+
+class EpisodePolicy:
+    """Observations `(n, obs_dim)` to actions in [-1, 1], `(n, action_dim)`; called once a control step.
+
+    z is drawn from its distribution once (`z_resampling="episode"`), anew at every step ("step"), or every so many
+    steps (a number). All random numbers are drawn beforehand: simulations can be divided among threads, and each still
+    gets its own.
+
+    Args:
+        agent: whose actor acts; later changes of its parameters are seen.
+        z: distribution of z in each simulation, `(n, z_dim)`; with several seeds `(seed, n / seeds, z_dim)`, and the
+            first n / seeds simulations are those of the first seed, and so on.
+        generator: of z and of the actions.
+        deterministic: act with the mean action.
+    """
+
+    def __init__(self, agent: SMAC, z: Gaussian, generator: Generators, deterministic: bool = True):
+        self.agent = agent
+        self._leading = tuple(z.mean.shape[:-1])  # (n,), or (seed, n / seeds)
+        self._steps = itertools.count()
+        horizon, action_dim = agent.spec.horizon, agent.spec.action_dim
+        self._hold = steps_of(agent.config.z_resampling, horizon)
+        draws = math.ceil(horizon / self._hold)
+        self._z = z.mean.unsqueeze(-3) + z.std.unsqueeze(-3) * self._draw(draws, z.mean.shape[-1], generator)
+        self._noise = None if deterministic else self._draw(horizon, action_dim, generator)
+
+    def _draw(self, steps: int, width: int, generator: Generators) -> Tensor:
+        """N(0, I), `(..., step, n, width)`."""
+        *seeds, n = self._leading
+        return draw(torch.randn, (*seeds, steps, n, width), generator)
+
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        """Actions of the next step."""
+        step = next(self._steps)  # after an episode's length its random numbers come round again
+        z = self._z.select(-3, step // self._hold % self._z.shape[-3])
+        noise = None if self._noise is None else self._noise.select(-3, step % self._noise.shape[-3])
+        actions = self.agent.actions(observations.reshape(*self._leading, -1), z, noise)
+        return actions.reshape(len(observations), -1)
+
+    def split(self, sizes: Sequence[int]) -> list[EpisodePolicy]:
+        """Policies of the first `sizes[0]` simulations, of the next `sizes[1]`, and so on; of one seed's agent."""
+        pieces = []
+        for start, size in zip(np.cumsum([0, *sizes]).tolist(), sizes, strict=False):
+            piece = object.__new__(EpisodePolicy)
+            piece.agent, piece._leading, piece._steps = self.agent, (size,), itertools.count()
+            piece._hold = self._hold
+            piece._z = self._z[:, start : start + size]
+            piece._noise = None if self._noise is None else self._noise[:, start : start + size]
+            pieces.append(piece)
+        return pieces

@@ -1,0 +1,133 @@
+"""Rolling policies out."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from smac_lab.engine.policy import EpisodePolicy
+from smac_lab.tasks.family import Array, TaskFamily, Tasks
+from smac_lab.tasks.simulation import BatchEnv
+
+Policy = Callable[[Array], NDArray[np.floating]]
+
+
+class Episodes(NamedTuple):
+    """One horizon of interaction of every simulation, `(simulation, time, dim)` or `(simulation, time)`.
+
+    With several seeds, a seed axis leads where a function says so.
+
+    An episode that ends early is followed by another in the same row, so that context has the same length
+    everywhere; `returns` counts the first one only.
+    """
+
+    observations: Array
+    actions: Array
+    rewards: Array
+    next_observations: Array
+    terminations: NDArray[np.bool_]
+    truncations: NDArray[np.bool_]
+    features: Array
+    valid: NDArray[np.bool_]  # False where physics broke down: such a step is never stored
+
+    @property
+    def first(self) -> NDArray[np.bool_]:
+        """Which steps belong to each row's first episode, `(simulation, time)`."""
+        ended = np.cumsum(self.terminations | self.truncations, axis=-1)
+        return (ended - (self.terminations | self.truncations)) == 0
+
+    @property
+    def returns(self) -> Array:
+        """Undiscounted return of each row's first episode, `(simulation,)`."""
+        return np.where(self.first, self.rewards, 0.0).sum(-1)
+
+    def columns(self, simulation: int) -> dict[str, Array]:
+        """Valid transitions of one simulation, as `TransitionBuffer.append` takes them."""
+        keep = self.valid[simulation]
+        return {name: getattr(self, name)[simulation][keep] for name in self._fields if name != "valid"}
+
+
+def rollout(policy: Policy, env: BatchEnv, seed: int | Sequence[int | None] | None = None) -> Episodes:
+    """Run `policy` for one horizon in every simulation of `env`, all at once.
+
+    An `EpisodePolicy` of one seed's agent is run by several threads, each with a part of the simulations (see
+    `BatchEnv.split`).
+
+    Args:
+        policy: observations `(n, obs_dim)` to actions `(n, action_dim)`; called once a step.
+        env: simulations; they are reset first.
+        seed: of the resets: one, or one a simulation (see `BatchEnv.reset`).
+
+    Returns:
+        Episodes with `n` rows of `horizon` steps.
+    """
+    seeds, parts = env.seeds(seed), env.split()
+    if len(parts) == 1 or not isinstance(policy, EpisodePolicy) or policy.agent.seeds is not None:
+        return _rollout(policy, env, seeds)
+    policies = policy.split([part.num_envs for part in parts])
+    starts = np.cumsum([0, *[part.num_envs for part in parts]])
+    own_seeds = [seeds[start:end] for start, end in itertools.pairwise(starts)]
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(len(parts), initializer=torch.set_num_threads, initargs=(parts[-1].num_threads,)) as pool:
+        episodes = list(pool.map(_rollout, policies, parts, own_seeds))
+    torch.set_num_threads(threads)  # the workers' number is theirs, but later threads would start with it
+    return Episodes(*[np.concatenate(columns) for columns in zip(*episodes, strict=True)])
+
+
+def _rollout(policy: Policy, env: BatchEnv, seeds: list[int | None]) -> Episodes:
+    n, horizon = env.num_envs, env.family.horizon
+    obs_dim, action_dim = env.family.obs_dim, env.family.action_dim
+    observations, next_observations = np.empty((2, n, horizon, obs_dim))
+    actions = np.empty((n, horizon, action_dim))
+    rewards = np.empty((n, horizon))
+    terminations, truncations, valid = np.empty((3, n, horizon), dtype=bool)
+    features = np.empty((n, horizon, env.family.spec.feature_dim))
+
+    observation, _ = env.reset(seed=seeds)
+    for t in range(horizon):
+        action = policy(observation)
+        observations[:, t], actions[:, t] = observation, action
+        observation, rewards[:, t], terminations[:, t], truncations[:, t], info = env.step(action)
+        next_observations[:, t] = info.get("final_obs", observation)
+        features[:, t], valid[:, t] = info["features"], ~info["diverged"]
+    return Episodes(observations, actions, rewards, next_observations, terminations, truncations, features, valid)
+
+
+def scripted_policy(
+    family: TaskFamily,
+    pursued: Tasks,
+    noise: float,
+    rng: np.random.Generator,
+    own: Tasks | None = None,
+    stays: NDArray[np.bool_] | None = None,
+) -> Policy:
+    """The family's scripted behaviour towards the `pursued` tasks, with Gaussian noise on every action.
+
+    Args:
+        own: tasks that the episodes are data of, if they are to go on to other tasks on their way (`pursue_next`);
+            default: each pursues one to its end.
+        stays: which of them pursue one to its end all the same, `(n,)`.
+    """
+    steps, aims = itertools.count(), pursued.values.copy()
+    wanders = np.full(len(aims), own is not None) if stays is None else ~stays
+
+    def policy(observations: Array) -> Array:
+        if wanders.any():
+            assert own is not None
+            aims[wanders] = family.pursue_next(rng, observations[wanders], aims[wanders], own.values[wanders])
+        actions = family.behave(next(steps), observations, aims)
+        assert actions is not None
+        return np.clip(actions + noise * rng.standard_normal(actions.shape), -1.0, 1.0)
+
+    return policy
+
+
+def near_random_policy(action_dim: int, rng: np.random.Generator) -> Policy:
+    """a = tanh(N(0, I)): what an untrained tanh-Gaussian actor does, the start of the paper's PEARL runs."""
+    return lambda observations: np.tanh(rng.standard_normal((len(observations), action_dim)))

@@ -1,0 +1,1 @@
+"""Methods that are not SMAC, from its parts: online PEARL."""

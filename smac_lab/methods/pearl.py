@@ -1,0 +1,157 @@
+"""PEARL: meta-reinforcement learning online, with true rewards. The paper's behaviour policy and online baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from smac_lab.actor_critic import Info, detached_values, log_prob_before_tanh
+from smac_lab.agent import SMAC, Batch
+from smac_lab.config import SMACConfig
+from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.encoder import kl_to_prior
+from smac_lab.engine.acceleration import captured
+from smac_lab.tasks.family import TaskFamily, Tasks
+from smac_lab.training import (
+    ContextFrom,
+    Meter,
+    Metrics,
+    all_tasks,
+    check_buffer,
+    check_counts,
+    collect_episodes,
+    sample_mixed,
+    self_collect,
+)
+
+REGULARISER = 1e-3  # weight of the actor's squared mean and log standard deviation, as in PEARL's code
+
+
+def pearl_loss(agent: SMAC, batch: Batch, temperature: float | Tensor = 1.0) -> tuple[Tensor, Info]:
+    """What PEARL minimises (Rakelly et al., ICML 2019, algorithm 1) as SMAC's authors ran it, with SMAC's parts.
+
+    Critics and encoder: mean (r_scale r + gamma (1 - terminated) V(s', z) - Q_k(s, a, z))^2, summed over k, where
+    V(s', z) = min_k Q_target_k(s', a', z) - alpha log pi(a'|s', z), a' ~ pi: unlike in SMAC, the critics' error trains
+    the encoder. Decoder and encoder: mean (r - r_hat(s, a, z))^2. Encoder: kl_weight sum_i KL(q(z|h_i) || p(z)), a sum
+    over the tasks of the meta-batch whatever `kl_reduction` says. Actor (soft actor-critic), which z reaches without a
+    gradient: mean (alpha log pi(a|s, z) - min_k Q_k(s, a, z)) + 1e-3 mean mu^2 + 1e-3 mean (log sigma)^2, a ~ pi, with
+    the Gaussian N(mu, sigma^2) before the tanh. The authors' temperature alpha is 1, to which `reward_scale` is the
+    counterweight. Means are over all transitions, and of mu and log sigma over action dimensions, too.
+
+    Two target critics stand for the state-value network of PEARL's code, as in soft actor-critic's second version
+    (Haarnoja et al., 2018, arXiv 1812.05905).
+
+    Args:
+        agent: its parts, and `reward_scale`, `discount` and `kl_weight` of its config, are read.
+        batch: rewards are true ones, unscaled.
+        temperature: alpha.
+    """
+    assert batch.noise is not None
+    c = agent.config
+    posterior, z = agent.infer(batch)
+    still = z.detach()
+
+    with torch.no_grad():
+        next_mean, next_log_std = agent.actor(batch.next_observations, still)
+        next_actions, next_log_probs = _act(next_mean, next_log_std, batch.noise.next_action)
+        next_values = agent.target_critics(batch.next_observations, next_actions, still).amin(0)
+        next_values = next_values - temperature * next_log_probs
+        following = c.discount * (1.0 - batch.terminations) * next_values
+        targets = c.reward_scale * batch.rewards + following
+    values = agent.critics(batch.observations, batch.actions, z)  # (critic, task, batch)
+    critic = (values - targets).square().mean((-2, -1)).sum()
+    decoder = (agent.reward_decoder(batch.observations, batch.actions, z) - batch.rewards).square().mean()
+    kl = kl_to_prior(posterior)  # (task,)
+
+    mean, log_std = agent.actor(batch.observations, still)
+    actions, log_probs = _act(mean, log_std, batch.noise.action)
+    actor = (
+        temperature * log_probs - detached_values(agent.critics, batch.observations, actions, still).amin(0)
+    ).mean()
+    actor = actor + REGULARISER * (mean.square().mean() + log_std.square().mean())
+    return critic + decoder + c.kl_weight * kl.sum() + actor, {
+        "critic_loss": critic,
+        "kl": kl.mean(),
+        "actor_loss": actor,
+        "reward_error": decoder,
+        "q_mean": values.mean(),
+        "entropy": -log_probs.mean(),
+    }
+
+
+def _act(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """a ~ pi, reparameterised, `(task, batch, action_dim)`, and log pi(a), `(task, batch)`."""
+    u = mean + log_std.exp() * noise
+    return torch.tanh(u), log_prob_before_tanh(mean, log_std, u)
+
+
+def last_visit(config: SMACConfig, horizon: int) -> ContextFrom:
+    """What PEARL's encoder reads, in training and in collecting: a task's latest exploration with z ~ p(z).
+
+    SMAC's authors empty the encoder's buffer whenever a task is visited, and then fill it with 400 steps of such
+    exploration: two episodes, here `exploration_episodes`. So contexts are drawn from what meta-test shows, and, where
+    a visit has at least as many `prior_episodes`, from one policy. The transitions of h' are drawn from everything.
+    """
+    return ContextFrom("explored", config.exploration_episodes * horizon)
+
+
+def train_pearl(
+    agent: SMAC,
+    buffer: TransitionBuffer,
+    family: TaskFamily,
+    tasks: Tasks | Sequence[Tasks],
+    iterations: int,
+    updates: int,
+    initial_episodes: int = 10,
+    log_every: int = 1,
+    temperature: Callable[[int], float] = lambda iteration: 1.0,
+) -> Iterator[tuple[int, Metrics]]:
+    """Collect with true rewards, train on everything collected; again and again.
+
+    An iteration collects as one of the self-supervised phase does: `online_tasks` tasks, `prior_episodes` episodes each
+    with z ~ p(z) and `posterior_episodes` with z ~ q(.|own data). The encoder reads exploration alone (`last_visit`).
+
+    Args:
+        agent: updated in place.
+        buffer: what is collected is appended to it; with several seeds, one made by `TransitionBuffer.join`. If a task
+            has no exploration yet, all begin with `initial_episodes`.
+        family, tasks: what to interact with; `tasks[i]` is the buffer's task `i`. With several seeds, the tasks of
+            all of them or a list with the tasks of each.
+        iterations: iterations from now on.
+        updates: updates in each.
+        initial_episodes: episodes of each task at the very beginning, with z ~ p(z).
+        log_every: iterations between two yields.
+        temperature: alpha of each iteration, counted from 1 on.
+
+    Yields:
+        Number of iterations made here so far, and finite metrics averaged since the last yield.
+
+    Raises:
+        ValueError: a buffer of another family, on another device, or not of as many seeds.
+        FloatingPointError: a metric is no longer finite.
+    """
+    check_counts(log_every, iterations=iterations, updates=updates, initial_episodes=initial_episodes)
+    agent.check_spec(family.spec, "act in")
+    check_buffer(agent, buffer, own=True)
+    config = agent.config
+    if int(buffer.counts_of("explored").min()) == 0:
+        everyone = all_tasks(agent, buffer)
+        priors = [agent.prior(everyone.shape[-1])] * initial_episodes
+        collect_episodes(agent, buffer, family, tasks, everyone, priors, initial_episodes, oracle=True)
+    episodes = iterations * config.online_tasks * (config.prior_episodes + config.posterior_episodes)
+    buffer.reserve(episodes * family.horizon * (buffer.seeds or 1))
+
+    alpha = torch.ones((), device=agent.device)  # at one address, for a captured graph
+    loss, context_from = partial(pearl_loss, agent, temperature=alpha), last_visit(config, family.horizon)
+    learn = captured(agent, buffer, lambda: agent.update(sample_mixed(agent, buffer, context_from), loss=loss))
+    meter = Meter()
+    for iteration in range(1, iterations + 1):
+        alpha.fill_(temperature(iteration))
+        collected = self_collect(agent, buffer, family, tasks, oracle=True, context_from=context_from)
+        for _ in range(updates):
+            meter.add(learn())
+        if iteration % log_every == 0 or iteration == iterations:
+            yield iteration, {**meter.read(), **collected}

@@ -1,0 +1,222 @@
+"""Behaviour data: the recipes for the static, reward-labelled data set that meta-training starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smac_lab.runs import checkpoint
+from smac_lab.agent import SMAC
+from smac_lab.config import SMACConfig
+from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.data.chains import COLUMNS
+from smac_lab.engine.rollout import Policy, near_random_policy, rollout, scripted_policy
+from smac_lab.data.store import Source
+from smac_lab.runs.log import MetricLog
+from smac_lab.methods.pearl import train_pearl
+from smac_lab.tasks.family import MujocoFamily, TaskFamily, Tasks
+from smac_lab.training import metrics_of_each
+
+Tick = Callable[[int, int], None]  # (done, total), in iterations of PEARL, or in episodes of the script
+SAVES = 10  # checkpoints of a PEARL run
+AT_ONCE = 2_000  # scripted episodes of a body simulated side by side, at most: memory stays small, and progress is seen
+
+
+def check_recipe(family: TaskFamily, config: SMACConfig) -> None:
+    """Raise ValueError unless the config's recipe can make data of the family, in whole episodes."""
+    if config.behaviour_transitions % family.horizon:
+        raise ValueError(
+            f"behaviour_transitions={config.behaviour_transitions} is not allowed: it must be a multiple of the "
+            f"horizon of {family.name}, {family.horizon}"
+        )
+    if config.exploration_transitions % family.horizon:
+        raise ValueError(
+            f"exploration_transitions={config.exploration_transitions} is not allowed: it must be a multiple of the "
+            f"horizon of {family.name}, {family.horizon}"
+        )
+    scripted = {
+        "behaviour_policy": config.behaviour_policy == "scripted",
+        "exploration_policy": config.exploration_transitions and config.exploration_policy == "scripted",
+    }
+    if any(scripted.values()) and not has_script(family):
+        field = next(name for name, wanted in scripted.items() if wanted)
+        raise ValueError(f"{family.name} has no script, so that {field}='scripted' is not allowed there")
+
+
+def uses_pearl(config: SMACConfig) -> bool:
+    """Whether PEARL makes the data or a part of it."""
+    explores = config.exploration_transitions > 0 and config.exploration_policy == "pearl"
+    return config.behaviour_policy == "pearl" or explores
+
+
+def has_script(family: TaskFamily) -> bool:
+    """Whether the family has scripted behaviour, `family.behave`."""
+    one = family.sample_tasks(np.random.default_rng(0), 1)
+    return family.behave(0, np.zeros((1, family.obs_dim)), one) is not None
+
+
+def collect_behaviour(
+    family: TaskFamily,
+    tasks: Tasks,
+    config: SMACConfig,
+    seed: int = 0,
+    folder: Path | None = None,
+    tick: Tick = lambda *_: None,
+    pearl: TransitionBuffer | None = None,
+) -> TransitionBuffer:
+    """Make the static data set: transitions to learn behaviour from and, where it is asked for, exploration.
+
+    `config.behaviour_policy` says who collects the `behaviour_transitions` that actor and critics learn from. "random":
+    near-random actions, as before PEARL's first update. "scripted": the family's script, `family.behave`; an episode
+    pursues its own task with probability `behaviour_on_task`, and otherwise takes a detour (`family.detours`).
+    "pearl": PEARL is trained on the tasks, and the data are each task's last transitions, as in the paper, or its
+    first, as in the paper's cheetah experiment (`behaviour_part`).
+
+    `exploration_transitions` truly rewarded transitions of each task are for the encoder alone. `exploration_policy`
+    "pearl": those of the task's last visit in which PEARL explored with z ~ p(z), as in the authors' cheetah script.
+    "scripted": a stand-in, in which the script takes detours alone (`family.detours`), whatever the task. Where
+    `exploration_transitions` is 0, the encoder reads what actor and critics learn from.
+
+    Args:
+        family: task family.
+        tasks: training tasks.
+        config: recipe.
+        seed: of everything drawn.
+        folder: where a PEARL run keeps its checkpoints and `metrics.csv`; one that was interrupted there is continued.
+        tick: told how far PEARL's run is or, where there is none, the scripted collection.
+        pearl: what a PEARL run has collected on these tasks, where there is one already.
+
+    Returns:
+        A buffer of "offline" transitions and of "exploration", on the config's device.
+
+    Raises:
+        ValueError: a number of transitions is not a multiple of the horizon, or the family has no script.
+        StorageError: `folder` holds a PEARL run of another family.
+    """
+    check_recipe(family, config)
+    buffer = TransitionBuffer(family.spec, len(tasks), config.torch_device())
+    if pearl is None and uses_pearl(config):
+        (pearl,) = run_pearl(family, [tasks], config, [seed], [] if folder is None else [folder], tick)
+    rng = np.random.default_rng(seed)
+    if config.behaviour_policy == "pearl":
+        assert pearl is not None
+        copy_transitions(pearl, buffer, "all", "offline", config.behaviour_transitions, config.behaviour_part)
+    elif config.behaviour_policy == "random":
+        repeats = config.behaviour_transitions // family.horizon
+        act(near_random_policy(family.action_dim, rng), family, tasks, repeats, buffer, "offline", rng)
+    else:
+        repeats = config.behaviour_transitions // family.horizon
+        some = max(1, AT_ONCE // repeats) if isinstance(family, MujocoFamily) else len(tasks)
+        for start in range(0, len(tasks), some):
+            ids = np.arange(start, min(start + some, len(tasks)))
+            own = tasks[ids].repeat(repeats)
+            on_task = rng.random(len(own)) < config.behaviour_on_task
+            pursued = Tasks(np.where(on_task[:, None], own.values, family.detours(rng, own.values)))
+            policy = scripted_policy(family, pursued, config.behaviour_noise, rng, own, on_task)
+            act(policy, family, tasks, repeats, buffer, "offline", rng, ids)
+            if not uses_pearl(config):  # whose iterations have been told of, and these are episodes
+                tick(int(ids[-1] + 1) * repeats, len(tasks) * repeats)
+    if config.exploration_transitions == 0:
+        return buffer
+    if config.exploration_policy == "pearl":
+        assert pearl is not None
+        copy_transitions(pearl, buffer, "explored", "exploration", config.exploration_transitions, "last")
+    else:
+        repeats = config.exploration_transitions // family.horizon
+        pursued = Tasks(family.detours(rng, tasks.repeat(repeats).values))
+        policy = scripted_policy(family, pursued, config.behaviour_noise, rng)
+        act(policy, family, tasks, repeats, buffer, "exploration", rng)
+    return buffer
+
+
+def act(
+    policy: Policy,
+    family: TaskFamily,
+    tasks: Tasks,
+    repeats: int,
+    buffer: TransitionBuffer,
+    source: Source,
+    rng: np.random.Generator,
+    ids: NDArray[np.intp] | None = None,
+) -> None:
+    """Append `repeats` truly rewarded episodes of each task, or of the tasks `ids` alone, to the buffer."""
+    ids = np.arange(len(tasks)) if ids is None else ids
+    episodes = rollout(policy, family.batch_env(tasks[ids].repeat(repeats)), seed=int(rng.integers(2**31)))
+    each = np.repeat(ids, repeats).tolist()
+    buffer.append_batch(each, episodes._asdict(), [source] * len(each), episodes.valid)
+
+
+def run_pearl(
+    family: TaskFamily,
+    tasks: Sequence[Tasks],
+    config: SMACConfig,
+    seeds: Sequence[int],
+    folders: Sequence[Path] = (),
+    tick: Tick = lambda *_: None,
+) -> list[TransitionBuffer]:
+    """Everything that PEARL collects on each seed's tasks; several seeds learn at once.
+
+    Args:
+        family, config, tick: as in `collect_behaviour`.
+        tasks, seeds: each seed's training tasks, and its number.
+        folders: where each seed keeps its checkpoints and `metrics.csv`, or none; those there are continued.
+
+    Raises:
+        StorageError: a folder holds a PEARL run of another family.
+        ValueError: the seeds are not equally far.
+    """
+    total, paths, alone = config.behaviour_iterations, [one / "checkpoint" for one in folders], len(seeds) == 1
+    if any(map(checkpoint.exists, paths)):
+        agent, stored, progress = checkpoint.load_seeds(paths, family=family)
+        assert stored is not None
+        buffer, done = stored, progress["done"]
+    else:
+        agent, done = SMAC(config.for_pearl(), family.spec, seed=seeds[0] if alone else seeds), 0
+        empty = [TransitionBuffer(family.spec, len(own), config.torch_device()) for own in tasks]
+        buffer = empty[0] if alone else TransitionBuffer.join(empty)
+    tick(done, total)
+    logs = [MetricLog(folder, done) for folder in folders]
+    iterations = train_pearl(
+        agent,
+        buffer,
+        family,
+        tasks[0] if alone else tasks,
+        total - done,
+        config.behaviour_updates,
+        config.behaviour_initial_episodes,
+        temperature=lambda iteration: temperature_of(config, done + iteration),
+    )
+    for iteration, metrics in iterations:
+        now = done + iteration
+        for log, own_metrics in zip(logs, metrics_of_each(agent, metrics), strict=False):
+            log.write(now, own_metrics)
+        if paths and (now % max(1, total // SAVES) == 0 or now == total):
+            checkpoint.save_seeds(paths, agent, buffer, {"done": now})
+        tick(now, total)
+    return [buffer] if alone else list(buffer.split())
+
+
+def temperature_of(config: SMACConfig, iteration: int) -> float:
+    """PEARL's alpha in an iteration: geometrically from `behaviour_temperature` to `behaviour_last_temperature`."""
+    first, last = config.behaviour_temperature, config.behaviour_last_temperature
+    return first * (last / first) ** (iteration / config.behaviour_iterations)
+
+
+def copy_transitions(
+    pearl: TransitionBuffer, buffer: TransitionBuffer, source: Source, to: Source, n: int, part: str
+) -> None:
+    """Append the first or last `n` transitions of a source that each task has in `pearl` to `buffer`, as `to`.
+
+    Raises:
+        ValueError: a task has fewer.
+    """
+    if (fewest := int(pearl.counts_of(source).min())) < n:
+        raise ValueError(f"some task has only {fewest} transitions of PEARL's, and {n} are wanted of each")
+    columns = {name: getattr(pearl, name) for name in COLUMNS}
+    for task in range(pearl.n_tasks):
+        rows = pearl.rows_of(task, source)
+        rows = rows[:n] if part == "first" else rows[len(rows) - n :]
+        buffer.append(task, {name: column[rows].cpu() for name, column in columns.items()}, to)

@@ -1,0 +1,410 @@
+"""A whole experiment on disk: data, offline phase, every arm of the self-supervised phase, measurements; resumable.
+
+runs/<name>/config.json  summary.json  report.html
+runs/<name>/seed_<k>/<offline | arm>/checkpoint/  metrics.csv  events.out.tfevents.*  measurement.npz
+runs/<name>/seed_<k>/behaviour/checkpoint/        PEARL, where it makes the data
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from smac_lab.runs import checkpoint
+from smac_lab.agent import SMAC
+from smac_lab.arms import find_arm, folder_of
+from smac_lab.runs.behaviour import check_recipe, collect_behaviour, run_pearl, uses_pearl
+from smac_lab.config import SMACConfig
+from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.data.relabel import share_reached
+from smac_lab.data.storage import StorageError, claim_folder, holding, load_dataset, read_json
+from smac_lab.runs.measurement import load_measurement, measure, save_measurement, summarise
+from smac_lab.runs.log import MetricLog
+from smac_lab.runs.summary import write_summary
+from smac_lab.tasks import make_family
+from smac_lab.tasks.family import TaskFamily, Tasks
+from smac_lab.training import Metrics, metrics_of_each, train_offline, train_self_supervised
+
+DEFAULT_ARMS = ("frozen", "self-labelled", "oracle")
+Tick = Callable[[str, int, int], None]  # (what is being done, done, total), in updates
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is to be run; stored as `config.json`.
+
+    Args:
+        family: name of the task family.
+        preset: name the config came from, for the record.
+        config: every number.
+        seeds: one independent run each: tasks, data, agent.
+        arms: ways of going on after the offline phase, names from `ARMS`.
+        data: folder of a data set from `smac-lab collect`, or None to make the data.
+        evaluations: how often each arm is measured on its way.
+
+    Raises:
+        ValueError: unknown family or arm, no seed.
+    """
+
+    family: str
+    preset: str
+    config: SMACConfig
+    seeds: tuple[int, ...] = (0,)
+    arms: tuple[str, ...] = DEFAULT_ARMS
+    data: str | None = None
+    evaluations: int = 10
+
+    def __post_init__(self) -> None:
+        family = make_family(self.family)
+        object.__setattr__(self, "family", family.full_name)  # one name for a variant, however it was written
+        check_recipe(family, self.config)
+        for arm in self.arms:
+            find_arm(arm)
+        if len(set(self.arms)) != len(self.arms):
+            raise ValueError(f"arms={self.arms} is not allowed: each arm once")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds={self.seeds} is not allowed: at least one seed, each once")
+        if self.data is not None and len(self.seeds) > 1:
+            raise ValueError(f"a data set holds the tasks of one seed, but there are {len(self.seeds)} seeds")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {**vars(self), "config": self.config.to_dict(), "seeds": list(self.seeds), "arms": list(self.arms)}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Experiment:
+        """Inverse of `to_dict`."""
+        config = SMACConfig.from_dict(fields["config"])
+        return cls(**{**fields, "config": config, "seeds": tuple(fields["seeds"]), "arms": tuple(fields["arms"])})
+
+    def updates(self) -> dict[str, int]:
+        """Updates of a seed in each phase, in the order in which they run; "behaviour" is PEARL's."""
+        c = self.config
+        pearl = self.data is None and uses_pearl(c)
+        return {
+            "behaviour": c.behaviour_iterations * c.behaviour_updates if pearl else 0,
+            "offline": c.offline_steps,
+            **{folder_of(arm): c.online_iterations * c.online_updates for arm in self.arms},
+        }
+
+
+def read_data(experiment: Experiment) -> TransitionBuffer:
+    """The data set that an experiment names.
+
+    Raises:
+        StorageError: it is missing, damaged, of another family, or of other tasks than the seed's.
+    """
+    assert experiment.data is not None
+    family, config = make_family(experiment.family), experiment.config
+    train, _ = family.split(config.n_train_tasks, config.n_test_tasks, experiment.seeds[0])
+    buffer, tasks, _ = load_dataset(experiment.data, family)
+    if not np.array_equal(tasks.values, train.values):
+        raise StorageError(f"{experiment.data} was collected for other tasks than those of seed {experiment.seeds[0]}")
+    return buffer.to(config.torch_device())
+
+
+@dataclass(frozen=True)
+class _Seed:
+    """What a run needs of one seed."""
+
+    number: int
+    folder: Path
+    train: Tasks
+    test: Tasks
+
+    def done(self, phase: str) -> int:
+        """How far a phase is on disk; -1 where it has not begun."""
+        path = self.folder / phase / "checkpoint"
+        return int(checkpoint.read_progress(path)["done"]) if checkpoint.exists(path) else -1
+
+
+def run_seeds(folder: Path, experiment: Experiment, seeds: Sequence[int], tick: Tick = lambda *_: None) -> None:
+    """Data, offline phase and every arm; goes on from the last checkpoint of each phase.
+
+    Several seeds learn at once, as one agent, and are stored as if each had run alone. A run that was stopped goes on
+    with those at once that are equally far.
+
+    Args:
+        folder, experiment: as in `run_experiment`.
+        seeds: which of the experiment's.
+        tick: told what is being done, how far it is, and how far it goes.
+    """
+    family, c = make_family(experiment.family), experiment.config
+    splits = [family.split(c.n_train_tasks, c.n_test_tasks, number) for number in seeds]
+    each = [_Seed(number, folder / f"seed_{number}", *split) for number, split in zip(seeds, splits, strict=True)]
+    for group in _equally_far(each, "offline"):
+        phase = _Phase("offline", family, group, experiment)
+        phase.run(partial(_start, family, group, experiment, tick), None, partial(tick, "offline"))
+
+    def after_offline_phase(group: list[_Seed]) -> tuple[SMAC, TransitionBuffer]:
+        run = checkpoint.load_seeds([one.folder / "offline" / "checkpoint" for one in group], family=family)
+        assert run.buffer is not None
+        return run.agent, run.buffer
+
+    for arm in experiment.arms:
+        for group in _equally_far(each, folder_of(arm)):
+            phase = _Phase(folder_of(arm), family, group, experiment)
+            phase.run(partial(after_offline_phase, group), arm, partial(tick, folder_of(arm)))
+
+
+def _equally_far(seeds: Sequence[_Seed], phase: str) -> list[list[_Seed]]:
+    """Seeds by how far the phase is, those that are furthest first."""
+    done = {one.number: one.done(phase) for one in seeds}
+    return [[one for one in seeds if done[one.number] == far] for far in sorted(set(done.values()), reverse=True)]
+
+
+def _start(family: TaskFamily, seeds: list[_Seed], experiment: Experiment, tick: Tick) -> tuple[SMAC, TransitionBuffer]:
+    """New agents and their data."""
+    c = experiment.config
+    pearl: dict[int, TransitionBuffer] = {}
+    if experiment.data is None and uses_pearl(c):
+        for group in _equally_far(seeds, "behaviour"):
+            numbers, folders = [one.number for one in group], [one.folder / "behaviour" for one in group]
+
+            def iterated(done: int, total: int) -> None:
+                tick("behaviour", done * c.behaviour_updates, total * c.behaviour_updates)
+
+            collected = run_pearl(family, [one.train for one in group], c, numbers, folders, iterated)
+            pearl.update(zip(numbers, collected, strict=True))
+    buffers = []
+    for one in seeds:
+        if experiment.data is not None:
+            buffer = read_data(experiment)
+        else:
+            told = partial(tick, "episodes of the script")
+            buffer = collect_behaviour(family, one.train, c, one.number, None, told, pearl.pop(one.number, None))
+        if never := [what for what, share in share_reached(buffer, family, one.train).items() if share == 0.0]:
+            warnings.warn(f"the offline data never shows how to {', or to '.join(never)}", RuntimeWarning, stacklevel=1)
+        buffers.append(buffer)
+    numbers = [one.number for one in seeds]
+    if len(seeds) == 1:
+        return SMAC(c, family.spec, seed=numbers[0]), buffers[0]
+    return SMAC(c, family.spec, seed=numbers), TransitionBuffer.join(buffers)
+
+
+class _Phase:
+    """One phase of seeds that learn at once, each in its folder: train, measure, save, log; resumable at every save."""
+
+    def __init__(self, name: str, family: TaskFamily, seeds: list[_Seed], experiment: Experiment):
+        self.family, self.seeds, self.experiment = family, seeds, experiment
+        self.folders = [one.folder / name for one in seeds]
+        self.paths = [folder / "checkpoint" for folder in self.folders]
+
+    def run(
+        self,
+        start: Callable[[], tuple[SMAC, TransitionBuffer]],
+        arm: str | None,
+        tick: Callable[[int, int], None],
+    ) -> None:
+        """Train from the last checkpoints, or from `start()`; `arm` is None for the offline phase."""
+        began = time.monotonic()
+        if checkpoint.exists(self.paths[0]):  # and then all of them do
+            agent, stored, progress = checkpoint.load_seeds(self.paths, family=self.family)
+            assert stored is not None
+            buffer = stored
+        else:
+            agent, buffer = start()
+            progress = {"done": 0, "seconds": 0.0}
+        c = agent.config
+        unit, total = (1, c.offline_steps) if not arm else (c.online_updates, c.online_iterations)
+        save_every = max(1, total // self.experiment.evaluations)
+        done, spent = int(progress["done"]), float(progress["seconds"])
+        tick(done * unit, total * unit)
+        if done >= total:
+            if not all((folder / "measurement.npz").exists() for folder in self.folders):
+                self._measure(agent, buffer, last=True)
+            return
+        with ExitStack() as stack:
+            logs = [stack.enter_context(MetricLog(folder, done)) for folder in self.folders]
+            if arm and done == 0:
+                for one, log in zip(self.seeds, logs, strict=True):
+                    before = one.folder / "offline" / "measurement.npz"  # of this very agent
+                    log.write(0, summarise(load_measurement(before)))
+            for step, metrics in self._train(agent, buffer, arm, total - done, save_every):
+                now = done + step
+                tick(now * unit, total * unit)
+                saves = now % save_every == 0 or now == total
+                rows = [dict(own) for own in metrics_of_each(agent, metrics)]
+                if saves and (arm or now == total):
+                    for row, found in zip(rows, self._measure(agent, buffer, last=now == total), strict=True):
+                        row.update(summarise(found))
+                for log, row in zip(logs, rows, strict=True):
+                    log.write(now, row)
+                if saves:
+                    spent_now = spent + time.monotonic() - began
+                    checkpoint.save_seeds(self.paths, agent, buffer, {"done": now, "seconds": spent_now})
+
+    def _train(
+        self, agent: SMAC, buffer: TransitionBuffer, arm: str | None, remaining: int, save_every: int
+    ) -> Iterator[tuple[int, Metrics]]:
+        if arm:
+            tasks: Any = [one.train for one in self.seeds] if agent.seeds else self.seeds[0].train
+            return train_self_supervised(agent, buffer, self.family, tasks, iterations=remaining, arm=arm)
+        return train_offline(agent, buffer, steps=remaining, log_every=max(1, save_every // 2))
+
+    def _measure(self, agent: SMAC, buffer: TransitionBuffer, last: bool) -> list[dict[str, Any]]:
+        """Each seed's measurement, stored where it is the phase's last."""
+        train, test = [one.train for one in self.seeds], [one.test for one in self.seeds]
+        measured = measure(agent, self.family, train, test, buffer, [one.number for one in self.seeds])
+        if last:
+            for folder, found in zip(self.folders, measured, strict=True):
+                save_measurement(folder / "measurement.npz", found)
+        return measured
+
+
+# -- many seeds ------------------------------------------------------------------------------------------
+def run_experiment(
+    folder: Path,
+    experiment: Experiment,
+    workers: int | None = None,
+    quiet: bool = False,
+    at_once: int | None = None,
+) -> dict[str, Any]:
+    """Run all seeds, with one progress bar for those that learn at once; then write the summary.
+
+    Args:
+        folder: the run's folder; an interrupted run there is continued.
+        experiment: what to run.
+        workers: processes; default one for each lot of seeds that learn at once. One worker runs the lots in this
+            process, one after another.
+        quiet: no progress bars.
+        at_once: how many seeds learn at once, as one agent; default all on a GPU, and one on a processor, which each
+            seed's update keeps busy. What is written looks the same either way.
+
+    Returns:
+        The summary, as in `summary.json`.
+
+    Raises:
+        StorageError: the folder holds another experiment, or another process is at work in it.
+        ValueError: fewer than one worker or one seed at once, or a device that is not here.
+    """
+    device = experiment.config.torch_device()
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers={workers} is not allowed: at least 1")
+    if at_once is not None and at_once < 1:
+        raise ValueError(f"at_once={at_once} is not allowed: at least 1")
+    size = at_once or (len(experiment.seeds) if device.type == "cuda" else 1)
+    lots = [experiment.seeds[start : start + size] for start in range(0, len(experiment.seeds), size)]
+    began = time.monotonic()
+    if experiment.data is not None:
+        read_data(experiment)  # tells what is wrong with it before anything is written
+    workers = min(workers or len(lots), len(lots))
+    threads = torch.get_num_threads() if workers == 1 else max(1, (os.cpu_count() or 1) // workers)
+    with holding(folder):
+        claim_folder(folder, experiment.to_dict())
+        with _progress_bars(experiment, lots, quiet) as tick:
+            if workers == 1:
+                for seeds in lots:
+                    run_seeds(folder, experiment, seeds, partial(tick, seeds))
+            else:
+                _run_in_processes(folder, experiment, lots, workers, threads, tick)
+        previous = read_json(folder / "summary.json")["seconds"] if (folder / "summary.json").exists() else {}
+        total = previous.get("total", 0.0) + time.monotonic() - began
+        return write_summary(folder, experiment, {"total": total}, threads)
+
+
+def _run_in_processes(
+    folder: Path,
+    experiment: Experiment,
+    lots: Sequence[tuple[int, ...]],
+    workers: int,
+    threads: int,
+    tick: Callable[..., None],
+) -> None:
+    import multiprocessing
+    import queue
+    from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+
+    context = multiprocessing.get_context("spawn")
+    ticks = context.Queue()
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(threads, ticks)) as pool:
+        futures = [pool.submit(_run_in_worker, folder, experiment, seeds) for seeds in lots]
+        pending = set(futures)
+        try:
+            while pending:
+                finished, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
+                while True:
+                    try:
+                        tick(*ticks.get_nowait())
+                    except queue.Empty:
+                        break
+                for future in finished:
+                    future.result()
+        except BaseException:
+            processes = list((pool._processes or {}).values())
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.terminate()
+            raise
+
+
+TICKS: Any = None  # in a worker, the queue of what it has done
+
+
+def _begin_worker(threads: int, ticks: Any) -> None:
+    import signal
+
+    global TICKS
+    TICKS = ticks
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+
+
+def _run_in_worker(folder: Path, experiment: Experiment, seeds: tuple[int, ...]) -> None:
+    run_seeds(folder, experiment, seeds, lambda *what: TICKS.put((seeds, *what)))
+
+
+def _end_with_parent() -> None:
+    """End this worker as soon as its parent is gone, however that ended: nobody would hear of what it goes on with."""
+    import multiprocessing
+    from multiprocessing.connection import wait
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+@contextmanager
+def _progress_bars(
+    experiment: Experiment, lots: Sequence[tuple[int, ...]], quiet: bool
+) -> Iterator[Callable[[tuple[int, ...], str, int, int], None]]:
+    from tqdm import tqdm
+
+    updates = experiment.updates()
+    starts = dict(zip(updates, itertools.accumulate(updates.values(), initial=0), strict=False))
+    names = {seeds: f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" for seeds in lots}
+    bars = {
+        seeds: tqdm(
+            total=sum(updates.values()), position=i, disable=quiet, unit=" updates", desc=names[seeds],
+            mininterval=0.5, smoothing=0.05,
+        )
+        for i, seeds in enumerate(lots)
+    }  # fmt: skip
+
+    def tick(seeds: tuple[int, ...], what: str, done: int, total: int) -> None:
+        bar = bars[seeds]
+        if what not in starts:  # it makes no updates, so that its words have to say how far it is
+            bar.set_description(f"{names[seeds]}, {what}: {done:,} of {total:,}")
+            return
+        bar.set_description(f"{names[seeds]}, {what}", refresh=False)
+        bar.update(starts[what] + done - bar.n)
+
+    try:
+        yield tick
+    finally:
+        for bar in bars.values():
+            bar.close()

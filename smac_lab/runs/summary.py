@@ -1,0 +1,121 @@
+"""`summary.json`: what all seeds of a run found, in one file."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from smac_lab.runs import checkpoint
+from smac_lab.arms import OF_ENCODER, folder_of
+from smac_lab.config import SMACConfig
+from smac_lab.data.storage import replace_text
+from smac_lab.runs.measurement import load_measurement, references, success_by_description, summarise
+from smac_lab.tasks import make_family
+from smac_lab.tasks.family import Array
+
+if TYPE_CHECKING:
+    from smac_lab.runs.experiment import Experiment
+
+
+def write_summary(
+    folder: Path, experiment: Experiment, seconds: dict[str, float] | None = None, threads: int | None = None
+) -> dict[str, Any]:
+    """Gather all seeds' measurements into `summary.json`.
+
+    Args:
+        folder, experiment: a finished run.
+        seconds: wall times to record beside those of the phases.
+        threads: threads of each seed's process; default this process's.
+    """
+    family = make_family(experiment.family)
+
+    def read(phase: str) -> list[dict[str, Array]]:
+        return [load_measurement(folder / f"seed_{seed}" / phase / "measurement.npz") for seed in experiment.seeds]
+
+    def four(phase: str) -> dict[str, list[float]]:
+        scalars = [summarise(found) for found in read(phase)]
+        names = {
+            "online_context": "online_context_return",
+            "offline_context": "offline_context_return",
+            "shift": "shift",
+            "test": "test_return",
+        }
+        names |= {name: name for name in scalars[0] if "success" in name}
+        return {name: [s[of] for s in scalars] for name, of in names.items()}
+
+    def described(phase: str) -> dict[str, dict[str, list[float]]]:
+        """Description of tasks to measure to a value of each seed that has such tasks."""
+        listed: dict[str, dict[str, list[float]]] = {}
+        for found in read(phase):
+            for description, shares in success_by_description(family, found).items():
+                for name, share in shares.items():
+                    listed.setdefault(description, {}).setdefault(name, []).append(share)
+        return dict(sorted(listed.items()))
+
+    phases = {"before": "offline", **{arm: folder_of(arm) for arm in experiment.arms}}
+    known = []
+    for seed in experiment.seeds:
+        train, _ = family.split(experiment.config.n_train_tasks, experiment.config.n_test_tasks, seed)
+        stored = checkpoint.load(folder / f"seed_{seed}" / "offline" / "checkpoint").buffer
+        known.append(references(family, train, stored, seed))
+    mean = {k: None if known[0][k] is None else float(np.mean([r[k] for r in known])) for k in known[0]}
+    summary = {
+        "family": experiment.family,
+        "preset": experiment.preset,
+        "seeds": list(experiment.seeds),
+        "default_arm": OF_ENCODER[experiment.config.online_encoder],
+        "before": four("offline"),
+        "arms": {arm: four(folder_of(arm)) for arm in experiment.arms},
+        "success_by_description": {phase: described(stored_in) for phase, stored_in in phases.items()},
+        **mean,
+        "offline_context": "offline" if stored is None else stored.offline_context,
+        "seconds": {**_phase_seconds(folder, experiment), **(seconds or {})},
+        "config": experiment.config.to_dict(),
+        "versions": versions(),
+        "commit": commit(),
+        "device": _device_name(experiment.config),
+        "threads": threads or torch.get_num_threads(),
+    }
+    replace_text(folder / "summary.json", json.dumps(summary, indent=1))
+    return summary
+
+
+def _phase_seconds(folder: Path, experiment: Experiment) -> dict[str, float]:
+    """Seconds of each phase, averaged over seeds, from the checkpoints' progress."""
+
+    def seconds(seed: int, phase: str) -> float:
+        return float(checkpoint.read_progress(folder / f"seed_{seed}" / phase / "checkpoint")["seconds"])
+
+    phases = ["offline", *map(folder_of, experiment.arms)]
+    return {p: float(np.mean([seconds(seed, p) for seed in experiment.seeds])) for p in phases}
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on; this package's own is known where it is not installed, too."""
+    from importlib.metadata import version
+
+    from smac_lab import __version__
+
+    others = {name: version(name) for name in ("torch", "mujoco", "gymnasium", "numpy")}
+    return {"python": platform.python_version(), "smac-lab": __version__, **others}
+
+
+def commit() -> str | None:
+    """The commit of the source tree, or None outside a git checkout."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _device_name(config: SMACConfig) -> str:
+    on_gpu = config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available())
+    return torch.cuda.get_device_name() if on_gpu else "cpu"

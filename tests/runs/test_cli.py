@@ -1,0 +1,193 @@
+"""The command line: what it writes, and one clear line for everything it cannot do."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smac_lab import cli
+from smac_lab.runs import checkpoint
+from smac_lab.config import SMACConfig
+from smac_lab.data.storage import StorageError
+from smac_lab.runs.experiment import DEFAULT_ARMS, Experiment, run_experiment
+
+
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "smac_lab", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A smoke run of the cheetah: collected, then trained on what was collected."""
+    folder = tmp_path_factory.mktemp("cli")
+    done = run("collect", "cheetah-vel", "--preset", "smoke", "--out", folder / "data")
+    assert done.returncode == 0, done.stderr
+    assert "next: smac-lab train cheetah-vel" in done.stdout
+    done = run(
+        "train",
+        "cheetah-vel",
+        "--preset",
+        "smoke",
+        "--threads",
+        "1",
+        "--data",
+        folder / "data",
+        "--out",
+        folder / "run",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "wrote" in done.stdout
+    return folder
+
+
+def test_a_run_leaves_what_the_readme_says(finished: Path) -> None:
+    run_folder = finished / "run"
+    for phase in ("offline", *DEFAULT_ARMS):
+        names = {file.name for file in (run_folder / "seed_0" / phase).iterdir()}
+        assert {"metrics.csv", "measurement.npz", "checkpoint"} <= names
+        assert any(name.startswith("events.out.tfevents") for name in names)
+    assert (run_folder / "report.html").stat().st_size > 1_000_000
+    assert not list(run_folder.rglob(".partial*"))
+
+
+def test_summary_has_the_contract_s_fields(finished: Path) -> None:
+    summary = json.loads((finished / "run" / "summary.json").read_text())
+    assert summary["family"] == "cheetah-vel"
+    assert summary["seeds"] == [0]
+    assert summary["default_arm"] in summary["arms"]
+    assert set(summary["arms"]) == set(DEFAULT_ARMS)
+    for four in (summary["before"], *summary["arms"].values()):
+        assert set(four) == {"online_context", "offline_context", "shift", "test"}
+        assert all(len(values) == 1 and math.isfinite(values[0]) for values in four.values())
+    assert summary["best"] is None
+    assert summary["random"] < 0
+    assert summary["behaviour"] < 0
+    assert {"seconds", "config", "versions", "commit", "device", "threads"} <= set(summary)
+
+
+def test_a_finished_run_is_not_run_again(finished: Path) -> None:
+    before = (finished / "run" / "seed_0" / "frozen" / "measurement.npz").stat().st_mtime_ns
+    words = ("train", "cheetah-vel", "--preset", "smoke", "--data", finished / "data", "--out", finished / "run")
+    assert run(*words).returncode == 0
+    assert (finished / "run" / "seed_0" / "frozen" / "measurement.npz").stat().st_mtime_ns == before
+
+
+def test_evaluate_and_diagnose(finished: Path) -> None:
+    done = run("evaluate", finished / "run" / "seed_0" / "frozen", "--diagnose")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((finished / "run" / "seed_0" / "frozen" / "evaluation.json").read_text())
+    assert len(record["final_returns"]) == len(record["tasks"]) == 3
+    assert {f["link"] for f in record["diagnosis"]} >= {"posterior", "exploration", "labels", "critic"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("train", "cheetah-velocity"), "known: point-robot, point-direction"),
+        (("collect", "moon"), "point-robot"),
+        (("train", "point-robot", "--set", "awac_lambda=-1"), "awac_lambda=-1"),
+        (("train", "point-robot", "--set", "colour=red"), "known fields"),
+        (("train", "point-robot", "--set", "behaviour_transitions=30"), "multiple of the horizon"),
+        (("evaluate", "nowhere"), "no checkpoint"),
+        (("train", "point-robot", "--data", "nowhere"), "missing or damaged"),
+    ],
+)
+def test_bad_input_ends_in_one_line(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    out = () if words[0] == "evaluate" else ("--out", tmp_path / "out")
+    done = run(*words, *out)
+    assert done.returncode == 2
+    said = [line for line in done.stderr.splitlines() if line.strip() and "updates/s" not in line]  # no progress bars
+    assert len(said) == 1
+    assert said[0].startswith("error: ")
+    assert message in said[0]
+    assert not list(tmp_path.iterdir()), "nothing half-written"
+
+
+def test_data_of_other_tasks_or_families_is_refused(finished: Path, tmp_path: Path) -> None:
+    words = ("--preset", "smoke", "--data", finished / "data", "--out", tmp_path / "x")
+    assert "does not fit" in run("train", "point-robot", *words).stderr
+    assert "other tasks" in run("train", "cheetah-vel", "--seed", "1", *words).stderr
+
+
+def test_another_experiment_does_not_overwrite_a_run(finished: Path) -> None:
+    words = ("train", "cheetah-vel", "--preset", "smoke", "--out", finished / "run", "--set", "kl_weight=0.5")
+    done = run(*words)
+    assert done.returncode == 2
+    assert "kl_weight" in done.stderr
+
+
+def test_damaged_data_is_refused(finished: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(finished / "data", tmp_path / "data")
+    shard = next((tmp_path / "data" / "buffer").iterdir())
+    shard.write_bytes(shard.read_bytes()[:-100])
+    done = run("train", "cheetah-vel", "--preset", "smoke", "--data", tmp_path / "data", "--out", tmp_path / "x")
+    assert done.returncode == 2
+    assert "damaged" in done.stderr
+
+
+def test_overrides_are_read_as_python_values() -> None:
+    config = cli.configure("point-robot", "smoke", "broad", ("z_dim=3", "awac_weight=exp", "actor_hidden=(8, 8)"))
+    assert (config.z_dim, config.awac_weight, config.actor_hidden) == (3, "exp", (8, 8))
+    assert config.behaviour_on_task == 0.0
+
+
+def test_interrupted_collection_by_pearl_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after a checkpoint, the same command goes on from there; the data is as if nothing had happened."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+
+    def collect(out: Path, seed: int = 0) -> None:
+        cli.collect("hopper-params", "smoke", seed=seed, out=out, overrides=("behaviour_iterations=12",))
+
+    collect(whole)
+    save, stopped = checkpoint.save, KeyboardInterrupt()
+
+    def save_once(*words: Any, **named: Any) -> Path:
+        if (parts / "pearl" / "checkpoint" / "latest.json").exists():
+            raise stopped
+        return save(*words, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", save_once)
+        with pytest.raises(KeyboardInterrupt):
+            collect(parts)
+    assert not (parts / "dataset.json").exists()
+    with pytest.raises(StorageError, match=r"holds another experiment \(it differs in seed\)"):
+        collect(parts, seed=1)
+    collect(parts)
+    records = [json.loads((folder / "dataset.json").read_text()) for folder in (whole, parts)]
+    assert records[0]["checks"] == records[1]["checks"]
+    for name in ("command", "versions", "xml_sha256", "seed", "preset"):
+        assert records[1][name] is not None, name
+    with pytest.raises(ValueError, match="already holds a data set"):
+        collect(parts)
+    cli.evaluate(parts / "pearl")  # PEARL itself is a baseline, and is meta-tested like any agent
+    assert (parts / "pearl" / "evaluation.json").exists()
+
+
+def test_runs_of_two_variants_are_not_compared(finished: Path, tmp_path: Path) -> None:
+    done = run("compare", finished / "run", finished / "run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("| cheetah-vel |") == 2
+    other = tmp_path / "v5"
+    other.mkdir()
+    summary = json.loads((finished / "run" / "summary.json").read_text())
+    (other / "summary.json").write_text(json.dumps({**summary, "family": "cheetah-vel:obs=v5"}))
+    done = run("compare", finished / "run", other)
+    assert done.returncode == 2
+    assert "different variants cannot be compared: cheetah-vel and cheetah-vel:obs=v5" in done.stderr
+
+
+def test_progress_tells_of_scripted_data_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = SMACConfig.preset("sawyer", "smoke")
+    run_experiment(tmp_path / "run", Experiment("sawyer", "smoke", config, arms=()), workers=1)
+    episodes = config.n_train_tasks * config.behaviour_transitions // 75
+    assert f"seed 0, episodes of the script: {episodes} of {episodes}" in capfd.readouterr().err

@@ -1,0 +1,289 @@
+"""What people run into: a setting given twice, a folder in use, a parent that is gone, numbers that cannot be."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import filelock
+import numpy as np
+import psutil
+import pytest
+import torch
+
+import smac_lab as lab
+from smac_lab import cli
+from smac_lab.figures import video
+from smac_lab.data.storage import PARTIAL, holding, replacing
+from smac_lab.figures.findings import read_run
+from smac_lab.runs.measurement import load_measurement
+
+
+def run(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "smac_lab", *words], capture_output=True, text=True, timeout=120, **options
+    )
+
+
+# -- one line of words, exit code 2, nothing half-written --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set", "tau=0.1", "--set", "discount=0.9"], "--set is given 2 times; give all its values once: --set A B"),
+        (["--seed", "0", "--seed=1"], "--seed is given 2 times"),
+        (["--set", "encoder_hidden=64"], "encoder_hidden=64 is not allowed: it must be a tuple"),
+        (["--set", "device=gpu"], "device='gpu' is not allowed: it must be \"auto\""),
+        (["--set", "device=cuda:77"], "device='cuda:77' is not here"),
+        (["--threads", "0"], "--threads 0 is not allowed: at least 1"),
+        (["--workers", "0"], "workers=0 is not allowed: at least 1"),
+    ],
+)
+def test_bad_words_end_in_one_line_before_anything_is_written(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(
+        sys, "argv", ["smac-lab", "train", "point-robot", "--preset", "smoke", "--out", str(tmp_path / "run"), *words]
+    )
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"error: {message}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_a_file_or_below_one(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for folder in (file, file / "below"):
+        with pytest.raises(lab.StorageError, match="cannot be a folder to write in"), holding(folder):
+            pass
+
+
+# -- one process at a time, and none left over -------------------------------------------------------------------
+
+
+def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
+    left = tmp_path / "seed_0" / f"{PARTIAL}step"
+    left.mkdir(parents=True)
+    (tmp_path / f"{PARTIAL}1_summary.json").touch()
+    with holding(tmp_path):
+        assert not list(tmp_path.rglob(f"{PARTIAL}*"))  # what a killed process left half-written is gone
+        second = run("train", "point-robot", "--preset", "smoke", "--out", str(tmp_path))
+        assert second.returncode == 2
+        assert (
+            second.stderr.strip()
+            == f"error: another process is at work in {tmp_path}; wait for it, or choose another --out"
+        )
+    with holding(tmp_path):
+        pass
+    filelock.FileLock(tmp_path / ".lock", timeout=0).acquire()
+
+
+def test_a_folder_below_that_another_process_holds_is_left_alone(tmp_path: Path) -> None:
+    """As of `runs/demo` and `runs/demo/narrow`, which two processes may work in."""
+    writing = tmp_path / "narrow" / "seed_0" / f"{PARTIAL}step"
+    writing.parent.mkdir(parents=True)
+    with holding(tmp_path / "narrow"):
+        writing.touch()
+        with holding(tmp_path):
+            assert writing.exists()
+
+
+def test_errors_of_what_is_done_in_a_held_folder_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError, match="elsewhere"), holding(tmp_path):
+        raise PermissionError("elsewhere")
+    with holding(tmp_path):  # and it was let go
+        pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_their_parent(number: signal.Signals, tmp_path: Path) -> None:
+    words = ["train", "point-robot", "--preset", "smoke", "--seed", "0", "1", "--set", "offline_steps=10000000"]
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "smac_lab", *words, "--out", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while len(list(tmp_path.glob("seed_*/offline/events*"))) < 2:  # both are at work
+            assert time.monotonic() < deadline
+            assert parent.poll() is None
+            time.sleep(0.2)
+        workers = psutil.Process(parent.pid).children(recursive=True)
+        assert len(workers) >= 2
+        parent.send_signal(number)
+        assert parent.wait(30) == (143 if number == signal.SIGTERM else -signal.SIGKILL)
+        _, alive = psutil.wait_procs(workers, timeout=30)
+        assert not alive
+    finally:
+        parent.kill()
+    with holding(tmp_path):  # nobody holds the folder any longer
+        pass
+
+
+def test_nothing_is_left_of_a_file_whose_writing_failed(tmp_path: Path) -> None:
+    file = tmp_path / "file.txt"
+    file.write_text("old")
+
+    def write() -> None:
+        with replacing(file) as partial:
+            partial.write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write()
+    assert [f.name for f in tmp_path.iterdir()] == ["file.txt"]
+    assert file.read_text() == "old"
+
+
+def test_nothing_is_left_of_a_checkpoint_whose_writing_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = lab.SMAC(lab.SMACConfig.preset("point-robot", "smoke"), lab.make_family("point-robot").spec)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("smac_lab.runs.checkpoint.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        lab.save(tmp_path, agent)
+    assert not list(tmp_path.iterdir())
+
+
+# -- words of ours -----------------------------------------------------------------------------------------------
+
+
+def test_damaged_measurements_and_summaries(tmp_path: Path) -> None:
+    file = tmp_path / "measurement.npz"
+    for content in (b"", b"PK\x03\x04 no archive", b"\x93NUMPY nothing"):
+        file.write_bytes(content)
+        with pytest.raises(lab.StorageError, match=r"measurement.npz cannot be read: it is no sound npz of arrays"):
+            load_measurement(file)
+    with pytest.raises(lab.StorageError, match="it is missing"):
+        load_measurement(tmp_path / "none.npz")
+    (tmp_path / "summary.json").write_text(json.dumps({"family": "point-robot", "seeds": [0]}))
+    with pytest.raises(lab.StorageError, match="is no summary of a run: it lacks preset, default_arm, before"):
+        read_run(tmp_path)
+    (tmp_path / "summary.json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(lab.StorageError, match="missing or damaged"):
+        read_run(tmp_path)
+
+
+def test_a_backend_that_failed_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "FAILED", {"egl": "no display was found"})
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    with pytest.raises(RuntimeError, match="Tried: egl: no display was found"):
+        video._context_class.__wrapped__()
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------
+
+
+def columns(n: int = 3, **changes: object) -> dict[str, object]:
+    zeros = {"observations": np.zeros((n, 2)), "actions": np.zeros((n, 2)), "next_observations": np.zeros((n, 2))}
+    flags = {"terminations": np.zeros(n, bool), "truncations": np.zeros(n, bool)}
+    return {**zeros, **flags, "rewards": np.zeros(n), "features": np.zeros((n, 2)), **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rewards": np.zeros(3, complex)}, "rewards must be real numbers, got complex128"),
+        ({"rewards": np.array(["1", "2", "3"])}, "rewards must be real numbers"),
+        ({"terminations": np.array([0.0, 0.5, 0.0])}, "terminations must be 0 or 1, got 0.5"),
+        ({"truncations": np.array([0, 2, 0])}, r"truncations must be 0 or 1, got 2\.0"),
+    ],
+)
+def test_transitions_that_cannot_be(changes: dict[str, object], message: str) -> None:
+    buffer = lab.TransitionBuffer(lab.make_family("point-robot").spec, 2)
+    with pytest.raises(ValueError, match=message):
+        buffer.append(0, columns(**changes), "offline")
+    assert len(buffer) == 0
+
+
+def test_tasks_sources_and_amounts_that_cannot_be() -> None:
+    buffer = lab.TransitionBuffer(lab.make_family("point-robot").spec, 2)
+    for task in (-1, 2, 0.5):
+        with pytest.raises(ValueError, match="is not among the buffer's 2 tasks"):
+            buffer.append(task, columns(), "offline")  # type: ignore[arg-type]
+    buffer.append(np.int64(1), columns(rewards=torch.zeros(3, requires_grad=True)), "offline")
+    for call in (lambda: buffer.rows_of(1, "ours"), lambda: buffer.counts_of("ours")):
+        with pytest.raises(ValueError, match="source='ours' is not allowed: it must be one of 'offline'"):
+            call()
+    with pytest.raises(ValueError, match="task -1 is not among"):
+        buffer.rows_of(-1)
+    with pytest.raises(ValueError, match="transitions=-1 is not allowed"):
+        buffer.reserve(-1)
+    with pytest.raises(ValueError, match="-1 transitions cannot be drawn"):
+        buffer.sample(torch.tensor([1]), -1, torch.Generator(), "offline")
+    with pytest.raises(ValueError, match="valid must hold booleans, got int64"):
+        buffer.append_batch([0], columns(1), ["offline"], np.array([[1]]))
+
+
+def test_phases_of_a_negative_length() -> None:
+    family = lab.make_family("point-robot")
+    agent = lab.SMAC(lab.SMACConfig.preset("point-robot", "smoke"), family.spec)
+    buffer, tasks = lab.starter_data(family)
+    for options, message in (({"steps": -1}, "steps=-1 is not allowed"), ({"log_every": 0}, "log_every=0 is not")):
+        with pytest.raises(ValueError, match=message):
+            next(lab.train_offline(agent, buffer, **options))
+    for options, message in (({"iterations": -1}, "iterations=-1 is not"), ({"log_every": 0}, "log_every=0 is not")):
+        with pytest.raises(ValueError, match=message):
+            next(lab.train_self_supervised(agent, buffer, family, tasks, **options))
+    assert list(lab.train_offline(agent, buffer, steps=0)) == []
+
+
+def test_context_as_numpy_users_have_it() -> None:
+    family = lab.make_family("point-robot")
+    agent = lab.SMAC(lab.SMACConfig.preset("point-robot", "smoke"), family.spec)
+    context = np.random.default_rng(0).standard_normal((2, 10, family.spec.context_dim))
+    expected = agent.infer_posterior(torch.as_tensor(context, dtype=torch.float32))
+    for given in (context, torch.as_tensor(context)):
+        torch.testing.assert_close(agent.infer_posterior(given).mean, expected.mean)
+    context[1, 3, 0] = np.nan
+    with pytest.raises(ValueError, match="context holds numbers that are not finite"):
+        agent.infer_posterior(context)
+    with pytest.raises(ValueError, match=r"context of point-robot must be \(..., n, 5\), got \(2, 10, 4\)"):
+        agent.infer_posterior(context[..., :4])
+
+
+def test_tasks_of_one_seed_are_one_set() -> None:
+    family = lab.make_family("point-robot")
+    agent = lab.SMAC(lab.SMACConfig.preset("point-robot", "smoke"), family.spec)
+    buffer, tasks = lab.starter_data(family)
+    for call in (
+        lambda: lab.evaluate(agent, family, [tasks]),
+        lambda: lab.measure_shift(agent, family, [tasks], buffer),
+    ):
+        with pytest.raises(ValueError, match=r"needs its tasks as one lab.Tasks\(values\), got a list"):
+            call()
+
+
+def test_seeds_and_actions_as_numpy_and_torch_users_have_them() -> None:
+    env = lab.make_family("point-robot").batch_env(lab.Tasks(np.zeros((2, 2))))
+    one, _ = env.reset(seed=[3, 4])
+    np.testing.assert_array_equal(env.reset(seed=np.array([3, 4]))[0], one)
+    np.testing.assert_array_equal(env.reset(seed=np.int64(3))[0], one)
+    moved, *_ = env.step(torch.ones(2, 2, requires_grad=True))
+    env.reset(seed=[3, 4])
+    np.testing.assert_array_equal(env.step(np.ones((2, 2)))[0], moved)
+
+
+def test_files_are_utf_8_under_any_locale(tmp_path: Path) -> None:
+    """A whole run with its report, where the platform's encoding is ASCII."""
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    words = ["train", "point-robot", "--preset", "smoke", "--arms", "frozen", "--out", str(tmp_path)]
+    done = run(*words, env=environment)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert "\N{MINUS SIGN}" in (tmp_path / "report.html").read_text(encoding="utf-8")
