@@ -13,8 +13,9 @@ from smac_lab.agent import SMAC
 from smac_lab.encoder import Gaussian, make_context
 from smac_lab.engine.rollout import Episodes, rollout
 from smac_lab.engine.seeds import Generators
-from smac_lab.tasks.family import Array, TaskFamily, Tasks, only_set
+from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.simulation import BatchEnv
+from smac_lab.tasks.spec import Array, Tasks, only_set
 
 
 class Evaluation(NamedTuple):

@@ -19,7 +19,7 @@ from smac_lab.engine.policy import EpisodePolicy
 from smac_lab.engine.seeds import Generators, draw, mapped_over_seeds, over_seeds, select_seed, stack_modules
 from smac_lab.nets import Standardise, polyak_update, start_as_authors
 from smac_lab.reward_model import RewardDecoder, relabel, reward_loss
-from smac_lab.tasks.family import FamilySpec
+from smac_lab.tasks.spec import FamilySpec
 
 if TYPE_CHECKING:
     from smac_lab.data.buffer import TransitionBuffer

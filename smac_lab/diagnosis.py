@@ -13,7 +13,8 @@ from smac_lab.agent import SMAC
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.encoder import Gaussian
 from smac_lab.engine.rollout import Episodes, Policy, near_random_policy, rollout
-from smac_lab.tasks.family import TaskFamily, Tasks
+from smac_lab.tasks.family import TaskFamily
+from smac_lab.tasks.spec import Tasks
 
 
 class Finding(NamedTuple):

@@ -21,7 +21,8 @@ from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.store import Source
 from smac_lab.encoder import Gaussian, kl_divergence, kl_to_prior
 from smac_lab.engine.rollout import Episodes, rollout
-from smac_lab.tasks.family import Array, TaskFamily, Tasks
+from smac_lab.tasks.family import TaskFamily
+from smac_lab.tasks.spec import Array, Tasks
 from smac_lab.training import all_tasks
 
 

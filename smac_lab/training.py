@@ -20,7 +20,8 @@ from smac_lab.encoder import Gaussian
 from smac_lab.engine.acceleration import captured
 from smac_lab.engine.rollout import rollout
 from smac_lab.engine.seeds import draw
-from smac_lab.tasks.family import TaskFamily, Tasks
+from smac_lab.tasks.family import TaskFamily
+from smac_lab.tasks.spec import Tasks
 
 Metrics = dict[str, Any]  # name to float, or, with several seeds at once, to an array (seed,)
 

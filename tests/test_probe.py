@@ -19,7 +19,7 @@ from torch import Tensor
 import smac_lab as lab
 from smac_lab import SMAC, SMACConfig, Tasks, TransitionBuffer
 from smac_lab.tasks import DynamicsFamily
-from smac_lab.tasks.family import Array
+from smac_lab.tasks.spec import Array
 
 N_TASKS = 8
 CONFIG = SMACConfig(

@@ -13,7 +13,7 @@ from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.engine.rollout import Episodes
 from smac_lab.tasks import make_family
-from smac_lab.tasks.family import FamilySpec
+from smac_lab.tasks.spec import FamilySpec
 from smac_lab.training import sample_offline
 
 

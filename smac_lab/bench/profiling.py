@@ -18,7 +18,7 @@ from smac_lab.bench.race import Effort, aligned
 from smac_lab.bench.simulation import make_env, paper_agent
 from smac_lab.bench.update import Case, make_agent, make_buffer
 from smac_lab.engine.rollout import rollout
-from smac_lab.tasks.family import Tasks
+from smac_lab.tasks.spec import Tasks
 
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::linear", "mkldnn::_linear_pointwise"}
 OPTIMIZER = ("Optimizer.step", "aten::_fused_adam", "aten::_foreach_lerp")  # beginnings of names

@@ -15,7 +15,7 @@ from smac_lab.bench.pipeline import hold
 from smac_lab.bench.race import Call, Effort, aligned, race, slope
 from smac_lab.bench.simulation import make_env, paper_agent, random_actions, vector_call
 from smac_lab.bench.update import Case, make_agent, make_buffer
-from smac_lab.tasks.family import Tasks
+from smac_lab.tasks.spec import Tasks
 
 FAMILY = "cheetah-vel"
 MIB = 2**20

@@ -24,8 +24,9 @@ from smac_lab.bench.race import Call, Effort, Ratio, against, at_least, at_most,
 from smac_lab.config import SMACConfig
 from smac_lab.engine.rollout import rollout
 from smac_lab.tasks import make_family
-from smac_lab.tasks.family import Array, MujocoFamily, Tasks, _load_mujoco
+from smac_lab.tasks.family import MujocoFamily, _load_mujoco
 from smac_lab.tasks.simulation import BatchEnv
+from smac_lab.tasks.spec import Array, Tasks
 
 Vector = gym.vector.VectorEnv[Any, Any, Any]
 BARE = "bare mujoco.batch.Batch"

@@ -11,7 +11,7 @@ from smac_lab.data.lookup import Lookup
 from smac_lab.data.store import MEMBERS, Source, TransitionStore, check_source
 from smac_lab.encoder import make_context
 from smac_lab.engine.seeds import Generators, draw
-from smac_lab.tasks.family import FamilySpec
+from smac_lab.tasks.spec import FamilySpec
 
 
 class Transitions(NamedTuple):

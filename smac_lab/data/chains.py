@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from smac_lab.tasks.family import FamilySpec
+from smac_lab.tasks.spec import FamilySpec
 
 COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminations", "truncations", "features")
 SCALARS = ("rewards", "terminations", "truncations")

@@ -35,7 +35,8 @@ from smac_lab.data.lookup import CODE, LENGTH, TASK
 from smac_lab.data.storage import StorageError, check_body
 from smac_lab.data.store import CODES
 from smac_lab.data.validation import check_dataset, check_spec, episode_ends
-from smac_lab.tasks.family import FamilySpec, MujocoFamily, TaskFamily, Tasks
+from smac_lab.tasks.family import MujocoFamily, TaskFamily
+from smac_lab.tasks.spec import FamilySpec, Tasks
 
 
 def to_minari(

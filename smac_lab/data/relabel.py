@@ -10,7 +10,8 @@ from smac_lab.data.chains import COLUMNS
 from smac_lab.data.lookup import CODE, LENGTH, TASK
 from smac_lab.data.store import CODES, MEMBERS
 from smac_lab.data.validation import check_spec
-from smac_lab.tasks.family import Array, MujocoFamily, TaskFamily, Tasks
+from smac_lab.tasks.family import MujocoFamily, TaskFamily
+from smac_lab.tasks.spec import Array, Tasks
 
 
 def relabelled(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks) -> TransitionBuffer:

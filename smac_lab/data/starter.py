@@ -13,8 +13,9 @@ from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.chains import COLUMNS
 from smac_lab.data.storage import StorageError, load_dataset, save_dataset
 from smac_lab.data.store import Source
-from smac_lab.tasks.family import Array, MujocoFamily, TaskFamily, Tasks
+from smac_lab.tasks.family import MujocoFamily, TaskFamily
 from smac_lab.tasks.simulation import Simulation
+from smac_lab.tasks.spec import Array, Tasks
 
 STARTER = Path(__file__).parents[1] / "starter"
 TRANSITIONS = 600  # of a task, that actor and critics learn from; and at most as many of exploration

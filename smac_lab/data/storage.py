@@ -21,7 +21,8 @@ from torch import Tensor
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.lookup import LENGTH
 from smac_lab.data.validation import check_dataset, check_spec
-from smac_lab.tasks.family import FamilySpec, MujocoFamily, TaskFamily, Tasks
+from smac_lab.tasks.family import MujocoFamily, TaskFamily
+from smac_lab.tasks.spec import FamilySpec, Tasks
 
 DATASET_FORMAT = 2
 PARTIAL = ".partial_"  # how names of files begin that are not yet whole

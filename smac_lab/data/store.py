@@ -12,7 +12,7 @@ from torch import Tensor
 
 from smac_lab.data.chains import COLUMNS, SCALARS, chain_ends, check_finite, select, widths_of, write_chains
 from smac_lab.data.lookup import CODE, LENGTH, TASK, Segments, task_counts
-from smac_lab.tasks.family import FamilySpec
+from smac_lab.tasks.spec import FamilySpec
 
 # Where a transition comes from. Static and truly rewarded: "offline" ones, which actor and critics learn from, and
 # "exploration", collected with z from the prior (or a stand-in), which the encoder reads in their place. Of the

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from smac_lab.data.chains import COLUMNS, Values, check_finite
 from smac_lab.data.lookup import CODE, LENGTH, TASK, task_counts
 from smac_lab.data.store import CODES, TransitionStore
-from smac_lab.tasks.family import Array, FamilySpec, TaskFamily, Tasks
+from smac_lab.tasks.family import TaskFamily
+from smac_lab.tasks.spec import Array, FamilySpec, Tasks
 
 TOLERANCE = 1e-4  # of a reward computed from features in single precision, on top of as much of its size
 

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from smac_lab.engine.policy import EpisodePolicy
-from smac_lab.tasks.family import Array, TaskFamily, Tasks
+from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.simulation import BatchEnv
+from smac_lab.tasks.spec import Array, Tasks
 
 Policy = Callable[[Array], NDArray[np.floating]]
 

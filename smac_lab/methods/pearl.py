@@ -14,7 +14,8 @@ from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.encoder import kl_to_prior
 from smac_lab.engine.acceleration import captured
-from smac_lab.tasks.family import TaskFamily, Tasks
+from smac_lab.tasks.family import TaskFamily
+from smac_lab.tasks.spec import Tasks
 from smac_lab.training import (
     ContextFrom,
     Meter,

@@ -17,7 +17,8 @@ from smac_lab.engine.rollout import Policy, near_random_policy, rollout, scripte
 from smac_lab.data.store import Source
 from smac_lab.runs.log import MetricLog
 from smac_lab.methods.pearl import train_pearl
-from smac_lab.tasks.family import MujocoFamily, TaskFamily, Tasks
+from smac_lab.tasks.family import MujocoFamily, TaskFamily
+from smac_lab.tasks.spec import Tasks
 from smac_lab.training import metrics_of_each
 
 Tick = Callable[[int, int], None]  # (done, total), in iterations of PEARL, or in episodes of the script

@@ -36,7 +36,8 @@ from smac_lab.data.storage import (
 )
 from smac_lab.encoder import ContextEncoder
 from smac_lab.reward_model import RewardDecoder, reward_loss
-from smac_lab.tasks.family import FamilySpec, TaskFamily
+from smac_lab.tasks.family import TaskFamily
+from smac_lab.tasks.spec import FamilySpec
 
 FORMAT = 3
 DEFAULT_PARTS = {"encoder": ContextEncoder, "actor": Actor, "critics": Critics, "reward_decoder": RewardDecoder}

@@ -34,7 +34,8 @@ from smac_lab.runs.measurement import load_measurement, measure, save_measuremen
 from smac_lab.runs.log import MetricLog
 from smac_lab.runs.summary import write_summary
 from smac_lab.tasks import make_family
-from smac_lab.tasks.family import TaskFamily, Tasks
+from smac_lab.tasks.family import TaskFamily
+from smac_lab.tasks.spec import Tasks
 from smac_lab.training import Metrics, metrics_of_each, train_offline, train_self_supervised
 
 DEFAULT_ARMS = ("frozen", "self-labelled", "oracle")

@@ -21,7 +21,8 @@ from smac_lab.data.validation import episode_ends
 from smac_lab.encoder import kl_to_prior
 from smac_lab.engine.seeds import of_seed
 from smac_lab.shift import Shift, measure_shift
-from smac_lab.tasks.family import Array, TaskFamily, Tasks
+from smac_lab.tasks.family import TaskFamily
+from smac_lab.tasks.spec import Array, Tasks
 from smac_lab.training import Metrics
 
 SUCCESSES = {"offline": "offline_context", "online": "online_context", "test": "test"}  # array to measure, by prefix

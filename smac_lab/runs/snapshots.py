@@ -22,7 +22,8 @@ from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.starter import STARTER, TRANSITIONS, starter_data
 from smac_lab.data.storage import StorageError, check_hash, file_sha256, read_json, replace_text
 from smac_lab.tasks import make_family
-from smac_lab.tasks.family import FamilySpec, TaskFamily, Tasks
+from smac_lab.tasks.family import TaskFamily
+from smac_lab.tasks.spec import FamilySpec, Tasks
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 KEPT = ("actor", "critics", "encoder", "reward_decoder")  # of an agent, in an excerpt

@@ -17,7 +17,7 @@ from smac_lab.config import SMACConfig
 from smac_lab.data.storage import replace_text
 from smac_lab.runs.measurement import load_measurement, references, success_by_description, summarise
 from smac_lab.tasks import make_family
-from smac_lab.tasks.family import Array
+from smac_lab.tasks.spec import Array
 
 if TYPE_CHECKING:
     from smac_lab.runs.experiment import Experiment

@@ -6,15 +6,17 @@ import inspect
 from typing import Any
 
 import gymnasium as gym
+from numpy.typing import ArrayLike
 
 from smac_lab.tasks.ant import AntDir
-from smac_lab.tasks.family import DynamicsFamily, FamilySpec, MujocoFamily, TaskFamily, Tasks
+from smac_lab.tasks.family import DynamicsFamily, MujocoFamily, TaskFamily
 from smac_lab.tasks.half_cheetah import CheetahVel, HalfCheetah
 from smac_lab.tasks.humanoid import HumanoidDir
 from smac_lab.tasks.point_robot import PointDirection, PointFamily, PointRobot, SparsePointRobot
 from smac_lab.tasks.random_params import HopperParams, RandomParams, WalkerParams
 from smac_lab.tasks.sawyer import Sawyer
 from smac_lab.tasks.simulation import BatchEnv, TaskEnv
+from smac_lab.tasks.spec import FamilySpec, Tasks
 
 FAMILIES: dict[str, type[TaskFamily]] = {
     family.name: family
@@ -57,12 +59,24 @@ def make_family(name: str, **options: Any) -> TaskFamily:
     return FAMILIES[name](**options)
 
 
+def make_task_env(
+    family: str,
+    task: ArrayLike | None = None,
+    render_mode: str | None = None,
+    width: int = 320,
+    height: int = 240,
+    **options: Any,
+) -> TaskEnv:
+    """What `gym.make` calls; `options` go to `make_family`, the rest to `TaskEnv`."""
+    return TaskEnv(make_family(family, **options), task, render_mode, width, height)
+
+
 def register_envs() -> None:
     """Register every family with gymnasium as `smac_lab/<Name>-v0`, with its horizon as the time limit."""
     for name, family in FAMILIES.items():
         gym.register(
             id=f"smac_lab/{family.__name__}-v0",
-            entry_point="smac_lab.tasks.simulation:TaskEnv",
+            entry_point="smac_lab.tasks:make_task_env",
             max_episode_steps=family.horizon,
             kwargs={"family": name},
         )

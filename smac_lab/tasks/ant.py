@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from smac_lab.tasks.family import Array, MujocoFamily, add_accelerometer, check_option
+from smac_lab.tasks.family import MujocoFamily, add_accelerometer, check_option
+from smac_lab.tasks.spec import Array
 
 
 class AntDir(MujocoFamily):

@@ -4,73 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-if TYPE_CHECKING:
-    from smac_lab.tasks.simulation import BatchEnv, TaskEnv
-
-Array = NDArray[np.float64]
-
-
-class FamilySpec(NamedTuple):
-    """The sizes that networks and buffers need to know of a task family."""
-
-    name: str  # with its variant: `TaskFamily.full_name`
-    obs_dim: int
-    action_dim: int
-    task_dim: int
-    feature_dim: int
-    context_dim: int  # one context transition: (s, a, r), and s' where the dynamics differ between tasks
-    horizon: int
-
-
-@dataclass(frozen=True, eq=False)
-class Tasks:
-    """A set of tasks of one family.
-
-    Args:
-        values: task parameters, `(n, task_dim)`. A scalar or a vector of `n` scalars is reshaped.
-
-    Raises:
-        ValueError: when a value is not finite or the array has more than two axes.
-    """
-
-    values: Array
-
-    def __post_init__(self) -> None:
-        values = np.array(self.values, dtype=np.float64)
-        if values.ndim < 2:
-            values = values.reshape(-1, 1)
-        if values.ndim != 2 or not np.isfinite(values).all():
-            raise ValueError(f"task values must be finite and of shape (n, task_dim), got {values.shape}: {values}")
-        values.flags.writeable = False
-        object.__setattr__(self, "values", values)
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, index: Any) -> Tasks:
-        return Tasks(self.values[index if isinstance(index, slice) else np.atleast_1d(np.asarray(index))])
-
-    def repeat(self, times: int) -> Tasks:
-        """Each task `times` times in a row: `(n * times, task_dim)`."""
-        return Tasks(self.values.repeat(times, axis=0))
-
-
-def only_set(tasks: Any) -> Tasks:
-    """The tasks of an agent of one seed.
-
-    Raises:
-        ValueError: they are no `Tasks`.
-    """
-    if not isinstance(tasks, Tasks):
-        raise ValueError(f"an agent of one seed needs its tasks as one lab.Tasks(values), got a {type(tasks).__name__}")
-    return tasks
+from smac_lab.tasks.physics import DynamicsEngine, Engine, MujocoEngine
+from smac_lab.tasks.rendering import BodyRenderer, Frames
+from smac_lab.tasks.simulation import BatchEnv, Renderer, Simulation, TaskEnv
+from smac_lab.tasks.spec import Array, FamilySpec, Tasks
 
 
 class TaskFamily:
@@ -90,6 +33,7 @@ class TaskFamily:
     action_dim: int
     horizon: int = 200  # control steps
     control_dt: float = 1.0  # seconds per control step
+    in_threads: ClassVar[bool] = False  # whether steps are MuJoCo's, which threads can take side by side
     state_fields: tuple[str, ...]  # what `observe`, `measure` and `terminated` may read
     context_includes_next: ClassVar[bool] = False  # s' belongs to the context where dynamics differ
     task_label: ClassVar[str] = "task"  # axis label, with unit
@@ -202,22 +146,24 @@ class TaskFamily:
 
     def batch_env(self, tasks: Tasks, num_threads: int = 0, rewards: bool = True) -> BatchEnv:
         """One simulation a task, stepped together. See `BatchEnv`."""
-        from smac_lab.tasks.simulation import BatchEnv
-
         return BatchEnv(self, tasks, num_threads=num_threads, rewards=rewards)
 
     def task_env(self, task: ArrayLike | None = None, render_mode: str | None = None) -> TaskEnv:
         """A single simulation as a `gymnasium.Env`, without a time limit. See `TaskEnv`."""
-        from smac_lab.tasks.simulation import TaskEnv
-
         return TaskEnv(self, task=task, render_mode=render_mode)
+
+    def make_engine(self, n: int, num_threads: int) -> Engine:
+        """What moves the states of `n` simulations."""
+        raise NotImplementedError
+
+    def make_renderer(self, width: int, height: int) -> Renderer:
+        """What draws simulations, in pictures of that many pixels."""
+        raise NotImplementedError
 
     @property
     def spec(self) -> FamilySpec:
         """Sizes of this family; the feature size is read off a first measurement."""
         if "_spec" not in self.__dict__:
-            from smac_lab.tasks.simulation import Simulation
-
             rng = np.random.default_rng(0)
             simulation = Simulation(self, self.sample_tasks(rng, 1), num_threads=1, rewards=False)
             simulation.reset(np.arange(1), [rng])
@@ -251,9 +197,31 @@ class DynamicsFamily(TaskFamily):
         """Next state of each simulation: state-field name to `(n, ...)`."""
         raise NotImplementedError
 
-    def draw(self, state: SimpleNamespace, task: Array, width: int, height: int) -> NDArray[np.uint8]:
+    def draw(self, state: SimpleNamespace, task: Array, width: int, height: int) -> Frames:
         """Picture of the first simulation, `(height, width, 3)`."""
         raise NotImplementedError
+
+    def make_engine(self, n: int, num_threads: int) -> Engine:
+        """See `TaskFamily.make_engine`; a formula needs no threads."""
+        return DynamicsEngine(self.reset_state(np.random.default_rng(0), n), self.state_fields, self.dynamics)
+
+    def make_renderer(self, width: int, height: int) -> Renderer:
+        """See `TaskFamily.make_renderer`."""
+        return _Drawing(self, width, height)
+
+
+class _Drawing:
+    """Draws a family whose pictures are its own."""
+
+    def __init__(self, family: DynamicsFamily, width: int, height: int):
+        self.family, self.size = family, (width, height)
+
+    def draw(self, simulation: Simulation, index: int) -> Frames:
+        state = {name: value[index : index + 1] for name, value in vars(simulation.state).items()}
+        return self.family.draw(SimpleNamespace(**state), simulation.tasks[index], *self.size)
+
+    def close(self) -> None:
+        """Nothing to free."""
 
 
 class MujocoFamily(TaskFamily):
@@ -273,6 +241,7 @@ class MujocoFamily(TaskFamily):
     settable_fields: ClassVar[tuple[str, ...]] = ("qpos", "qvel")
     camera: ClassVar[dict[str, Any]] = {}  # arguments of `BodyRenderer` that differ from its own
     set_const: bool = True  # recompute the constants that MuJoCo derives from what `physics` changes
+    in_threads: ClassVar[bool] = True
 
     def physics(self, tasks: Array) -> Mapping[str, Array]:
         """MjModel fields that tasks `(n, task_dim)` change: name to `(n, ...)`; the default changes none."""
@@ -281,6 +250,14 @@ class MujocoFamily(TaskFamily):
     def control(self, state: SimpleNamespace, actions: Array) -> Mapping[str, Array]:
         """MjData fields that actions in [-1, 1] set for a control step: name to `(n, ...)`; by default `ctrl`."""
         return {"ctrl": actions}
+
+    def make_engine(self, n: int, num_threads: int) -> Engine:
+        """See `TaskFamily.make_engine`."""
+        return MujocoEngine(self, n, num_threads)
+
+    def make_renderer(self, width: int, height: int) -> Renderer:
+        """See `TaskFamily.make_renderer`."""
+        return _Body(BodyRenderer(self.model, width, height, **self.camera))
 
     def edit_model(self, spec: Any) -> None:
         """Change the `mujoco.MjSpec` before it is compiled; the default leaves it as it is."""
@@ -318,6 +295,16 @@ class MujocoFamily(TaskFamily):
         import hashlib
 
         return hashlib.sha256(self.xml_path.read_bytes()).hexdigest()
+
+
+class _Body:
+    """Draws MuJoCo bodies."""
+
+    def __init__(self, renderer: BodyRenderer):
+        self.renderer, self.close = renderer, renderer.close
+
+    def draw(self, simulation: Simulation, index: int) -> Frames:
+        return self.renderer.draw(simulation.engine.data(index))
 
 
 def add_accelerometer(spec: Any, body: str) -> None:

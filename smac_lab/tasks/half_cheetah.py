@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from smac_lab.tasks.family import Array, MujocoFamily, check_option
+from smac_lab.tasks.family import MujocoFamily, check_option
+from smac_lab.tasks.spec import Array
 
 
 class HalfCheetah(MujocoFamily):

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from smac_lab.tasks.family import Array, MujocoFamily, add_accelerometer, check_option
+from smac_lab.tasks.family import MujocoFamily, add_accelerometer, check_option
+from smac_lab.tasks.spec import Array
 
 MAX_TORQUE = 0.4  # the control of a full action, of the model's actuators
 

@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from smac_lab.tasks.family import Array, DynamicsFamily
+from smac_lab.tasks.family import DynamicsFamily
+from smac_lab.tasks.spec import Array
 
 STEP = 0.1  # metres moved by an action of 1 along an axis
 

@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from smac_lab.tasks.family import Array, MujocoFamily, check_option
+from smac_lab.tasks.family import MujocoFamily, check_option
+from smac_lab.tasks.spec import Array
 
 SCALE = 1.5  # of masses, inertias and frictions: each times 1.5^u, u ~ U(-3, 3)
 DAMPING_SCALE = 1.3  # of joints' damping

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from smac_lab.tasks.family import Array, MujocoFamily, check_option
+from smac_lab.tasks.family import MujocoFamily, check_option
 from smac_lab.tasks.sawyer_scene import (
     AIM_IN_WORDS,
     AIMS,
@@ -30,6 +30,7 @@ from smac_lab.tasks.sawyer_scene import (
     success,
 )
 from smac_lab.tasks.sawyer_script import script
+from smac_lab.tasks.spec import Array
 
 # qpos of assets/sawyer.xml: the arm, then these.
 ARM = np.array([-0.2957, -1.2191, 0.0, 1.9137, 0.0, 0.8762, -0.2957])  # rad: the gripper at HOME, pointing down

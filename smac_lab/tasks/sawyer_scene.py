@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from smac_lab.tasks.family import Array
+from smac_lab.tasks.spec import Array
 
 
 class Item(IntEnum):

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from smac_lab.tasks.family import Array
 from smac_lab.tasks.sawyer_scene import BLOCK_IN_DRAWER, DRAWER_TRAVEL, IN_TRAY_HEIGHT, Item, Scene
+from smac_lab.tasks.spec import Array
 
 TRAVEL = 0.19  # m: height at which the hand passes over everything
 PUSH_HEIGHT = 0.05  # m: that of the handle, and of the middle of a drawer's front

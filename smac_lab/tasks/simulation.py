@@ -6,7 +6,7 @@ import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -16,10 +16,45 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from smac_lab.tasks.family import Array, DynamicsFamily, MujocoFamily, TaskFamily, Tasks
+from smac_lab.tasks.physics import Engine, is_sound
+from smac_lab.tasks.rendering import Frames
+from smac_lab.tasks.spec import Array, Tasks
 
 MAX_PARTS = 4  # of a batch that threads step by themselves: Python itself runs in one of them at a time
 PART_SIZE = 32  # simulations in a part, at least
+
+
+class Simulated(Protocol):
+    """What simulating a family takes of it; `TaskFamily` documents each."""
+
+    name: ClassVar[str]
+    task_dim: ClassVar[int]
+    in_threads: ClassVar[bool]
+    obs_dim: int
+    action_dim: int
+    horizon: int
+    control_dt: float
+
+    def make_engine(self, n: int, num_threads: int) -> Engine: ...
+    def make_renderer(self, width: int, height: int) -> Renderer: ...
+    def sample_tasks(self, rng: np.random.Generator, n: int) -> Array: ...
+    def check_tasks(self, values: Array) -> None: ...
+    def reset_state(self, rng: np.random.Generator, n: int) -> Mapping[str, Array]: ...
+    def place(self, tasks: Array, state: Mapping[str, Array]) -> Mapping[str, Array]: ...
+    def observe(self, state: SimpleNamespace) -> Array: ...
+    def measure(self, before: SimpleNamespace, action: Array, after: SimpleNamespace) -> Array: ...
+    def reward(self, features: Array, actions: Array, tasks: Array) -> Array: ...
+    def terminated(self, state: SimpleNamespace) -> NDArray[np.bool_]: ...
+
+
+class Renderer(Protocol):
+    """Draws simulations."""
+
+    def draw(self, simulation: Simulation, index: int) -> Frames:
+        """Picture of one of them, `(height, width, 3)`."""
+
+    def close(self) -> None:
+        """Free what it holds; closing twice is fine."""
 
 
 class StepResult(NamedTuple):
@@ -46,11 +81,10 @@ class Simulation:
             NaN, so that a leak cannot pass unseen.
     """
 
-    def __init__(self, family: TaskFamily, tasks: Array, num_threads: int = 0, rewards: bool = True):
+    def __init__(self, family: Simulated, tasks: Array, num_threads: int = 0, rewards: bool = True):
         self.family = family
         self.rewards = rewards
-        engine: Any = _MujocoEngine if isinstance(family, MujocoFamily) else _DynamicsEngine
-        self.engine = engine(family, len(tasks), num_threads)
+        self.engine: Any = family.make_engine(len(tasks), num_threads)  # an `Engine`; MuJoCo's has more
         self.state: SimpleNamespace = self.engine.state
         self._before = SimpleNamespace(**{name: value.copy() for name, value in vars(self.state).items()})
         self.set_tasks(tasks)
@@ -97,85 +131,13 @@ class Simulation:
             stacklevel=4,
         )
         kept = {name: getattr(self._before, name)[ids] for name in self.engine.settable}
-        sound = np.all([_sound(value) for value in kept.values()], axis=0)
+        sound = np.all([is_sound(value) for value in kept.values()], axis=0)
         first = self.family.place(self.tasks[ids], self.family.reset_state(np.random.default_rng(0), len(ids)))
         for values, which in ((kept, sound), (first, ~sound)):
             if which.any():
                 self.engine.set_state(ids[which], {name: value[which] for name, value in values.items()})
         for name, value in vars(self.state).items():
             getattr(self._before, name)[ids] = value[ids]
-
-
-def _sound(values: Array) -> NDArray[np.bool_]:
-    """Which simulations' numbers MuJoCo would accept: finite, and none as large as its mjMAXVAL."""
-    size = np.abs(values)
-    if size.max() < 1e10:  # nearly always; false for not-a-number
-        return np.ones(len(values), dtype=bool)
-    return np.all(size.reshape(len(values), -1) < 1e10, axis=1)
-
-
-class _DynamicsEngine:
-    def __init__(self, family: DynamicsFamily, n: int, num_threads: int):
-        self.family = family
-        start = family.reset_state(np.random.default_rng(0), n)
-        self.state = SimpleNamespace(**{name: np.array(start[name], float) for name in family.state_fields})
-        self.settable = family.state_fields
-
-    def set_tasks(self, tasks: Array) -> None:
-        """Nothing: a formula knows no bodies."""
-
-    def set_state(self, ids: NDArray[np.intp], values: Mapping[str, Array]) -> None:
-        for name, value in values.items():
-            getattr(self.state, name)[ids] = value
-
-    def step(self, actions: Array) -> NDArray[np.bool_]:
-        diverged = np.zeros(len(actions), dtype=bool)
-        for name, value in self.family.dynamics(self.state, actions).items():
-            np.copyto(getattr(self.state, name), value)
-            diverged |= ~_sound(value)
-        return diverged
-
-
-class _MujocoEngine:
-    def __init__(self, family: MujocoFamily, n: int, num_threads: int):
-        import mujoco
-        from mujoco.batch import Batch
-
-        self.family = family
-        self.settable = family.settable_fields
-        self.batch = Batch(family.model, nsim=n, nthread=num_threads or torch.get_num_threads())
-        names = dict.fromkeys((*self.settable, *family.state_fields))
-        self.state = SimpleNamespace(**{name: self.batch.bind(name) for name in names})
-        # A derived field lags one substep behind after a bare step; where the family reads one, compute it
-        # at the new state. Sensors that need accelerations (contact forces) come with the last stage.
-        derived = set(names) - set(self.settable)
-        self.stage = int(mujoco.mjtStage.mjSTAGE_ACC) if derived else int(mujoco.mjtStage.mjSTAGE_NONE)
-        self._none = int(mujoco.mjtStage.mjSTAGE_NONE)
-        bad = mujoco.mjtWarning
-        self._breakdowns = [int(bad.mjWARN_BADQPOS), int(bad.mjWARN_BADQVEL), int(bad.mjWARN_BADQACC)]
-
-    def set_tasks(self, tasks: Array) -> None:
-        """Write what tasks change in the body, from the model's own values each time: draws never add up."""
-        fields = self.family.physics(tasks)
-        for name, value in fields.items():
-            self.batch.expand(name)[:] = value
-        if fields and self.family.set_const:
-            self.batch.set_const()
-
-    def set_state(self, ids: NDArray[np.intp], values: Mapping[str, Array]) -> None:
-        self.batch.reset(ids, stage=self._none)  # clears time, warm start, controls and warnings
-        for name, value in values.items():
-            getattr(self.state, name)[ids] = value
-        if self.stage != self._none:
-            self.batch.forward(ids)
-
-    def step(self, actions: Array) -> NDArray[np.bool_]:
-        for name, value in self.family.control(self.state, actions).items():
-            self.batch.bind(name)[:] = value
-        self.batch.step(nstep=self.family.frame_skip, stage=self.stage)
-        # MuJoCo resets a simulation that breaks down, and counts a warning; the last substep is still unchecked.
-        broken = self.batch.warning[:, self._breakdowns, 1].any(1)
-        return broken | ~_sound(self.state.qpos) | ~_sound(self.state.qvel)
 
 
 def _check_actions(actions: ArrayLike, shape: tuple[int, ...], name: str) -> Array:
@@ -189,7 +151,7 @@ def _check_actions(actions: ArrayLike, shape: tuple[int, ...], name: str) -> Arr
     return np.clip(actions, -1.0, 1.0)
 
 
-def _spaces(family: TaskFamily) -> tuple[Any, Any]:
+def _spaces(family: Simulated) -> tuple[Any, Any]:
     observation = gym.spaces.Box(-np.inf, np.inf, (family.obs_dim,), np.float64)
     return observation, gym.spaces.Box(-1.0, 1.0, (family.action_dim,), np.float32)
 
@@ -212,12 +174,12 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
         ValueError: tasks of the wrong width, or such as cannot be; actions of the wrong shape or not finite.
     """
 
-    def __init__(self, family: TaskFamily, tasks: Tasks, num_threads: int = 0, rewards: bool = True):
+    def __init__(self, family: Simulated, tasks: Tasks, num_threads: int = 0, rewards: bool = True):
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
         if tasks.values.shape[1] != family.task_dim:
             raise ValueError(f"{family.name} needs tasks of shape (n, {family.task_dim}), got {tasks.values.shape}")
         family.check_tasks(tasks.values)
-        self.family = family
+        self.family: Any = family
         self.tasks = tasks
         self.num_envs = len(tasks)
         self.num_threads = num_threads or torch.get_num_threads()
@@ -244,7 +206,7 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
         """
         if self._parts is None:
             most = min(MAX_PARTS, self.num_threads, self.num_envs // PART_SIZE)
-            parts = max(1, most) if isinstance(self.family, MujocoFamily) else 1
+            parts = max(1, most) if self.family.in_threads else 1
             chunks = np.array_split(np.arange(self.num_envs), parts)
             threads = [self.num_threads // parts + (i < self.num_threads % parts) for i in range(parts)]
             self._parts = (
@@ -332,29 +294,23 @@ class TaskEnv(gym.Env[Array, Array]):
     """One task of a family as a plain `gymnasium.Env`; `gym.make` adds the family's time limit.
 
     Args:
-        family: a task family, or the name of one.
+        family: task family.
         task: the task's parameters; None draws a new task from the family at every reset. A reset's
             `options={"task": value}` overrides it for that episode and those after it.
         render_mode: None or "rgb_array".
         width, height: size of rendered frames, pixels.
-        **family_options: passed on to `make_family` when `family` is a name.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}  # type: ignore[misc]
 
     def __init__(
         self,
-        family: TaskFamily | str,
+        family: Simulated,
         task: ArrayLike | None = None,
         render_mode: str | None = None,
         width: int = 320,
         height: int = 240,
-        **family_options: Any,
     ):
-        if isinstance(family, str):
-            from smac_lab.tasks import make_family
-
-            family = make_family(family, **family_options)
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
         vars(self)["metadata"] = {**self.metadata, "render_fps": max(1, round(1 / family.control_dt))}
@@ -364,7 +320,7 @@ class TaskEnv(gym.Env[Array, Array]):
         self._task = None if task is None else _task_row(family, task)
         self._started = False
         self._size = (width, height)
-        self._renderer: Any = None
+        self._renderer: Renderer | None = None
         start = family.sample_tasks(np.random.default_rng(0), 1) if self._task is None else self._task
         self.simulation = Simulation(family, np.array(start), num_threads=1)
 
@@ -392,14 +348,9 @@ class TaskEnv(gym.Env[Array, Array]):
         if self.render_mode is None:
             gym.logger.warn("render() needs render_mode='rgb_array'")
             return None
-        if isinstance(self.family, DynamicsFamily):
-            return self.family.draw(self.simulation.state, self.simulation.tasks[0], *self._size)
         if self._renderer is None:
-            from smac_lab.figures.video import BodyRenderer
-
-            assert isinstance(self.family, MujocoFamily)
-            self._renderer = BodyRenderer(self.family.model, *self._size, **self.family.camera)
-        return self._renderer.draw(self.simulation.engine.batch.get_data(0))
+            self._renderer = self.family.make_renderer(*self._size)
+        return self._renderer.draw(self.simulation, 0)
 
     def close(self) -> None:
         """Release the renderer."""
@@ -408,7 +359,7 @@ class TaskEnv(gym.Env[Array, Array]):
             self._renderer = None
 
 
-def _task_row(family: TaskFamily, task: ArrayLike) -> Array:
+def _task_row(family: Simulated, task: ArrayLike) -> Array:
     row = np.atleast_1d(np.asarray(task, dtype=np.float64))[None]
     if row.shape != (1, family.task_dim) or not np.isfinite(row).all():
         raise ValueError(f"{family.name} needs a task of {family.task_dim} finite numbers, got {task!r}")

@@ -20,7 +20,8 @@ from smac_lab.figures import plots, style
 from smac_lab.figures.style import Array, Place
 from smac_lab.runs.snapshots import Snapshots
 from smac_lab.shift import Shift, measure_shift
-from smac_lab.tasks.family import MujocoFamily, TaskFamily, Tasks
+from smac_lab.tasks.family import MujocoFamily, TaskFamily
+from smac_lab.tasks.spec import Tasks
 from smac_lab.widgets import stage
 from smac_lab.widgets.explorer import Choice, Control, Explorer, Slider
 

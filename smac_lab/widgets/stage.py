@@ -12,7 +12,9 @@ from smac_lab.agent import SMAC
 from smac_lab.encoder import Gaussian
 from smac_lab.engine.rollout import Episodes, rollout
 from smac_lab.figures.style import Array
-from smac_lab.tasks.family import MujocoFamily, TaskFamily, Tasks
+from smac_lab.tasks import rendering
+from smac_lab.tasks.family import MujocoFamily, TaskFamily
+from smac_lab.tasks.spec import Tasks
 
 FILM_FRAMES = 50  # of a film, about
 
@@ -104,7 +106,7 @@ def film(
 
     if isinstance(family, MujocoFamily):
         try:
-            video.require_renderer()
+            rendering.require_renderer()
         except RuntimeError as error:
             return f"<p>No film here, the lines above show the same rollout. {html.escape(str(error))}</p>"
     generator = torch.Generator(agent.device).manual_seed(seed)

@@ -11,7 +11,7 @@ import smac_lab as lab
 from smac_lab.data.buffer import draw
 from smac_lab.data.chains import COLUMNS
 from smac_lab.data.store import CODES, MEMBERS, Source
-from smac_lab.tasks.family import FamilySpec
+from smac_lab.tasks.spec import FamilySpec
 
 SPEC = FamilySpec("toy", obs_dim=3, action_dim=2, task_dim=1, feature_dim=2, context_dim=6, horizon=5)
 WIDTHS = {"observations": 3, "actions": 2, "next_observations": 3, "features": 2}

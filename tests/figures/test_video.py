@@ -15,14 +15,15 @@ import smac_lab as lab
 from smac_lab.data import rollout
 from smac_lab.engine.rollout import scripted_policy
 from smac_lab.figures import video
-from smac_lab.tasks import FAMILIES
+from smac_lab.tasks import FAMILIES, rendering
+from smac_lab.tasks.rendering import BodyRenderer
 
 
 @pytest.fixture
 def renderer() -> None:
     """Skips a test of bodies where nothing can render them."""
     try:
-        video._context_class()
+        rendering._context_class()
     except RuntimeError as error:
         pytest.skip(str(error))
 
@@ -38,7 +39,7 @@ def test_the_camera_follows_the_body(name: str) -> None:
 
     family = lab.make_family(name)
     data = mujoco.MjData(family.model)
-    with video.BodyRenderer(family.model, 160, 120) as body:
+    with BodyRenderer(family.model, 160, 120) as body:
         here = body.draw(data)
         data.qpos[0] += 8.0  # a multiple of the floor's pattern
         there = body.draw(data)
@@ -64,7 +65,7 @@ def test_pictures_may_be_larger_than_the_models_default_and_renderers_do_not_int
     import mujoco
 
     models = [lab.make_family(name).model for name in ("cheetah-vel", "ant-dir")]
-    bodies = [video.BodyRenderer(model, 800, 600) for model in models]
+    bodies = [BodyRenderer(model, 800, 600) for model in models]
     datas = [mujoco.MjData(model) for model in models]
     first = [body.draw(data) for body, data in zip(bodies, datas, strict=True)]
     assert first[0].shape == (600, 800, 3)
@@ -174,10 +175,10 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 DRAW = """
 import mujoco
 from smac_lab import make_family
-from smac_lab.figures import video
+from smac_lab.tasks.rendering import BodyRenderer
 model = make_family("ant-dir").model
 try:
-    body = video.BodyRenderer(model, 64, 48)
+    body = BodyRenderer(model, 64, 48)
 except RuntimeError as error:
     print("ERROR", error)
 else:

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import smac_lab as lab
+from smac_lab.tasks import rendering
 from smac_lab import cli
 from smac_lab.figures import video
 from smac_lab.data.storage import PARTIAL, holding, replacing
@@ -181,10 +182,10 @@ def test_damaged_measurements_and_summaries(tmp_path: Path) -> None:
 
 
 def test_a_backend_that_failed_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video, "FAILED", {"egl": "no display was found"})
+    monkeypatch.setattr(rendering, "FAILED", {"egl": "no display was found"})
     monkeypatch.setenv("MUJOCO_GL", "egl")
     with pytest.raises(RuntimeError, match="Tried: egl: no display was found"):
-        video._context_class.__wrapped__()
+        rendering._context_class.__wrapped__()
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def random_actions(family: lab.TaskFamily, n: int, steps: int, seed: int = 0) ->
 
 
 def has_renderer() -> bool:
-    from smac_lab.figures.video import _context_class
+    from smac_lab.tasks.rendering import _context_class
 
     try:
         _context_class()

@@ -329,7 +329,7 @@ def test_films_where_they_can_be_made_and_words_where_not(run, monkeypatch) -> N
     def nothing() -> None:
         raise RuntimeError("no OpenGL renderer works here. <apt-get>")
 
-    monkeypatch.setattr("smac_lab.figures.video.require_renderer", nothing)
+    monkeypatch.setattr("smac_lab.tasks.rendering.require_renderer", nothing)
     family = lab.make_family("cheetah-vel")
     agent = lab.SMAC(lab.SMACConfig.preset("cheetah-vel", "smoke"), family.spec)
     said = stage.film(agent, family, family.split(1, 1, 0)[0], agent.prior(1), "a film")
