@@ -2,8 +2,9 @@
 
 from smac_lab import tasks
 from smac_lab.adaptation import Evaluation, evaluate
-from smac_lab.agent import SMAC, Batch, Noise, Objective
+from smac_lab.agent import SMAC, Objective
 from smac_lab.arms import ARMS, Arm
+from smac_lab.batch import Batch, Noise
 from smac_lab.config import SMACConfig
 from smac_lab.data import TransitionBuffer, rollout
 from smac_lab.data.minari import from_minari, minari_tasks, to_minari
@@ -18,8 +19,8 @@ from smac_lab.runs.checkpoint import Run, load, save
 from smac_lab.shift import Shift, measure_shift
 from smac_lab.tasks import TaskFamily, Tasks, make_family
 from smac_lab.training import train_offline, train_self_supervised
+from smac_lab.version import __version__ as __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "ARMS",
     "MLP",

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import Module, functional
 
+from smac_lab.batch import Batch, Info, Learner
 from smac_lab.nets import MLP, EnsembleMLP, Standardise
-
-if TYPE_CHECKING:
-    from smac_lab.agent import SMAC, Batch
 
 LOG_STD_RANGE = (-20.0, 2.0)
 MAX_ACTION = 0.999999  # data actions are clipped here before atanh, where no other limit is given
-Info = dict[str, Tensor]
 
 
 class Actor(Module):
@@ -122,106 +119,105 @@ def detached_values(critics: Module, observations: Tensor, actions: Tensor, z: T
     return functional_call(critics, parameters, (observations, actions, z))
 
 
-class Evaluations:
-    """The networks' outputs on one batch, each computed once, when a loss first asks for it.
-
-    Critic, AWAC and Q loss read the same policy and the same values. A phase's loss gives them one object of this
-    class in `batch.evaluations`; a loss that is called by itself makes its own (`evaluations_of`), and a loss of
-    your own may use it or call the networks.
+# -- equations -------------------------------------------------------------------------------------------
+def bellman_target(
+    rewards: Tensor, terminations: Tensor, next_values: Tensor, discount: float, reward_scale: float = 1.0
+) -> Tensor:
+    """r_scale r + gamma (1 - terminated) Q_target(s', a', z), `(task, batch)`.
 
     Args:
-        agent, batch, z: what a loss is given; z is detached.
+        rewards, terminations: of transitions, `(task, batch)`.
+        next_values: the smallest of the target critics' values, `(task, batch)`.
+        discount: gamma.
+        reward_scale: r_scale.
     """
-
-    def __init__(self, agent: SMAC, batch: Batch, z: Tensor):
-        assert batch.noise is not None
-        self.agent, self.observations, self.actions = agent, batch.observations, batch.actions
-        self.noise, self.z = batch.noise.action, z
-        self._known: dict[tuple[str, bool], Any] = {}
-
-    def belongs_to(self, agent: SMAC, batch: Batch, z: Tensor) -> bool:
-        """Whether these are of the very same agent, transitions, noise and z."""
-        assert batch.noise is not None
-        return (
-            self.agent is agent
-            and self.observations is batch.observations
-            and self.actions is batch.actions
-            and self.noise is batch.noise.action
-            and self.z is z
-        )
-
-    def policy(self) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation of pi(.|s, z), `(task, batch, action_dim)` each."""
-        return self._once("policy", lambda: self.agent.actor(self.observations, self.z))
-
-    def policy_actions(self) -> Tensor:
-        """a_pi ~ pi(.|s, z), reparameterised, `(task, batch, action_dim)`."""
-        return self._once("policy_actions", lambda: sample_action(*self.policy(), self.noise))
-
-    def data_values(self) -> Tensor:
-        """Q(s, a, z) of the data's actions, `(critic, task, batch)`."""
-        return self._once("data_values", lambda: self.agent.critics(self.observations, self.actions, self.z))
-
-    def policy_values(self) -> Tensor:
-        """Q(s, a_pi, z), `(critic, task, batch)`; a gradient reaches the actions, and not the critics."""
-        inputs = (self.observations, self.policy_actions(), self.z)
-        if not torch.is_grad_enabled():
-            return self._once("policy_values", lambda: self.agent.critics(*inputs))
-        return self._once("policy_values", lambda: detached_values(self.agent.critics, *inputs))
-
-    def _once(self, name: str, compute: Callable[[], Any]) -> Any:
-        # What was computed with a graph serves a reader who needs none, and not the other way round.
-        for graph in (True,) if torch.is_grad_enabled() else (True, False):
-            if (name, graph) in self._known:
-                return self._known[name, graph]
-        value = self._known[name, torch.is_grad_enabled()] = compute()
-        return value
+    following = discount * (1.0 - terminations) * next_values
+    return reward_scale * rewards + following
 
 
-def evaluations_of(agent: SMAC, batch: Batch, z: Tensor) -> Evaluations:
-    """What is already known of this batch and z, or a new object to fill."""
-    known = batch.evaluations
-    return known if known is not None and known.belongs_to(agent, batch, z) else Evaluations(agent, batch, z.detach())
+def bellman_error(values: Tensor, targets: Tensor) -> Tensor:
+    """(target - Q_k)^2, averaged over transitions and summed over critics, a scalar.
+
+    Args:
+        values: `(critic, task, batch)`.
+        targets: `(task, batch)`.
+    """
+    return (values - targets).square().mean((-2, -1)).sum()
 
 
-def critic_loss(agent: SMAC, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
-    """Squared Bellman error of every critic, averaged over transitions and summed over critics.
+def weighted_imitation(log_probs: Tensor, weights: Tensor) -> Tensor:
+    """-E[w log pi(a|s, z)], a scalar; with `awac_weights` the loss of AWAC (Nair et al., 2020; SMAC, eq. 4)."""
+    return -(weights * log_probs).mean()
 
-    (r_scale r + gamma (1 - terminated) min_k Q_target_k(s', a', z) - Q_k(s, a, z))^2 with a' ~ pi(.|s', z).
+
+# -- the losses of a phase -------------------------------------------------------------------------------
+class Seen(NamedTuple):
+    """The networks' outputs on one batch, which critic, AWAC and Q loss share."""
+
+    mean: Tensor  # of pi(.|s, z) before the tanh, (task, batch, action_dim)
+    log_std: Tensor
+    data_values: Tensor  # Q(s, a, z) of the data's actions, (critic, task, batch)
+    policy_values: Tensor  # Q(s, a_pi, z) with one a_pi ~ pi(.|s, z), (critic, task, batch)
+
+
+def look(agent: Learner, batch: Batch, z: Tensor, through_actions: bool = False) -> Seen:
+    """Ask actor and critics once for everything that a phase's losses read.
+
+    Args:
+        agent, batch: what a loss is given.
+        z: of each transition, `(task, batch, z_dim)`; its gradient is stopped.
+        through_actions: whether a gradient is to reach the policy's actions through `policy_values`. It never reaches
+            the critics there.
+    """
+    assert batch.noise is not None
+    z = z.detach()
+    data_values = agent.critics(batch.observations, batch.actions, z)
+    mean, log_std = agent.actor(batch.observations, z)
+    if through_actions:
+        actions = sample_action(mean, log_std, batch.noise.action)
+        return Seen(mean, log_std, data_values, detached_values(agent.critics, batch.observations, actions, z))
+    with torch.no_grad():
+        actions = sample_action(mean, log_std, batch.noise.action)
+        return Seen(mean, log_std, data_values, agent.critics(batch.observations, actions, z))
+
+
+def critic_loss(agent: Learner, batch: Batch, z: Tensor, seen: Seen | None = None) -> tuple[Tensor, Info]:
+    """`bellman_error` against `bellman_target`, with a' ~ pi(.|s', z).
+
     z is detached: the critics do not train the encoder (SMAC, section 4).
 
     Args:
+        agent, batch: what to learn from.
         z: latent task variable of each transition, `(task, batch, z_dim)`.
+        seen: what `look` found; default: only what is needed is computed.
     """
     assert batch.noise is not None
-    at = evaluations_of(agent, batch, z)
+    z, c = z.detach(), agent.config
     with torch.no_grad():
-        next_z = at.z if batch.noise.next_z is None else batch.noise.next_z  # the authors' code draws a second one
+        next_z = z if batch.noise.next_z is None else batch.noise.next_z  # the authors' code draws a second one
         mean, log_std = agent.actor(batch.next_observations, next_z)
         next_actions = sample_action(mean, log_std, batch.noise.next_action)
-        next_values = agent.target_critics(batch.next_observations, next_actions, at.z).amin(0)  # (task, batch)
-        following = agent.config.discount * (1.0 - batch.terminations) * next_values
-        targets = agent.config.reward_scale * batch.rewards + following
-    values = at.data_values()  # (critic, task, batch)
-    loss = (values - targets).square().mean((-2, -1)).sum()
+        next_values = agent.target_critics(batch.next_observations, next_actions, z).amin(0)  # (task, batch)
+        targets = bellman_target(batch.rewards, batch.terminations, next_values, c.discount, c.reward_scale)
+    values = agent.critics(batch.observations, batch.actions, z) if seen is None else seen.data_values
+    loss = bellman_error(values, targets)
     return loss, {"critic_loss": loss, "q_mean": values.mean(), "target_mean": targets.mean()}
 
 
-def awac_loss(agent: SMAC, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
-    """Advantage-weighted imitation of the data: -E[w(A) log pi(a|s, z)] (Nair et al., AWAC, 2020; SMAC, eq. 4).
+def awac_loss(agent: Learner, batch: Batch, z: Tensor, seen: Seen | None = None) -> tuple[Tensor, Info]:
+    """Advantage-weighted imitation of the data: `weighted_imitation` with `awac_weights`. Only the actor is trained.
 
-    A = min_k Q_k(s, a, z) - min_k Q_k(s, a_pi, z) with one a_pi ~ pi(.|s, z). Only the actor is trained.
+    A = min_k Q_k(s, a, z) - min_k Q_k(s, a_pi, z) with one a_pi ~ pi(.|s, z).
 
     Args:
-        z: `(task, batch, z_dim)`.
+        agent, batch, z, seen: as in `critic_loss`.
     """
-    at = evaluations_of(agent, batch, z)
-    mean, log_std = at.policy()
+    seen, c = look(agent, batch, z) if seen is None else seen, agent.config
     with torch.no_grad():
-        advantages = at.data_values().amin(0) - at.policy_values().amin(0)  # (task, batch)
-        weights = awac_weights(advantages, agent.config.awac_lambda, agent.config.awac_weight)
-    log_probs = log_prob(mean, log_std, batch.actions, agent.config.max_action)
-    loss = -(weights * log_probs).mean()
+        advantages = seen.data_values.amin(0) - seen.policy_values.amin(0)  # (task, batch)
+        weights = awac_weights(advantages, c.awac_lambda, c.awac_weight)
+    log_probs = log_prob(seen.mean, seen.log_std, batch.actions, c.max_action)
+    loss = weighted_imitation(log_probs, weights)
     return loss, {
         "awac_loss": loss,
         "advantage_mean": advantages.mean(),
@@ -230,13 +226,15 @@ def awac_loss(agent: SMAC, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
     }
 
 
-def q_loss(agent: SMAC, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
+def q_loss(agent: Learner, batch: Batch, z: Tensor, seen: Seen | None = None) -> tuple[Tensor, Info]:
     """The actor's own actions judged by the critics: -E[min_k Q_k(s, pi(s, z), z)], reparameterised.
 
     Critic parameters enter detached (`detached_values`), so only the actor is trained.
 
     Args:
-        z: `(task, batch, z_dim)`.
+        agent, batch, z: as in `critic_loss`.
+        seen: what `look` found with `through_actions`.
     """
-    loss = -evaluations_of(agent, batch, z).policy_values().amin(0).mean()
+    seen = look(agent, batch, z, through_actions=True) if seen is None else seen
+    loss = -seen.policy_values.amin(0).mean()
     return loss, {"q_loss": loss}

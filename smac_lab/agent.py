@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smac_lab.actor_critic import Actor, Critics, Evaluations, Info, awac_loss, critic_loss, q_loss, sample_action
+from smac_lab.actor_critic import Actor, Critics, Seen, awac_loss, critic_loss, look, q_loss, sample_action
+from smac_lab.batch import Batch, Info, Noise, PhaseLoss
 from smac_lab.config import SMACConfig
 from smac_lab.encoder import ContextEncoder, Gaussian
 from smac_lab.engine.acceleration import capturing, compiled_and_checked, float32_products, has_tf32
@@ -28,31 +29,8 @@ FALLS_OVER = 0.2  # share of a phase over which the learning rate falls, at its 
 SMALLEST_DEVIATION = 1e-6  # an observed number that deviates less never changes, but for rounding
 
 
-class Noise(NamedTuple):
-    """Standard normal numbers that an update consumes; `agent.draw_noise` makes them."""
-
-    z: Tensor  # (task, z_dim)
-    action: Tensor  # (task, batch, action_dim)
-    next_action: Tensor  # (task, batch, action_dim)
-    next_z: Tensor | None = None  # (task, batch, z_dim): a second draw of z, for the next action alone
-
-
-class Batch(NamedTuple):
-    """What one update sees."""
-
-    observations: Tensor  # (task, batch, obs_dim)
-    actions: Tensor  # (task, batch, action_dim)
-    rewards: Tensor  # (task, batch), unscaled: true for offline, decoded for self-collected transitions
-    next_observations: Tensor  # (task, batch, obs_dim)
-    terminations: Tensor  # (task, batch), 0 or 1
-    context: Tensor  # (task, n, context_dim)
-    noise: Noise | None = None
-    evaluations: Evaluations | None = None  # what the losses of a phase have in common; made within the phase's loss
-
-
 ActorLoss = Callable[["SMAC", Batch, Tensor], tuple[Tensor, Info]]
 RewardLoss = Callable[["SMAC", Batch, Tensor, Gaussian], tuple[Tensor, Info]]
-PhaseLoss = Callable[[Batch], tuple[Tensor, Info]]
 Part = nn.Module | Callable[[], nn.Module]
 
 ALL_PARTS = ("actor", "critics", "encoder", "reward_decoder")
@@ -189,9 +167,10 @@ class SMAC:
         """Reward error + KL (encoder, decoder) + Bellman error (critics) + AWAC (actor); SMAC, algorithm 1."""
         posterior, z = self.infer(batch)
         reward, reward_info = self.reward_loss(self, batch, z, posterior)
-        batch, z = self._with_evaluations(batch, z)
-        critic, critic_info = self.critic_loss(self, batch, z)
-        actor, actor_info = self.actor_loss(self, batch, z)
+        z = z.detach()  # actor and critics do not train the encoder
+        seen = self._shared(batch, z)
+        critic, critic_info = self.critic_loss(self, batch, z, *seen)
+        actor, actor_info = self.actor_loss(self, batch, z, *seen)
         return reward + critic + actor, {**reward_info, **critic_info, **actor_info}
 
     def self_supervised_loss(self, batch: Batch) -> tuple[Tensor, Info]:
@@ -217,10 +196,11 @@ class SMAC:
 
     def _improve(self, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
         """What actor and critics minimise on self-collected and offline data together."""
-        batch, z = self._with_evaluations(batch, z)
-        critic, critic_info = self.critic_loss(self, batch, z)
-        q, q_info = q_loss(self, batch, z)  # before AWAC, which needs the same values without their graph
-        awac, awac_info = self.actor_loss(self, batch, z)
+        z = z.detach()
+        seen = self._shared(batch, z, through_actions=True)
+        critic, critic_info = self.critic_loss(self, batch, z, *seen)
+        q, q_info = q_loss(self, batch, z, *seen)
+        awac, awac_info = self.actor_loss(self, batch, z, *seen)
         loss = critic + self.config.online_awac_weight * awac + self.config.online_q_weight * q
         return loss, {**critic_info, **awac_info, **q_info}
 
@@ -236,12 +216,10 @@ class SMAC:
         z = posterior.sample(batch.noise.z).unsqueeze(1)
         return posterior, z.expand(-1, batch.observations.shape[1], -1)
 
-    def _with_evaluations(self, batch: Batch, z: Tensor) -> tuple[Batch, Tensor]:
-        """The batch with room for what several losses read, and z as actor and critics see it: without a gradient."""
-        z = z.detach()
-        fields: list[Any] = [*batch]
-        fields[-1] = Evaluations(self, batch, z)
-        return Batch(*fields), z  # not `_replace`, which torch 2.8 does not compile
+    def _shared(self, batch: Batch, z: Tensor, through_actions: bool = False) -> tuple[Seen, ...]:
+        """What the losses share, as their further argument; none where one of them is not the library's."""
+        own = self.actor_loss is awac_loss and self.critic_loss is critic_loss
+        return (look(self, batch, z, through_actions),) if own else ()
 
     # -- learning ----------------------------------------------------------------------------------------
     def update(

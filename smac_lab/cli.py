@@ -167,7 +167,8 @@ def train(
     import torch
 
     from smac_lab.figures import report
-    from smac_lab.runs.experiment import Experiment, run_experiment
+    from smac_lab.runs.experiment import run_experiment
+    from smac_lab.runs.plan import Experiment
     from smac_lab.tasks import make_family
 
     if threads is not None and threads < 1:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smac_lab.actor_critic import Info
-from smac_lab.agent import SMAC, Batch
+from smac_lab.agent import SMAC
 from smac_lab.arms import ARMS, OF_ENCODER, Arm, find_arm
+from smac_lab.batch import Batch, Info
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.store import Source

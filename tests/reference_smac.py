@@ -20,7 +20,8 @@ from torch.distributions import Normal, TanhTransform, TransformedDistribution, 
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from smac_lab.agent import SMAC, Batch
+    from smac_lab.agent import SMAC
+    from smac_lab.batch import Batch
 
 Net = dict[str, Tensor]  # "weight 0" (out, in), "bias 0" (out,), "weight 1", ...
 Losses = dict[str, Tensor]

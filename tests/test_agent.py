@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 import smac_lab as lab
 from smac_lab import SMAC, Batch, SMACConfig, TransitionBuffer
-from smac_lab.actor_critic import Info, awac_loss, critic_loss, detached_values, q_loss
+from smac_lab.actor_critic import awac_loss, critic_loss, detached_values, q_loss
+from smac_lab.batch import Info
 from smac_lab.reward_model import reward_loss
 from smac_lab.tasks import FamilySpec
 from smac_lab.training import sample_offline, sample_self_supervised

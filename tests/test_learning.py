@@ -12,7 +12,8 @@ from compare_settings import compare
 import smac_lab as lab
 from smac_lab.bench.race import native_bf16
 from smac_lab.figures.stats import gap_closed, share_of_range
-from smac_lab.runs.experiment import Experiment, run_experiment
+from smac_lab.runs.experiment import run_experiment
+from smac_lab.runs.plan import Experiment
 
 
 def test_one_seed_a_fifth_of_the_phase(tmp_path: Path) -> None:

@@ -1,11 +1,9 @@
 # %% Exercise 1
 # Exercise 1: binary CRR
 def crr_loss(agent, batch, z):
-    at = actor_critic.evaluations_of(agent, batch, z)
-    with torch.no_grad():
-        preferred = at.data_values().amin(0) > at.policy_values().amin(0)
-    mean, log_std = at.policy()
-    loss = -(preferred * actor_critic.log_prob(mean, log_std, batch.actions)).mean()
+    seen = actor_critic.look(agent, batch, z)
+    preferred = seen.data_values.amin(0) > seen.policy_values.amin(0)
+    loss = -(preferred * actor_critic.log_prob(seen.mean, seen.log_std, batch.actions)).mean()
     return loss, {"actor_loss": loss}
 
 

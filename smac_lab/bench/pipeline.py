@@ -22,7 +22,7 @@ from smac_lab.config import SMACConfig
 from smac_lab.methods.pearl import pearl_loss
 from smac_lab.runs import checkpoint
 from smac_lab.runs.behaviour import collect_behaviour
-from smac_lab.runs.experiment import Experiment
+from smac_lab.runs.plan import Experiment
 from smac_lab.shift import measure_shift
 from smac_lab.tasks import make_family
 from smac_lab.training import sample_mixed, sample_offline, sample_self_supervised, self_collect

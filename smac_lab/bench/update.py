@@ -16,8 +16,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import smac_lab
-from smac_lab.actor_critic import Info
-from smac_lab.agent import SMAC, Batch
+from smac_lab.agent import SMAC
+from smac_lab.batch import Batch, Info
 from smac_lab.bench.race import Array, Call, Effort, Row, Skipped, against, at_least, at_most, native_bf16, race, repeat
 from smac_lab.config import Precision, SMACConfig
 from smac_lab.data.buffer import TransitionBuffer

@@ -74,7 +74,7 @@ def to_minari(
     from minari.namespace import create_namespace, list_local_namespaces
     from minari.storage.datasets_root_dir import get_dataset_path
 
-    from smac_lab import __version__
+    from smac_lab.version import __version__
 
     try:
         namespace, _, _ = parse_dataset_id(dataset_id)

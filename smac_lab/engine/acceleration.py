@@ -5,21 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FunctionType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from smac_lab.actor_critic import Info
-    from smac_lab.agent import SMAC, Batch, PhaseLoss
-    from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.batch import Batch, Info, PhaseLoss
+from smac_lab.config import SMACConfig
 
 WARM_UP = 3  # steps that run as they are first: optimizer state, compilation and autotuning are then in place
 
@@ -187,7 +183,32 @@ def _told(error: Exception) -> str:
     return f"compile=True has no effect here, updates run eagerly: {reason}"
 
 
-def captured(agent: SMAC, buffer: TransitionBuffer, step: Callable[[], Info]) -> Callable[[], Info]:
+class Trained(Protocol):
+    """What a captured step trains; see `SMAC`."""
+
+    device: torch.device
+    updates: int
+
+    @property
+    def config(self) -> SMACConfig:
+        """Every number."""
+
+    def generators(self) -> list[torch.Generator]:
+        """Whose numbers a step consumes."""
+
+    def follow_learning_rate(self) -> None:
+        """Go on at the present rate."""
+
+
+class Sampled(Protocol):
+    """What a captured step reads; see `TransitionBuffer`."""
+
+    @property
+    def version(self) -> int:
+        """Another number whenever something has moved to another address."""
+
+
+def captured(agent: Trained, buffer: Sampled, step: Callable[[], Info]) -> Callable[[], Info]:
     """The same step, replayed from a CUDA graph where the agent lives on a GPU; elsewhere `step` itself.
 
     On a GPU an update is hundreds of small launches; a graph makes them one.
@@ -205,7 +226,7 @@ def captured(agent: SMAC, buffer: TransitionBuffer, step: Callable[[], Info]) ->
 
 
 class _Captured:
-    def __init__(self, agent: SMAC, buffer: TransitionBuffer, step: Callable[[], Info]):
+    def __init__(self, agent: Trained, buffer: Sampled, step: Callable[[], Info]):
         self.agent, self.buffer, self.step = agent, buffer, step
         self.stream = torch.cuda.Stream(agent.device)
         self.graph: torch.cuda.CUDAGraph | None = None

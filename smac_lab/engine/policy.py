@@ -5,17 +5,30 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from smac_lab.config import SMACConfig
 from smac_lab.encoder import Gaussian
 from smac_lab.engine.seeds import Generators, draw
+from smac_lab.tasks.spec import FamilySpec
 
-if TYPE_CHECKING:
-    from smac_lab.agent import SMAC
+
+class Actor(Protocol):
+    """What acts; see `SMAC`."""
+
+    spec: FamilySpec
+    seeds: Any  # None: one
+
+    @property
+    def config(self) -> SMACConfig:
+        """Every number."""
+
+    def actions(self, observations: np.ndarray | Tensor, z: np.ndarray | Tensor, noise: Tensor | None = None) -> Any:
+        """Actions in [-1, 1]."""
 
 
 def steps_of(z_resampling: str | int, horizon: int) -> int:
@@ -40,7 +53,7 @@ class EpisodePolicy:
         deterministic: act with the mean action.
     """
 
-    def __init__(self, agent: SMAC, z: Gaussian, generator: Generators, deterministic: bool = True):
+    def __init__(self, agent: Actor, z: Gaussian, generator: Generators, deterministic: bool = True):
         self.agent = agent
         self._leading = tuple(z.mean.shape[:-1])  # (n,), or (seed, n / seeds)
         self._steps = itertools.count()

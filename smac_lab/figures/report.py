@@ -20,7 +20,7 @@ from smac_lab.figures import findings, plots, style
 from smac_lab.figures.findings import MEASURES, NOTE_OF_ONE_SEED, Run, bounds, number, read_run, signed
 from smac_lab.figures.page import TEMPLATE
 from smac_lab.figures.stats import over_seeds
-from smac_lab.runs.experiment import DEFAULT_ARMS
+from smac_lab.runs.plan import DEFAULT_ARMS
 
 LOSSES = ["reward_error", "kl", "critic_loss", "awac_loss", "weight_max"]
 

@@ -8,8 +8,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from smac_lab.actor_critic import Info, detached_values, log_prob_before_tanh
-from smac_lab.agent import SMAC, Batch
+from smac_lab.actor_critic import detached_values, log_prob_before_tanh
+from smac_lab.agent import SMAC
+from smac_lab.batch import Batch, Info
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.encoder import kl_to_prior

@@ -6,7 +6,7 @@ import json
 import platform
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +19,7 @@ from smac_lab.runs.measurement import load_measurement, references, success_by_d
 from smac_lab.tasks import make_family
 from smac_lab.tasks.spec import Array
 
-if TYPE_CHECKING:
-    from smac_lab.runs.experiment import Experiment
+from smac_lab.runs.plan import Experiment
 
 
 def write_summary(
@@ -100,7 +99,7 @@ def versions() -> dict[str, str]:
     """Versions that a result depends on; this package's own is known where it is not installed, too."""
     from importlib.metadata import version
 
-    from smac_lab import __version__
+    from smac_lab.version import __version__
 
     others = {name: version(name) for name in ("torch", "mujoco", "gymnasium", "numpy")}
     return {"python": platform.python_version(), "smac-lab": __version__, **others}

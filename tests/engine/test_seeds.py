@@ -16,7 +16,8 @@ import smac_lab as lab
 from smac_lab.actor_critic import awac_loss
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.engine.seeds import draw, of_seed, over_seeds, select_seed, stack_modules
-from smac_lab.runs.experiment import Experiment, run_experiment
+from smac_lab.runs.experiment import run_experiment
+from smac_lab.runs.plan import Experiment
 from smac_lab.training import sample_offline, sample_self_supervised
 
 SEEDS = (3, 1, 8)

@@ -15,7 +15,8 @@ from smac_lab import cli
 from smac_lab.runs import checkpoint
 from smac_lab.config import SMACConfig
 from smac_lab.data.storage import StorageError
-from smac_lab.runs.experiment import DEFAULT_ARMS, Experiment, run_experiment
+from smac_lab.runs.experiment import run_experiment
+from smac_lab.runs.plan import DEFAULT_ARMS, Experiment
 
 
 def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -148,15 +149,15 @@ def test_interrupted_collection_by_pearl_goes_on(tmp_path: Path, monkeypatch: py
         cli.collect("hopper-params", "smoke", seed=seed, out=out, overrides=("behaviour_iterations=12",))
 
     collect(whole)
-    save, stopped = checkpoint.save, KeyboardInterrupt()
+    save, stopped = checkpoint.save_seeds, KeyboardInterrupt()
 
-    def save_once(*words: Any, **named: Any) -> Path:
+    def save_once(*words: Any, **named: Any) -> None:
         if (parts / "pearl" / "checkpoint" / "latest.json").exists():
             raise stopped
-        return save(*words, **named)
+        save(*words, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", save_once)
+        patch.setattr(checkpoint, "save_seeds", save_once)
         with pytest.raises(KeyboardInterrupt):
             collect(parts)
     assert not (parts / "dataset.json").exists()

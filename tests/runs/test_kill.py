@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import smac_lab as lab
-from smac_lab.runs.experiment import DEFAULT_ARMS
+from smac_lab.runs.plan import DEFAULT_ARMS
 
 PHASES = ("offline", *DEFAULT_ARMS)
 SETTINGS = (

@@ -10,7 +10,8 @@ import torch
 
 import smac_lab as lab
 from smac_lab.runs import snapshots
-from smac_lab.runs.experiment import Experiment, run_experiment
+from smac_lab.runs.experiment import run_experiment
+from smac_lab.runs.plan import Experiment
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ import smac_lab as lab
 from smac_lab import widgets
 from smac_lab.encoder import kl_to_prior
 from smac_lab.figures import style
-from smac_lab.runs.experiment import Experiment, run_experiment
+from smac_lab.runs.experiment import run_experiment
+from smac_lab.runs.plan import Experiment
 from smac_lab.runs.snapshots import Snapshots, example, read_snapshots
 from smac_lab.widgets import stage
 
