@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smac_lab.actor_critic import Actor, Critics, Seen, awac_loss, critic_loss, look, q_loss, sample_action
+from smac_lab.actor_critic import Seen, awac_loss, critic_loss, look, q_loss, sample_action
 from smac_lab.batch import Batch, Info, Noise, PhaseLoss
 from smac_lab.config import SMACConfig
-from smac_lab.encoder import ContextEncoder, Gaussian
+from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.encoder import Gaussian
 from smac_lab.engine.acceleration import capturing, compiled_and_checked, float32_products, has_tf32
 from smac_lab.engine.policy import EpisodePolicy
 from smac_lab.engine.seeds import Generators, draw, mapped_over_seeds, over_seeds, select_seed, stack_modules
-from smac_lab.nets import Standardise, polyak_update, start_as_authors
-from smac_lab.reward_model import RewardDecoder, relabel, reward_loss
+from smac_lab.nets import polyak_update
+from smac_lab.parts import ALL_PARTS, Part, check_parts, fit_scaling, make_parts
+from smac_lab.reward_model import relabel, reward_loss
 from smac_lab.tasks.spec import FamilySpec
 
-if TYPE_CHECKING:
-    from smac_lab.data.buffer import TransitionBuffer
-
 FALLS_OVER = 0.2  # share of a phase over which the learning rate falls, at its end
-SMALLEST_DEVIATION = 1e-6  # an observed number that deviates less never changes, but for rounding
 
 
 ActorLoss = Callable[["SMAC", Batch, Tensor], tuple[Tensor, Info]]
 RewardLoss = Callable[["SMAC", Batch, Tensor, Gaussian], tuple[Tensor, Info]]
-Part = nn.Module | Callable[[], nn.Module]
 
-ALL_PARTS = ("actor", "critics", "encoder", "reward_decoder")
 # Fields of the config that an agent is built from, and that cannot change in its life.
 BUILT_FROM = (
     *("z_dim", "encoder_hidden", "decoder_hidden", "actor_hidden", "critic_hidden"),
@@ -97,11 +93,7 @@ class SMAC:
         self.device = config.torch_device()
 
         given = {"encoder": encoder, "actor": actor, "critics": critics, "reward_decoder": reward_decoder}
-        made: list[list[nn.Module]] = []  # parts of each seed
-        for one in every:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(one)
-                made.append([_made(part) or default_part(name, config, spec) for name, part in given.items()])
+        made = [make_parts(given, config, spec, one) for one in every]
         parts = made[0] if self.seeds is None else [stack_modules(parts) for parts in zip(*made, strict=True)]
         self.encoder, self.actor, self.critics, self.reward_decoder = (part.to(self.device) for part in parts)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
@@ -113,54 +105,7 @@ class SMAC:
         self._optimizer: torch.optim.Adam | None = None
         self.updates = 0  # updates so far, all phases
         self._compiled: dict[tuple[PhaseLoss, str], PhaseLoss] = {}
-        self._check_parts()
-
-    @property
-    def config(self) -> SMACConfig:
-        """Every number of the experiment."""
-        return self._config
-
-    @config.setter
-    def config(self, config: SMACConfig) -> None:
-        if fixed := [name for name in BUILT_FROM if getattr(config, name) != getattr(self._config, name)]:
-            raise ValueError(
-                f"{', '.join(fixed)} cannot change once an agent is made: make another, SMAC(config, spec)"
-            )
-        self._config, self._compiled = config, {}
-        if self._optimizer is not None:
-            self.follow_learning_rate()
-
-    @property
-    def precision(self) -> str:
-        """Of dense products in updates: "fp32", "tf32" or "bf16"; TF32 is float32 on a device that lacks it."""
-        chosen = self.config.precision
-        if chosen in ("auto", "tf32"):
-            return "tf32" if has_tf32(self.device) else "fp32"
-        return chosen
-
-    @property
-    def parts(self) -> dict[str, nn.Module]:
-        """The networks by name."""
-        return {
-            "actor": self.actor,
-            "critics": self.critics,
-            "target_critics": self.target_critics,
-            "encoder": self.encoder,
-            "reward_decoder": self.reward_decoder,
-        }
-
-    @property
-    def objectives(self) -> dict[str, Objective]:
-        """What the phases and arms minimise, by name."""
-        actor_critic = ("actor", "critics")
-        made = (
-            Objective("offline", self.offline_loss, ALL_PARTS),
-            Objective("self-supervised", self.self_supervised_loss, actor_critic),
-            Objective("self-labelled", self.self_labelled_loss, (*actor_critic, "encoder")),
-            Objective("oracle", self.self_labelled_loss, ALL_PARTS),
-            Objective("inference", self.inference_loss, ("encoder", "reward_decoder")),
-        )
-        return {objective.name: objective for objective in made}
+        check_parts(self.parts, self._apply, config, spec, self.seed_axis, self.device)
 
     # -- the two phases ----------------------------------------------------------------------------------
     def offline_loss(self, batch: Batch) -> tuple[Tensor, Info]:
@@ -220,6 +165,54 @@ class SMAC:
         """What the losses share, as their further argument; none where one of them is not the library's."""
         own = self.actor_loss is awac_loss and self.critic_loss is critic_loss
         return (look(self, batch, z, through_actions),) if own else ()
+
+    # -- numbers and parts ---------------------------------------------------------------------------
+    @property
+    def config(self) -> SMACConfig:
+        """Every number of the experiment."""
+        return self._config
+
+    @config.setter
+    def config(self, config: SMACConfig) -> None:
+        if fixed := [name for name in BUILT_FROM if getattr(config, name) != getattr(self._config, name)]:
+            raise ValueError(
+                f"{', '.join(fixed)} cannot change once an agent is made: make another, SMAC(config, spec)"
+            )
+        self._config, self._compiled = config, {}
+        if self._optimizer is not None:
+            self.follow_learning_rate()
+
+    @property
+    def precision(self) -> str:
+        """Of dense products in updates: "fp32", "tf32" or "bf16"; TF32 is float32 on a device that lacks it."""
+        chosen = self.config.precision
+        if chosen in ("auto", "tf32"):
+            return "tf32" if has_tf32(self.device) else "fp32"
+        return chosen
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The networks by name."""
+        return {
+            "actor": self.actor,
+            "critics": self.critics,
+            "target_critics": self.target_critics,
+            "encoder": self.encoder,
+            "reward_decoder": self.reward_decoder,
+        }
+
+    @property
+    def objectives(self) -> dict[str, Objective]:
+        """What the phases and arms minimise, by name."""
+        actor_critic = ("actor", "critics")
+        made = (
+            Objective("offline", self.offline_loss, ALL_PARTS),
+            Objective("self-supervised", self.self_supervised_loss, actor_critic),
+            Objective("self-labelled", self.self_labelled_loss, (*actor_critic, "encoder")),
+            Objective("oracle", self.self_labelled_loss, ALL_PARTS),
+            Objective("inference", self.inference_loss, ("encoder", "reward_decoder")),
+        )
+        return {objective.name: objective for objective in made}
 
     # -- learning ----------------------------------------------------------------------------------------
     def update(
@@ -355,22 +348,9 @@ class SMAC:
         """Let Adam start anew, as with `optimizer_moments="fresh"` where the phases change."""
         self.optimizer.state.clear()
 
-    @torch.no_grad()
     def fit_observation_scaling(self, buffer: TransitionBuffer) -> None:
-        """Standardise what the parts observe by the mean and deviation of the buffer's static transitions.
-
-        Only the first call does something, and only where parts have a `Standardise` (`observation_scaling`). A number
-        that never changes is centred alone.
-        """
-        found = [m for part in self.parts.values() for m in part.modules() if isinstance(m, Standardise)]
-        if not found or bool(found[0].fitted.all()):
-            return
-        static = [one.observations[one.source == 0] for one in (buffer.split() if buffer.seeds else [buffer])]
-        std = torch.stack([observations.std(0) for observations in static])
-        std = torch.where(std > SMALLEST_DEVIATION, std, torch.ones_like(std))
-        mean = torch.stack([observations.mean(0) for observations in static])
-        for scaling in found:
-            scaling.fit(*((mean, std) if buffer.seeds else (mean[0], std[0])))
+        """Standardise what the parts observe by the buffer's static transitions; see `parts.fit_scaling`."""
+        fit_scaling(self.parts.values(), buffer)
 
     # -- labels ------------------------------------------------------------------------------------------
     def freeze_labeller(self) -> None:
@@ -563,68 +543,9 @@ class SMAC:
         if spec != self.spec:
             raise ValueError(f"an agent for {self.spec} cannot {use} {spec}")
 
-    @torch.no_grad()
-    def _check_parts(self) -> None:
-        """Run every part once on zeros, so that a wrong shape is told now and not an hour into training."""
-        tasks, batch, n = 2, 3, 4
-        seeds = self.seed_axis
-        zeros = lambda *shape: torch.zeros(*seeds, *shape, device=self.device)  # noqa: E731
-        obs, act = zeros(tasks, batch, self.spec.obs_dim), zeros(tasks, batch, self.spec.action_dim)
-        z = zeros(tasks, batch, self.config.z_dim)
-
-        def check(part: str, outputs: Iterable[Tensor], expected: dict[str, tuple[int, ...]]) -> None:
-            expect_shapes(part, [output[0] for output in outputs] if seeds else outputs, expected)
-
-        posterior = self._apply(self.encoder, zeros(tasks, n, self.spec.context_dim))
-        check("encoder", posterior, {"mean": (tasks, self.config.z_dim), "std": (tasks, self.config.z_dim)})
-        owed = (tasks, batch, self.spec.action_dim)
-        check("actor", self._apply(self.actor, obs, z), {"mean": owed, "log_std": owed})
-        values = self._apply(self.critics, obs, act, z)
-        members = values.shape[len(seeds)] if values.ndim > len(seeds) else 1
-        check("critics", [values], {"values": (members, tasks, batch)})
-        check("reward_decoder", [self._apply(self.reward_decoder, obs, act, z)], {"rewards": (tasks, batch)})
-
-
-def default_part(name: str, config: SMACConfig, spec: FamilySpec) -> nn.Module:
-    """The library's own encoder, actor, critics or reward decoder, from PyTorch's global stream."""
-    obs, act, z = spec.obs_dim, spec.action_dim, config.z_dim
-    includes_next = spec.context_dim > obs + act + 1
-    starts = (0, obs + act + 1) if includes_next else (0,)  # of the observations in a context transition
-    scaled = config.observation_scaling
-    scaling = Standardise(obs) if scaled else None
-    part: Any
-    if name == "encoder":
-        of_context = Standardise(spec.context_dim, starts) if scaled else None
-        part = ContextEncoder(spec.context_dim, z, config.encoder_hidden, of_context)
-    elif name == "actor":
-        part = Actor(obs, act, z, config.actor_hidden, scaling)
-    elif name == "critics":
-        part = Critics(obs, act, z, config.critic_hidden, scaling=scaling)
-    else:
-        part = RewardDecoder(obs, act, z, config.decoder_hidden, scaling)
-    if config.initial_weights == "authors":
-        start_as_authors(part.net, 1e-3 if name == "actor" else 3e-3)
-    return part
-
-
-def expect_shapes(part: str, outputs: Iterable[Tensor], expected: dict[str, tuple[int, ...]]) -> None:
-    """Compare a part's outputs with the shapes it owes.
-
-    Raises:
-        ValueError: they differ.
-    """
-    got = [tuple(output.shape) for output in outputs]
-    if got != list(expected.values()):
-        owed = ", ".join(f"{name} {shape}" for name, shape in expected.items())
-        raise ValueError(f"{part} returned shapes {got} for 2 tasks and 3 transitions each; it must return {owed}")
-
 
 def _laid_out_as(parameter: Tensor, gradient: Tensor | None) -> Tensor | None:
     """The gradient in its parameter's memory layout: fused Adam goes through both in order of memory."""
     if gradient is None or gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter).copy_(gradient)
-
-
-def _made(part: Part | None) -> nn.Module | None:
-    return part if part is None or isinstance(part, nn.Module) else part()

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from smac_lab.runs import checkpoint
 from smac_lab.agent import SMAC
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.chains import COLUMNS
-from smac_lab.engine.rollout import Policy, near_random_policy, rollout, scripted_policy
 from smac_lab.data.store import Source
-from smac_lab.runs.log import MetricLog
+from smac_lab.engine.rollout import Policy, near_random_policy, rollout, scripted_policy
 from smac_lab.methods.pearl import train_pearl
+from smac_lab.runs import checkpoint
+from smac_lab.runs.log import MetricLog
 from smac_lab.tasks.family import MujocoFamily, TaskFamily
 from smac_lab.tasks.spec import Tasks
 from smac_lab.training import metrics_of_each

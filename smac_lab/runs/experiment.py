@@ -22,16 +22,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from smac_lab.runs import checkpoint
 from smac_lab.agent import SMAC
-from smac_lab.arms import find_arm, folder_of
-from smac_lab.runs.behaviour import check_recipe, collect_behaviour, run_pearl, uses_pearl
-from smac_lab.runs.plan import Experiment
+from smac_lab.arms import folder_of
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.relabel import share_reached
 from smac_lab.data.storage import StorageError, claim_folder, holding, load_dataset, read_json
-from smac_lab.runs.measurement import load_measurement, measure, save_measurement, summarise
+from smac_lab.runs import checkpoint
+from smac_lab.runs.behaviour import collect_behaviour, run_pearl, uses_pearl
 from smac_lab.runs.log import MetricLog
+from smac_lab.runs.measurement import load_measurement, measure, save_measurement, summarise
+from smac_lab.runs.plan import Experiment
 from smac_lab.runs.summary import write_summary
 from smac_lab.tasks import make_family
 from smac_lab.tasks.family import TaskFamily

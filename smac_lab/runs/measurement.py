@@ -13,12 +13,12 @@ from smac_lab.adaptation import Evaluation, evaluate
 from smac_lab.agent import SMAC
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
-from smac_lab.engine.rollout import Episodes, rollout, scripted_policy
 from smac_lab.data.relabel import label_errors
 from smac_lab.data.storage import StorageError, replacing
 from smac_lab.data.store import CODES
 from smac_lab.data.validation import episode_ends
 from smac_lab.encoder import kl_to_prior
+from smac_lab.engine.rollout import Episodes, rollout, scripted_policy
 from smac_lab.engine.seeds import of_seed
 from smac_lab.shift import Shift, measure_shift
 from smac_lab.tasks.family import TaskFamily

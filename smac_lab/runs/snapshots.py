@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from smac_lab.runs import checkpoint
 from smac_lab.agent import SMAC
 from smac_lab.arms import folder_of
-from smac_lab.runs.behaviour import collect_behaviour, uses_pearl
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.starter import STARTER, TRANSITIONS, starter_data
 from smac_lab.data.storage import StorageError, check_hash, file_sha256, read_json, replace_text
+from smac_lab.runs import checkpoint
+from smac_lab.runs.behaviour import collect_behaviour, uses_pearl
 from smac_lab.tasks import make_family
 from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import FamilySpec, Tasks

@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from smac_lab.runs import checkpoint
 from smac_lab.arms import OF_ENCODER, folder_of
 from smac_lab.config import SMACConfig
 from smac_lab.data.storage import replace_text
+from smac_lab.runs import checkpoint
 from smac_lab.runs.measurement import load_measurement, references, success_by_description, summarise
+from smac_lab.runs.plan import Experiment
 from smac_lab.tasks import make_family
 from smac_lab.tasks.spec import Array
-
-from smac_lab.runs.plan import Experiment
 
 
 def write_summary(

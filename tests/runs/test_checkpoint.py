@@ -13,9 +13,10 @@ from conftest import Problem
 from torch import nn
 
 import smac_lab as lab
-from smac_lab.runs import checkpoint
 from smac_lab.data import storage
 from smac_lab.data.chains import COLUMNS
+from smac_lab.encoder import ContextEncoder
+from smac_lab.runs import checkpoint
 
 
 class MeanEncoder(nn.Module):
@@ -134,7 +135,7 @@ def test_part_from_a_cell_must_be_passed_in_again(problem: Problem, tmp_path: Pa
         lab.load(tmp_path)
     assert_equal(agent, lab.load(tmp_path, encoder=make()).agent)
     with pytest.raises(lab.StorageError, match="do not fit"):
-        lab.load(tmp_path, encoder=lab.agent.ContextEncoder(problem.family.spec.context_dim, problem.config.z_dim))
+        lab.load(tmp_path, encoder=ContextEncoder(problem.family.spec.context_dim, problem.config.z_dim))
 
 
 def test_loss_from_a_cell_is_asked_for(problem: Problem, tmp_path: Path) -> None:

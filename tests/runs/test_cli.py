@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from smac_lab import cli
-from smac_lab.runs import checkpoint
 from smac_lab.config import SMACConfig
 from smac_lab.data.storage import StorageError
+from smac_lab.runs import checkpoint
 from smac_lab.runs.experiment import run_experiment
 from smac_lab.runs.plan import DEFAULT_ARMS, Experiment
 

@@ -17,12 +17,11 @@ import pytest
 import torch
 
 import smac_lab as lab
-from smac_lab.tasks import rendering
 from smac_lab import cli
-from smac_lab.figures import video
 from smac_lab.data.storage import PARTIAL, holding, replacing
 from smac_lab.figures.findings import read_run
 from smac_lab.runs.measurement import load_measurement
+from smac_lab.tasks import rendering
 
 
 def run(*words: str, **options: object) -> subprocess.CompletedProcess[str]:

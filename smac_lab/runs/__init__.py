@@ -1,0 +1,1 @@
+"""Experiments on disk: data, phases, checkpoints, measurements, summaries."""

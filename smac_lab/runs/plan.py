@@ -1,0 +1,72 @@
+"""What is to be run: `config.json` of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from smac_lab.arms import find_arm, folder_of
+from smac_lab.config import SMACConfig
+from smac_lab.runs.behaviour import check_recipe, uses_pearl
+from smac_lab.tasks import make_family
+
+DEFAULT_ARMS = ("frozen", "self-labelled", "oracle")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is to be run; stored as `config.json`.
+
+    Args:
+        family: name of the task family.
+        preset: name the config came from, for the record.
+        config: every number.
+        seeds: one independent run each: tasks, data, agent.
+        arms: ways of going on after the offline phase, names from `ARMS`.
+        data: folder of a data set from `smac-lab collect`, or None to make the data.
+        evaluations: how often each arm is measured on its way.
+
+    Raises:
+        ValueError: unknown family or arm, no seed.
+    """
+
+    family: str
+    preset: str
+    config: SMACConfig
+    seeds: tuple[int, ...] = (0,)
+    arms: tuple[str, ...] = DEFAULT_ARMS
+    data: str | None = None
+    evaluations: int = 10
+
+    def __post_init__(self) -> None:
+        family = make_family(self.family)
+        object.__setattr__(self, "family", family.full_name)  # one name for a variant, however it was written
+        check_recipe(family, self.config)
+        for arm in self.arms:
+            find_arm(arm)
+        if len(set(self.arms)) != len(self.arms):
+            raise ValueError(f"arms={self.arms} is not allowed: each arm once")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds={self.seeds} is not allowed: at least one seed, each once")
+        if self.data is not None and len(self.seeds) > 1:
+            raise ValueError(f"a data set holds the tasks of one seed, but there are {len(self.seeds)} seeds")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {**vars(self), "config": self.config.to_dict(), "seeds": list(self.seeds), "arms": list(self.arms)}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Experiment:
+        """Inverse of `to_dict`."""
+        config = SMACConfig.from_dict(fields["config"])
+        return cls(**{**fields, "config": config, "seeds": tuple(fields["seeds"]), "arms": tuple(fields["arms"])})
+
+    def updates(self) -> dict[str, int]:
+        """Updates of a seed in each phase, in the order in which they run; "behaviour" is PEARL's."""
+        c = self.config
+        pearl = self.data is None and uses_pearl(c)
+        return {
+            "behaviour": c.behaviour_iterations * c.behaviour_updates if pearl else 0,
+            "offline": c.offline_steps,
+            **{folder_of(arm): c.online_iterations * c.online_updates for arm in self.arms},
+        }
