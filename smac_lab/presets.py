@@ -1,0 +1,311 @@
+"""Presets: for each family and machine, the numbers that differ from the paper's, each with its reason.
+
+`SMACConfig` says what a number means, and has the paper's as its default. `smac-lab config FAMILY` prints all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Fields = dict[str, Any]
+# Scripted behaviour data by how much it betrays the task: share of episodes that pursue it.
+BEHAVIOURS = {"expert": 1.0, "narrow": 0.5, "broad": 0.0}
+
+# Not the authors' schedules, in every `cpu` preset; the README has what is known of each, under "Where paper and public
+# code disagree".
+SCHEDULES: Fields = {
+    "initial_weights": "pytorch",
+    "optimizer_moments": "fresh",
+    "collecting_posterior": "iteration",
+    "z_resampling": "episode",
+}
+
+# -- cpu: two cores, minutes to an hour ----------------------------------------------------------------------
+# The plane in minutes, with one data set for all that betrays the task by where it goes.
+POINT_NARROW: Fields = {
+    **SCHEDULES,
+    "behaviour_policy": "scripted",
+    "behaviour_on_task": 0.5,
+    "encoder_hidden": (64, 64),  # small networks are enough
+    "actor_hidden": (64, 64),
+    "critic_hidden": (64, 64),
+    "discount": 0.9,  # episodes of 20 steps
+    "kl_weight": 0.003,  # rewards within 1 of each other: at 0.1 the posterior collapses
+    "awac_lambda": 0.5,  # of the order of the advantages there; at 100 the offline phase would be cloning
+    "learning_rate": 1e-3,  # small networks
+    "offline_steps": 4_000,
+    "meta_batch": 16,
+    "batch_size": 32,
+    "online_iterations": 20,
+    "online_updates": 250,
+    "online_meta_batch": 16,
+    "online_batch_size": 32,
+    "online_tasks": 100,  # all of them
+    "prior_episodes": 4,
+    "posterior_episodes": 0,  # self-collected context is then exploration alone, as at meta-test
+    "online_encoder": "self-labelled",  # the paper's encoder reads where the data goes, and is lost where it does not
+    "online_context": "episodes",  # what meta-test will show
+    "z_resampling": "step",  # the authors' own
+}
+
+# The plane in minutes. Transitions go anywhere, so that rewards are known wherever the robot may go: from near-random
+# ones the decoder would have to extrapolate. PEARL explores for half a minute, with numbers of its own.
+POINT: Fields = {
+    **SCHEDULES,
+    "behaviour_policy": "scripted",
+    "exploration_transitions": 200,
+    "behaviour_iterations": 12,
+    "behaviour_updates": 150,
+    "behaviour_initial_episodes": 5,
+    "behaviour_changes": {"kl_weight": 0.1, "prior_episodes": 10, "posterior_episodes": 1},
+    "encoder_hidden": (64, 64),  # small networks are enough
+    "actor_hidden": (64, 64),
+    "critic_hidden": (64, 64),
+    "discount": 0.9,  # episodes of 20 steps
+    "kl_weight": 0.01,  # rewards within 1 of each other: at 0.1 the posterior collapses
+    "awac_lambda": 0.5,  # of the order of the advantages there; at 100 the offline phase would be cloning
+    "learning_rate": 1e-3,  # small networks
+    "max_action": 0.95,  # the script's actions are saturated in a third of all dimensions
+    "offline_steps": 3_000,
+    "meta_batch": 16,
+    "batch_size": 32,
+    "online_iterations": 20,
+    "online_updates": 250,
+    "online_meta_batch": 16,
+    "online_batch_size": 32,
+    "online_tasks": 100,  # all of them
+    "prior_episodes": 4,
+    "posterior_episodes": 0,  # self-collected context is then exploration alone, as at meta-test
+    "online_context": "episodes",  # what meta-test will show
+}
+
+# As the paper's: near-random transitions, and exploration by PEARL, with numbers for a short run. Values are to
+# settle in it (discount, rates), z of the prior to be z of a task (KL weight), entropy to make way for speed
+# (temperature).
+CHEETAH: Fields = {
+    **SCHEDULES,
+    "n_test_tasks": 30,
+    "behaviour_policy": "pearl",
+    "behaviour_part": "first",
+    "exploration_transitions": 400,
+    "behaviour_iterations": 40,
+    "behaviour_updates": 450,
+    "behaviour_initial_episodes": 6,  # as many as behaviour_transitions
+    "behaviour_temperature": 0.3,
+    "behaviour_last_temperature": 0.03,
+    "behaviour_changes": {
+        "discount": 0.98,
+        "learning_rate": 0.001,
+        "tau": 0.02,
+        "kl_weight": 1.1,
+        "online_meta_batch": 8,
+        "online_batch_size": 64,
+    },
+    "encoder_hidden": (200, 200),  # narrower networks: two cores
+    "actor_hidden": (256, 256),
+    "critic_hidden": (256, 256),
+    "kl_weight": 0.03,
+    "awac_lambda": 10.0,
+    "learning_rate": 5e-4,
+    "offline_steps": 24_000,  # the decoder must label running that its data hardly shows
+    "online_iterations": 40,
+    "online_updates": 500,
+    "online_batch_size": 128,
+    "online_tasks": 40,
+    "prior_episodes": 2,
+    "posterior_episodes": 1,  # mostly exploration: that is what the encoder reads
+    "online_context": "episodes",  # what meta-test will show
+}
+
+# The body is the task, and rewards are nearly known without z: they tell of the dynamics only by how far v_x differs
+# from what is observed, 0.002 of squared error.
+WALKER_HOPPER: Fields = {
+    **SCHEDULES,
+    "n_train_tasks": 50,  # data, all arms and their measurements take well below an hour on two cores
+    "behaviour_policy": "pearl",
+    "exploration_transitions": 400,
+    "behaviour_iterations": 25,
+    "behaviour_updates": 400,
+    "behaviour_initial_episodes": 4,
+    "encoder_hidden": (128, 128),  # likewise
+    "actor_hidden": (128, 128),
+    "critic_hidden": (128, 128),
+    "kl_weight": 1e-4,  # at 0.03 the posterior collapses (KL 0.001 nats)
+    "awac_lambda": 10.0,
+    "learning_rate": 5e-4,
+    "offline_steps": 6_000,
+    "online_iterations": 20,
+    "online_updates": 400,
+    "online_batch_size": 128,
+    "online_tasks": 20,
+    "prior_episodes": 2,
+    "posterior_episodes": 1,  # mostly exploration: that is what the encoder reads
+    "online_encoder": "self-labelled",
+    "online_context": "episodes",  # what meta-test will show
+    "repeats": 2,
+}
+
+# Falls are short and slow, so that directions change rewards little. Physics take long here.
+HUMANOID: Fields = {
+    **SCHEDULES,
+    "n_train_tasks": 50,  # data, all arms and their measurements take well below an hour on two cores
+    "behaviour_policy": "pearl",
+    "exploration_transitions": 400,
+    "behaviour_iterations": 25,
+    "behaviour_updates": 400,
+    "behaviour_initial_episodes": 4,
+    "encoder_hidden": (128, 128),  # likewise
+    "actor_hidden": (128, 128),
+    "critic_hidden": (128, 128),
+    "kl_weight": 0.003,
+    "awac_lambda": 10.0,
+    "learning_rate": 5e-4,
+    "offline_steps": 6_000,
+    "online_iterations": 20,
+    "online_updates": 400,
+    "online_batch_size": 128,
+    "online_tasks": 20,
+    "prior_episodes": 2,
+    "posterior_episodes": 1,  # mostly exploration: that is what the encoder reads
+    "online_encoder": "self-labelled",
+    "online_context": "episodes",  # what meta-test will show
+    "repeats": 1,
+}
+
+# A scripted walk stands in for PEARL. In its exploration it walks anywhere, whatever the task.
+ANT: Fields = {
+    **SCHEDULES,
+    "n_train_tasks": 50,  # data, all arms and their measurements take well below an hour on two cores
+    "behaviour_policy": "scripted",
+    "exploration_transitions": 400,
+    "exploration_policy": "scripted",
+    "behaviour_on_task": 0.8,
+    "behaviour_noise": 0.2,  # with more the ant falls
+    "encoder_hidden": (128, 128),  # likewise
+    "actor_hidden": (256, 256),  # a smaller actor does not get the walk within the offline phase
+    "critic_hidden": (128, 128),
+    "discount": 0.95,  # a second: values settle within the phase
+    "kl_weight": 0.01,
+    "awac_lambda": 10.0,
+    "online_q_weight": 0.1,  # at a greater weight the actor leaves the data before values have settled
+    "learning_rate": 1e-3,  # nor does one that learns slower
+    "offline_steps": 8_000,
+    "online_iterations": 20,
+    "online_updates": 400,
+    "online_batch_size": 128,
+    "online_tasks": 20,
+    "prior_episodes": 2,
+    "posterior_episodes": 1,  # mostly exploration: that is what the encoder reads
+    "online_encoder": "self-labelled",
+    "online_context": "episodes",  # what meta-test will show
+    "repeats": 2,
+}
+
+# The script pursues random aims of each task's scene, one after another, whatever the task's own. Held-out tasks are
+# learned from many others: tasks count for more than episodes of each.
+SAWYER: Fields = {
+    **SCHEDULES,
+    "n_train_tasks": 240,
+    "n_test_tasks": 60,
+    "behaviour_transitions": 7_500,
+    "behaviour_policy": "scripted",
+    "behaviour_noise": 0.1,
+    "z_dim": 8,
+    "decoder_hidden": (128, 128),
+    "actor_hidden": (256, 256, 256),
+    "critic_hidden": (256, 256, 256),
+    "discount": 0.97,  # values settle within the phase
+    "reward_scale": 1.0,  # values of a size that critics reach early
+    "kl_weight": 0.003,  # rewards are mostly -1: at 0.03 there is more to lose than to win in telling tasks apart
+    "awac_lambda": 0.8,  # of the advantages' size
+    "learning_rate": 1e-3,  # values settle within the phase
+    "learning_rate_decay": 0.1,  # few transitions carry most of the weight: at a constant rate the actor never settles
+    "tau": 0.02,  # values settle within the phase
+    "observation_scaling": True,  # a centimetre decides
+    "max_action": 0.95,  # the script saturates its actions
+    "offline_steps": 60_000,
+    "meta_batch": 16,  # 16 tasks an update do more than 8 with as many transitions in all
+    "batch_size": 64,
+    "context_size": 128,
+    "online_iterations": 10,
+    "online_updates": 1_000,
+    "online_meta_batch": 16,
+    "online_batch_size": 64,
+    "online_tasks": 120,  # half of them
+    "prior_episodes": 8,
+    "online_context": "episodes",  # what meta-test will show
+    "z_resampling": 25,  # three z an episode: an aim shows when it is pursued
+    "exploration_episodes": 8,  # and each is pursued by chance
+    "repeats": 1,
+}
+
+# -- smoke: seconds, to show that everything runs ------------------------------------------------------------
+SMOKE: Fields = {
+    "encoder_hidden": (64, 64),
+    "actor_hidden": (64, 64),
+    "critic_hidden": (64, 64),
+    "n_train_tasks": 6,
+    "n_test_tasks": 3,
+    "behaviour_transitions": 400,
+    "offline_steps": 40,
+    "meta_batch": 4,
+    "batch_size": 16,
+    "context_size": 16,
+    "online_iterations": 2,
+    "online_updates": 10,
+    "online_meta_batch": 4,
+    "online_batch_size": 16,
+    "online_tasks": 3,
+    "prior_episodes": 1,
+    "posterior_episodes": 1,
+    "label_context_size": 32,
+    "repeats": 2,
+}
+SCRIPT_SMOKE: Fields = {**SMOKE, "behaviour_policy": "scripted"}
+PEARL_SMOKE: Fields = {
+    **SMOKE,
+    "behaviour_policy": "pearl",
+    "behaviour_iterations": 2,
+    "behaviour_updates": 10,
+    "behaviour_initial_episodes": 2,
+}
+
+# -- paper: what is known of each experiment; the point robots are not the paper's ---------------------------
+POINT_PAPER: Fields = {"behaviour_policy": "scripted", "behaviour_on_task": BEHAVIOURS["narrow"]}
+# Transitions from before PEARL's first update, for actor and critics; for the encoder, the last exploration of each
+# task in a run of 50 iterations (examples/smac/cheetah.py in the authors' code).
+CHEETAH_PAPER: Fields = {
+    "behaviour_policy": "pearl",
+    "behaviour_part": "first",
+    "behaviour_iterations": 50,
+    "exploration_transitions": 400,
+    "n_test_tasks": 30,
+    "online_iterations": 51,
+}
+BODY_PAPER: Fields = {"behaviour_policy": "pearl"}
+PARAMS_PAPER: Fields = {"behaviour_policy": "pearl", "behaviour_iterations": 40}
+SAWYER_PAPER: Fields = {
+    "behaviour_policy": "scripted",
+    "behaviour_noise": 0.1,
+    "n_train_tasks": 50,
+    "n_test_tasks": 10,
+    "behaviour_transitions": 300_000,
+}
+
+NARROW_SMOKE: Fields = {**SCRIPT_SMOKE, "behaviour_on_task": BEHAVIOURS["narrow"]}
+CHEETAH_SMOKE: Fields = {**PEARL_SMOKE, "behaviour_part": "first", "exploration_transitions": 400}
+SAWYER_SMOKE: Fields = {**SCRIPT_SMOKE, "behaviour_noise": 0.1, "behaviour_transitions": 450}
+PRESETS: dict[str, dict[str, Fields]] = {
+    "point-robot": {"smoke": NARROW_SMOKE, "cpu": POINT, "paper": POINT_PAPER},
+    "point-direction": {"smoke": NARROW_SMOKE, "cpu": POINT_NARROW, "paper": POINT_PAPER},
+    "sparse-point-robot": {"smoke": NARROW_SMOKE, "cpu": POINT_NARROW, "paper": POINT_PAPER},
+    "cheetah-vel": {"smoke": CHEETAH_SMOKE, "cpu": CHEETAH, "paper": CHEETAH_PAPER},
+    "ant-dir": {"smoke": PEARL_SMOKE, "cpu": ANT, "paper": BODY_PAPER},
+    "humanoid-dir": {"smoke": PEARL_SMOKE, "cpu": HUMANOID, "paper": BODY_PAPER},
+    "walker-params": {"smoke": PEARL_SMOKE, "cpu": WALKER_HOPPER, "paper": PARAMS_PAPER},
+    "hopper-params": {"smoke": PEARL_SMOKE, "cpu": WALKER_HOPPER, "paper": PARAMS_PAPER},
+    "sawyer": {"smoke": SAWYER_SMOKE, "cpu": SAWYER, "paper": SAWYER_PAPER},
+}
+# What `SMACConfig.preset(..., behaviour=...)` starts from, where the preset's own numbers are for data with
+# exploration.
+WITHOUT_EXPLORATION: dict[tuple[str, str], Fields] = {("point-robot", "cpu"): POINT_NARROW}
