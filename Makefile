@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab notebooks test bench learning cheetah lint clean
+.PHONY: help setup demo lab notebooks test check bench learning cheetah lint clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -37,7 +37,12 @@ notebooks: $(READY)  ## run the notebooks and store what they show; NAMES=03 for
 	$(BIN)/python scripts/run_notebooks.py $(NAMES)
 
 test: $(READY)  ## the tests
-	$(BIN)/pytest
+	$(BIN)/pytest --durations=20
+
+check: lint  ## lint, types, layers and the fast tests, in a minute and a half
+	$(BIN)/pytest -q tests/test_agent.py tests/test_actor_critic.py tests/test_encoder.py tests/test_nets.py \
+	    tests/test_reward_model.py tests/test_reference.py tests/test_training.py tests/test_arms.py tests/test_shift.py \
+	    tests/test_readme.py tests/data/test_buffer.py tests/engine tests/methods tests/runs/test_checkpoint.py
 
 bench: $(READY)  ## speed, as ratios to what the machine can do
 	$(BIN)/smac-lab bench

@@ -1,4 +1,4 @@
-"""The command line: smac-lab demo | collect | train | evaluate | compare | explore | excerpt | bench."""
+"""The command line: smac-lab demo | config | collect | train | evaluate | compare | explore | excerpt | bench."""
 
 from __future__ import annotations
 
@@ -57,6 +57,32 @@ def demo(
             print(f"and a picture of it: {report.write_picture(folders[act], folders[act] / 'picture.png')}")
         except RuntimeError as error:
             print(f"no picture.png: {error}")
+
+
+def config(
+    family: Annotated[str, tyro.conf.Positional],
+    preset: Preset = "cpu",
+    behaviour: Behaviour | None = None,
+    overrides: Overrides = (),
+) -> None:
+    """Print every number of a preset; those that differ from the paper's are marked.
+
+    Args:
+        family: as in `smac-lab train`.
+        preset: smoke, cpu or paper.
+        behaviour: how much scripted data betrays the task; default: the preset's own.
+        overrides: fields of SMACConfig to change, such as awac_lambda=10.
+    """
+    from smac_lab.config import SMACConfig
+    from smac_lab.tasks import make_family
+
+    name = make_family(family).full_name
+    chosen, paper = configure(name, preset, behaviour, overrides), SMACConfig.preset(name, "paper")
+    print(f"{name}, preset {preset}; * differs from the paper's\n")
+    for field in dataclasses.fields(chosen):
+        value, its = getattr(chosen, field.name), getattr(paper, field.name)
+        note = "" if value == its else f"   * {its!r}"
+        print(f"{field.name:28s} {value!r}{note}")
 
 
 def collect(
@@ -462,6 +488,7 @@ def main() -> None:
         tyro.extras.subcommand_cli_from_dict(
             {
                 "demo": demo,
+                "config": config,
                 "collect": collect,
                 "train": train,
                 "evaluate": evaluate,

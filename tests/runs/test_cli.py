@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -192,3 +193,12 @@ def test_progress_tells_of_scripted_data_too(tmp_path: Path, capfd: pytest.Captu
     run_experiment(tmp_path / "run", Experiment("sawyer", "smoke", config, arms=()), workers=1)
     episodes = config.n_train_tasks * config.behaviour_transitions // 75
     assert f"seed 0, episodes of the script: {episodes} of {episodes}" in capfd.readouterr().err
+
+
+def test_config_marks_what_differs_from_the_paper(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.config("sawyer:scene=drawn", overrides=("awac_lambda=100.0", "tau=0.5"))
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    assert set(lines) >= {field.name for field in dataclasses.fields(SMACConfig)}
+    assert lines["awac_lambda"].split()[1:] == ["100.0"], "as in the paper"
+    assert lines["tau"].split()[1:] == ["0.5", "*", "0.005"]
+    assert lines["discount"].split()[1:] == ["0.97", "*", "0.99"]
