@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 import smac_lab as lab
 from smac_lab.figures.stats import gap_closed, interval
 from smac_lab.runs.snapshots import read_snapshots
-from smac_lab.training import sample_offline
+from smac_lab.sampling import sample_offline
 
 SHORT = {"offline_steps": 1_500, "online_iterations": 8, "online_updates": 150}
 

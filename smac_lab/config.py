@@ -86,7 +86,7 @@ class SMACConfig:
     label_context_size: int = 256  # context transitions behind z_label and behind collecting posteriors
     collecting_posterior: Literal["episode", "iteration"] = "episode"  # how often q(z|own data) is inferred anew
     online_encoder: Literal["frozen", "offline", "self-labelled"] = "frozen"  # the arm where none is named; see arms.py
-    online_context: Literal["mixed", "separate", "episodes"] = "mixed"  # see training.sample_self_supervised
+    online_context: Literal["mixed", "separate", "episodes"] = "mixed"  # see sampling.sample_self_supervised
 
     # Meta-test
     z_resampling: Literal["step", "episode"] | int = (

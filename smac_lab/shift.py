@@ -23,7 +23,6 @@ from smac_lab.encoder import Gaussian, kl_divergence, kl_to_prior
 from smac_lab.engine.rollout import Episodes, rollout
 from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import Array, Tasks
-from smac_lab.training import all_tasks
 
 
 class Shift(NamedTuple):
@@ -90,7 +89,7 @@ def measure_shift(
     repeats = agent.config.repeats if repeats is None else repeats
     sets, n = tasks_of_each(agent, tasks), agent.config.exploration_episodes * family.horizon
     generator = generators_of(agent, seed)
-    ids = all_tasks(agent, buffer)[..., : len(sets[0])].repeat_interleave(repeats, dim=-1)
+    ids = buffer.all_tasks(generator)[..., : len(sets[0])].repeat_interleave(repeats, dim=-1)
 
     source = buffer.offline_context if source is None else source
     contexts = [buffer.sample_context(ids, n, generator, source) for _ in range(2)]

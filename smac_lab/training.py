@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from smac_lab.agent import SMAC
 from smac_lab.arms import ARMS, OF_ENCODER, Arm, find_arm
-from smac_lab.batch import Batch, Info
+from smac_lab.batch import Info
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
-from smac_lab.data.store import Source
-from smac_lab.encoder import Gaussian
 from smac_lab.engine.acceleration import captured
-from smac_lab.engine.rollout import rollout
-from smac_lab.engine.seeds import draw
+from smac_lab.engine.meter import Meter, Metrics
+from smac_lab.interaction import self_collect
+from smac_lab.sampling import sample_offline, sample_self_supervised
 from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import Tasks
-
-Metrics = dict[str, Any]  # name to float, or, with several seeds at once, to an array (seed,)
-
-
-class ContextFrom(NamedTuple):
-    """Which of a task's transitions its context is drawn from; see `TransitionBuffer.sample_context`."""
-
-    source: Source
-    last: int | None = None  # only from that many latest ones
 
 
 def train_offline(
@@ -108,7 +93,7 @@ def train_self_supervised(
     if chosen.interacts:
         begin_self_supervision(agent)
         episodes = iterations * config.online_tasks * (config.prior_episodes + config.posterior_episodes)
-        buffer.reserve(episodes * family.horizon * (buffer.seeds or 1))
+        buffer.reserve(episodes * family.horizon)
     learn, meter = captured(agent, buffer, _step_of(chosen, agent, buffer)), Meter()
     for iteration in range(1, iterations + 1):
         collected = self_collect(agent, buffer, family, tasks, chosen.true_rewards) if chosen.interacts else {}
@@ -152,148 +137,6 @@ def _step_of(arm: Arm, agent: SMAC, buffer: TransitionBuffer) -> Callable[[], In
     return step
 
 
-def sample_offline(agent: SMAC, buffer: TransitionBuffer) -> Batch:
-    """A meta-batch of truly labelled data: for each task, context h and, independently, transitions h'.
-
-    The context is exploration where the buffer has any, else offline transitions.
-    """
-    c = agent.config
-    tasks = _draw_tasks(agent, buffer, c.meta_batch)
-    context = buffer.sample_context(tasks, c.context_size, agent.generator, buffer.offline_context)
-    return _batch(agent, context, buffer, tasks, c.batch_size, "offline")
-
-
-def sample_self_supervised(agent: SMAC, buffer: TransitionBuffer) -> Batch:
-    """A meta-batch of the mixture: offline data truly labelled, self-collected data with decoded rewards.
-
-    `config.online_context` says what the encoder reads. "mixed": transitions drawn from everything that it may read of
-    a task (the authors' way): exploration and prior-z episodes where there is exploration, else offline and
-    self-collected transitions alike. "separate": half of the meta-batch's tasks have context from static data alone,
-    the rest from self-collected data alone. "episodes": as separate, and self-collected context is what meta-test will
-    show: successive whole episodes explored with z from the prior.
-    """
-    c, generator = agent.config, agent.generator
-    if c.online_context == "mixed":
-        return sample_mixed(agent, buffer)
-    whole = c.online_context == "episodes"
-    size = c.exploration_episodes * buffer.spec.horizon if whole else c.context_size
-    source: Source = "explored" if whole else "self-collected"
-    half = c.online_meta_batch // 2
-    offline_tasks = _draw_tasks(agent, buffer, c.online_meta_batch - half)
-    self_tasks = _draw_tasks_with(agent, buffer, source, half)  # not every task may have collected yet
-    tasks = torch.cat([offline_tasks, self_tasks], dim=-1)
-    context = torch.cat(
-        [
-            buffer.sample_context(offline_tasks, size, generator, buffer.offline_context),
-            buffer.sample_context(self_tasks, size, generator, source, consecutive=whole),
-        ],
-        dim=-3,
-    )
-    return _batch(agent, context, buffer, tasks, c.online_batch_size, "mixture")
-
-
-def sample_mixed(agent: SMAC, buffer: TransitionBuffer, context_from: ContextFrom | None = None) -> Batch:
-    """A meta-batch of static and self-collected data: context h and, independently, transitions h'.
-
-    Args:
-        agent, buffer: as in `train_self_supervised`.
-        context_from: where h comes from; default `buffer.mixed_context`.
-    """
-    c = agent.config
-    source, last = context_from or ContextFrom(buffer.mixed_context)
-    tasks = _draw_tasks(agent, buffer, c.online_meta_batch)
-    context = buffer.sample_context(tasks, c.context_size, agent.generator, source, last=last)
-    return _batch(agent, context, buffer, tasks, c.online_batch_size, "mixture")
-
-
-@torch.inference_mode()
-def self_collect(
-    agent: SMAC,
-    buffer: TransitionBuffer,
-    family: TaskFamily,
-    tasks: Tasks | Sequence[Tasks],
-    oracle: bool,
-    context_from: ContextFrom | None = None,
-) -> Metrics:
-    """One round of reward-free interaction, labelled and appended to the buffer.
-
-    `online_tasks` tasks act `prior_episodes` episodes with z ~ p(z) and `posterior_episodes` with
-    z ~ q(.|own data). Unless `oracle`, the simulation never computes a reward.
-
-    Args:
-        agent, buffer, family, tasks: as in `train_self_supervised`.
-        oracle: whether true rewards are stored in place of decoded ones.
-        context_from: what q(.|own data) is inferred from; default `buffer.mixed_context`.
-
-    Returns:
-        The mean of the rewards stored, and the number of transitions that a seed now has.
-    """
-    c = agent.config
-    ids = _draw_tasks(agent, buffer, c.online_tasks)  # (..., task), as everything from here on: ... is () or (seed,)
-    source, last = context_from or ContextFrom(buffer.mixed_context)
-    priors = [agent.prior(ids.shape[-1])] * c.prior_episodes
-
-    def posterior() -> Gaussian:
-        context = buffer.sample_context(ids, c.label_context_size, agent.generator, source, last=last)
-        return agent.infer_posterior(context)
-
-    # Side by side where the posterior is inferred once, and one after the other where each has seen those before.
-    if c.collecting_posterior == "iteration":
-        posteriors = [posterior()] * c.posterior_episodes if c.posterior_episodes else []
-        rewards = [collect_episodes(agent, buffer, family, tasks, ids, [*priors, *posteriors], len(priors), oracle)]
-    else:
-        rewards = [collect_episodes(agent, buffer, family, tasks, ids, priors, len(priors), oracle)] if priors else []
-        for _ in range(c.posterior_episodes):
-            rewards.append(collect_episodes(agent, buffer, family, tasks, ids, [posterior()], 0, oracle))
-
-    collected = torch.cat(rewards, dim=-1).mean(-1)  # (...)
-    stored = torch.zeros_like(collected) + len(buffer) / (buffer.seeds or 1)
-    return {"collected_reward_mean": _number(collected), "buffer_transitions": _number(stored)}
-
-
-@torch.inference_mode()
-def collect_episodes(
-    agent: SMAC,
-    buffer: TransitionBuffer,
-    family: TaskFamily,
-    tasks: Tasks | Sequence[Tasks],
-    ids: Tensor,
-    beliefs: Sequence[Gaussian],
-    n_prior: int,
-    oracle: bool,
-) -> Tensor:
-    """An episode of each task `ids` for each of `beliefs` about z, of which the first `n_prior` are the prior.
-
-    Returns:
-        The rewards stored, `(..., time)`.
-    """
-    generator = agent.generator
-    # acting without rewards
-    z = Gaussian(*(torch.cat(parts, dim=-2) for parts in zip(*beliefs, strict=True)))  # (..., episode * task, z_dim)
-    simulated = torch.cat([ids] * len(beliefs), dim=-1)  # (..., episode * task)
-    env = family.batch_env(_tasks_of(buffer, tasks, simulated), rewards=oracle)
-    first = (draw(torch.rand, (*agent.seed_axis, 1), generator) * (2**31 - 1)).long()
-    seeds = first + torch.arange(simulated.shape[-1], device=first.device)  # of each simulation
-    episodes = rollout(agent.policy(z, generator, deterministic=False), env, seeds.flatten().tolist())
-
-    # labelling
-    rewards = episodes.rewards
-    if not oracle:
-        size = agent.config.label_context_size
-        label_context = buffer.sample_context(simulated, size, generator, buffer.offline_context)
-        shape = (*simulated.shape, family.horizon, -1)
-        observations = agent.tensor(episodes.observations).reshape(shape)
-        actions = agent.tensor(episodes.actions).reshape(shape)
-        rewards = agent.label(label_context, observations, actions).reshape(rewards.shape).cpu().numpy()
-        episodes = episodes._replace(rewards=rewards)
-
-    # storing
-    explored = ids.shape[-1] * n_prior
-    each: list[Source] = ["explored" if row < explored else "self-collected" for row in range(simulated.shape[-1])]
-    buffer.append_batch(simulated.flatten().tolist(), episodes._asdict(), each * (buffer.seeds or 1), episodes.valid)
-    return agent.tensor(rewards).reshape(*agent.seed_axis, -1)
-
-
 def check_counts(log_every: int, **counts: int) -> None:
     """Raise ValueError if there are to be fewer than 0 of something, or something every 0 of them."""
     for name, count in counts.items():
@@ -322,92 +165,3 @@ def check_buffer(agent: SMAC, buffer: TransitionBuffer, own: bool = False) -> No
             f"{len(agent.seeds)} seeds collect data of their own and need a buffer each: "
             f"TransitionBuffer.join([buffer] * {len(agent.seeds)})"
         )
-
-
-def _batch(agent: SMAC, context: Tensor, buffer: TransitionBuffer, tasks: Tensor, size: int, source: Source) -> Batch:
-    t = buffer.sample(tasks, size, agent.generator, source)
-    return Batch(t.observations, t.actions, t.rewards, t.next_observations, t.terminations, context)
-
-
-def all_tasks(agent: SMAC, buffer: TransitionBuffer) -> Tensor:
-    """Every task of the buffer, `(task,)`; with several seeds `(seed, task)`."""
-    each = torch.arange(buffer.n_tasks // (buffer.seeds or 1), device=buffer.device)
-    return each.expand(*agent.seed_axis, -1) + _first_task(buffer)
-
-
-def _draw_tasks(agent: SMAC, buffer: TransitionBuffer, size: int) -> Tensor:
-    """`size` different tasks (all of them where there are fewer), `(task,)`; with several seeds `(seed, task)`."""
-    each = buffer.n_tasks // (buffer.seeds or 1)
-    order = draw(torch.rand, (*agent.seed_axis, each), agent.generator).argsort(-1)
-    return order[..., :size] + _first_task(buffer)
-
-
-def _draw_tasks_with(agent: SMAC, buffer: TransitionBuffer, source: Source, size: int) -> Tensor:
-    """`size` tasks, with replacement, among those that have transitions of this source; shapes as `_draw_tasks`.
-
-    Without a look at the numbers, so that the device is not waited for.
-    """
-    each = buffer.n_tasks // (buffer.seeds or 1)
-    has = (buffer.counts_of(source) > 0).reshape(*([buffer.seeds] if buffer.seeds else []), each)
-    place = has.cumsum(-1).to(torch.float32)  # how many tasks up to this one have some
-    place = place.expand(*agent.seed_axis, -1)
-    chosen = (draw(torch.rand, (*agent.seed_axis, size), agent.generator) * place[..., -1:]).floor()
-    found = torch.searchsorted(place.contiguous(), chosen, right=True)
-    return found.clamp(max=each - 1) + _first_task(buffer)
-
-
-def _first_task(buffer: TransitionBuffer) -> Tensor | int:
-    """Index of each seed's first task in the buffer, `(seed, 1)`; 0 where seeds share the buffer."""
-    if not buffer.seeds:
-        return 0
-    return torch.arange(0, buffer.n_tasks, buffer.n_tasks // buffer.seeds, device=buffer.device).unsqueeze(1)
-
-
-def _tasks_of(buffer: TransitionBuffer, tasks: Tasks | Sequence[Tasks], ids: Tensor) -> Tasks:
-    """Parameters of the buffer's tasks `ids`, in a row."""
-    index = ids.flatten().cpu().numpy()
-    if isinstance(tasks, Tasks):  # every seed has the same
-        return tasks[index % (buffer.n_tasks // (buffer.seeds or 1))]
-    return Tasks(np.concatenate([one.values for one in tasks]))[index]
-
-
-def metrics_of_each(agent: SMAC, metrics: Metrics) -> list[Metrics]:
-    """Metrics of each seed of the agent, as floats."""
-    if agent.seeds is None:
-        return [metrics]
-    return [{name: float(value[index]) for name, value in metrics.items()} for index in range(len(agent.seeds))]
-
-
-def _number(value: Tensor) -> Any:
-    return value.cpu().numpy() if value.ndim else float(value)
-
-
-class Meter:
-    """Averages info tensors on the device; only reading waits for the device."""
-
-    def __init__(self) -> None:
-        self.sums: dict[tuple[str, ...], Tensor] = {}  # of what came together, (name, ...)
-        self.counts: dict[tuple[str, ...], int] = {}
-
-    def add(self, info: Info) -> None:
-        """Take in what one update said."""
-        names, values = tuple(info), torch.stack(list(info.values()))
-        self.sums[names] = self.sums[names] + values if names in self.sums else values
-        self.counts[names] = self.counts.get(names, 0) + 1
-
-    def read(self) -> Metrics:
-        """Averages since the last reading: a float, or with several seeds an array `(seed,)`.
-
-        Raises:
-            FloatingPointError: a metric is no longer finite; the message names it.
-        """
-        metrics: Metrics = {}
-        for names, sums in self.sums.items():
-            means = (sums / self.counts[names]).cpu()
-            metrics.update({name: _number(mean) for name, mean in zip(names, means, strict=True)})
-        self.sums, self.counts = {}, {}
-        if bad := {name: value for name, value in metrics.items() if not np.isfinite(value).all()}:
-            raise FloatingPointError(
-                f"training diverged: {bad}. Lower learning_rate or raise awac_lambda, or look at the data."
-            )
-        return metrics

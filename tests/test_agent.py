@@ -17,8 +17,8 @@ from smac_lab import SMAC, Batch, SMACConfig, TransitionBuffer
 from smac_lab.actor_critic import awac_loss, critic_loss, detached_values, q_loss
 from smac_lab.batch import Info
 from smac_lab.reward_model import reward_loss
+from smac_lab.sampling import sample_offline, sample_self_supervised
 from smac_lab.tasks import FamilySpec
-from smac_lab.training import sample_offline, sample_self_supervised
 
 SPEC = FamilySpec("made-up", obs_dim=3, action_dim=2, task_dim=1, feature_dim=1, context_dim=6, horizon=5)
 CONFIG = SMACConfig(

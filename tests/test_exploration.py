@@ -13,8 +13,9 @@ from conftest import Problem
 
 import smac_lab as lab
 from smac_lab.data.storage import load_dataset, save_dataset
+from smac_lab.interaction import self_collect
 from smac_lab.runs.behaviour import uses_pearl
-from smac_lab.training import sample_mixed, sample_offline, sample_self_supervised, self_collect
+from smac_lab.sampling import sample_mixed, sample_offline, sample_self_supervised
 
 PEARL = {"behaviour_iterations": 2, "behaviour_updates": 5, "behaviour_initial_episodes": 4}
 

@@ -19,7 +19,8 @@ from smac_lab.agent import Objective
 from smac_lab.nets import Standardise
 from smac_lab.parts import ALL_PARTS
 from smac_lab.runs.snapshots import Snapshots, read_snapshots, write_excerpt
-from smac_lab.training import begin_self_supervision, sample_offline
+from smac_lab.sampling import sample_offline
+from smac_lab.training import begin_self_supervision
 
 
 def changed(problem: Problem, **changes: Any) -> lab.SMACConfig:

@@ -13,7 +13,7 @@ from conftest import Problem
 
 import smac_lab as lab
 from smac_lab.data.lookup import CODE, LENGTH
-from smac_lab.training import sample_offline, sample_self_supervised
+from smac_lab.sampling import sample_offline, sample_self_supervised
 
 
 def parameters(agent: lab.SMAC) -> dict[str, torch.Tensor]:

@@ -12,9 +12,9 @@ from smac_lab.bench.race import peak_memory, resident_memory
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.engine.rollout import Episodes
+from smac_lab.sampling import sample_offline
 from smac_lab.tasks import make_family
 from smac_lab.tasks.spec import FamilySpec
-from smac_lab.training import sample_offline
 
 
 def widths(spec: FamilySpec) -> dict[str, int]:

@@ -19,13 +19,14 @@ from smac_lab.adaptation import evaluate
 from smac_lab.agent import SMAC
 from smac_lab.bench.race import Bar, Effort, Ratio, against, aligned, at_most
 from smac_lab.config import SMACConfig
+from smac_lab.interaction import self_collect
 from smac_lab.methods.pearl import pearl_loss
 from smac_lab.runs import checkpoint
 from smac_lab.runs.behaviour import collect_behaviour
 from smac_lab.runs.plan import Experiment
+from smac_lab.sampling import sample_mixed, sample_offline, sample_self_supervised
 from smac_lab.shift import measure_shift
 from smac_lab.tasks import make_family
-from smac_lab.training import sample_mixed, sample_offline, sample_self_supervised, self_collect
 
 GIB = 2**30
 LIBRARIES = {  # nobody who only imports smac_lab waits for these

@@ -23,8 +23,8 @@ from smac_lab.config import Precision, SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.engine.acceleration import captured, float32_products, has_tf32
 from smac_lab.runs.behaviour import collect_behaviour
+from smac_lab.sampling import sample_offline, sample_self_supervised
 from smac_lab.tasks import make_family
-from smac_lab.training import sample_offline, sample_self_supervised
 
 FAMILY = "cheetah-vel"
 WIDTH = 300  # of the products: the hidden layers of the paper's actor and critics

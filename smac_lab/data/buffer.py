@@ -10,7 +10,7 @@ from torch import Tensor
 from smac_lab.data.lookup import Lookup
 from smac_lab.data.store import MEMBERS, Source, TransitionStore, check_source
 from smac_lab.encoder import make_context
-from smac_lab.engine.seeds import Generators, draw
+from smac_lab.engine.seeds import Generators, axis_of, draw
 from smac_lab.tasks.spec import FamilySpec
 
 
@@ -77,6 +77,42 @@ class TransitionBuffer(TransitionStore):
         """
         return "any exploration" if self.has_exploration else "mixture"
 
+    # -- tasks -------------------------------------------------------------------------------------------
+    @property
+    def tasks_each(self) -> int:
+        """Number of tasks of a seed."""
+        return self.n_tasks // (self.seeds or 1)
+
+    def all_tasks(self, generator: Generators) -> Tensor:
+        """Every task, `(task,)`; with a generator for each of several seeds `(seed, task)`. Nothing is drawn."""
+        each = torch.arange(self.tasks_each, device=self.device)
+        return each.expand(*axis_of(generator), -1) + self._first_task
+
+    def draw_tasks(self, size: int, generator: Generators) -> Tensor:
+        """`size` different tasks (all of them where there are fewer); shapes as `all_tasks`."""
+        order = draw(torch.rand, (*axis_of(generator), self.tasks_each), generator).argsort(-1)
+        return order[..., :size] + self._first_task
+
+    def draw_tasks_with(self, source: Source, size: int, generator: Generators) -> Tensor:
+        """`size` tasks, with replacement, among those that have transitions of this source; shapes as `all_tasks`.
+
+        Without a look at the numbers, so that the device is not waited for.
+        """
+        has = (self.counts_of(source) > 0).reshape(*([self.seeds] if self.seeds else []), self.tasks_each)
+        place = has.cumsum(-1).to(torch.float32)  # how many tasks up to this one have some
+        place = place.expand(*axis_of(generator), -1)
+        chosen = (draw(torch.rand, (*axis_of(generator), size), generator) * place[..., -1:]).floor()
+        found = torch.searchsorted(place.contiguous(), chosen, right=True)
+        return found.clamp(max=self.tasks_each - 1) + self._first_task
+
+    @property
+    def _first_task(self) -> Tensor | int:
+        """Index of each seed's first task, `(seed, 1)`; 0 where seeds share the buffer."""
+        if not self.seeds:
+            return 0
+        return torch.arange(0, self.n_tasks, self.tasks_each, device=self.device).unsqueeze(1)
+
+    # -- sampling ----------------------------------------------------------------------------------------
     def counts_of(self, source: Source) -> Tensor:
         """Number of transitions of this source, of each task, `(task,)`; kept on the device and up to date there."""
         return self._lookup(source).counts

@@ -169,15 +169,17 @@ class TransitionStore:
             raise ValueError(f"task {task!r} is not among the buffer's {self.n_tasks} tasks")
 
     def reserve(self, transitions: int) -> None:
-        """Make room for so many more transitions, in episodes of `horizon` steps: appending them moves nothing then.
+        """Make room for so many more transitions of each seed, in episodes of `horizon` steps.
 
-        On the CPU, room that is not used yet takes no resident memory where the system hands out memory lazily.
+        Appending them moves nothing then. On the CPU, room that is not used yet takes no resident memory where the
+        system hands out memory lazily.
 
         Raises:
             ValueError: a negative number.
         """
         if transitions < 0:
             raise ValueError(f"transitions={transitions} is not allowed: at least 0")
+        transitions *= self.seeds or 1
         episodes = -(-transitions // self.spec.horizon)
         self._segment_room = len(self.segments) + episodes
         if (capacity := self._used + transitions + episodes) > len(self._rows):

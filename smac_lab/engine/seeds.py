@@ -14,6 +14,11 @@ from torch.utils._pytree import tree_map
 Generators = torch.Generator | Sequence[torch.Generator]  # one, or one a seed
 
 
+def axis_of(generator: Generators) -> tuple[int, ...]:
+    """What leads the shape of everything that is drawn: nothing, or the number of seeds."""
+    return () if isinstance(generator, torch.Generator) else (len(generator),)
+
+
 def draw(function: Callable[..., Tensor], shape: Sequence[int], generator: Generators) -> Tensor:
     """Random numbers `shape`, on the generator's device; several generators fill its first axis, one seed each.
 

@@ -15,19 +15,12 @@ from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.encoder import kl_to_prior
 from smac_lab.engine.acceleration import captured
+from smac_lab.engine.meter import Meter, Metrics
+from smac_lab.interaction import collect_episodes, self_collect
+from smac_lab.sampling import ContextFrom, sample_mixed
 from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import Tasks
-from smac_lab.training import (
-    ContextFrom,
-    Meter,
-    Metrics,
-    all_tasks,
-    check_buffer,
-    check_counts,
-    collect_episodes,
-    sample_mixed,
-    self_collect,
-)
+from smac_lab.training import check_buffer, check_counts
 
 REGULARISER = 1e-3  # weight of the actor's squared mean and log standard deviation, as in PEARL's code
 
@@ -140,11 +133,11 @@ def train_pearl(
     check_buffer(agent, buffer, own=True)
     config = agent.config
     if int(buffer.counts_of("explored").min()) == 0:
-        everyone = all_tasks(agent, buffer)
+        everyone = buffer.all_tasks(agent.generator)
         priors = [agent.prior(everyone.shape[-1])] * initial_episodes
         collect_episodes(agent, buffer, family, tasks, everyone, priors, initial_episodes, oracle=True)
     episodes = iterations * config.online_tasks * (config.prior_episodes + config.posterior_episodes)
-    buffer.reserve(episodes * family.horizon * (buffer.seeds or 1))
+    buffer.reserve(episodes * family.horizon)
 
     alpha = torch.ones((), device=agent.device)  # at one address, for a captured graph
     loss, context_from = partial(pearl_loss, agent, temperature=alpha), last_visit(config, family.horizon)

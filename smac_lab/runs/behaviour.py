@@ -13,13 +13,13 @@ from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.chains import COLUMNS
 from smac_lab.data.store import Source
+from smac_lab.engine.meter import metrics_of_each
 from smac_lab.engine.rollout import Policy, near_random_policy, rollout, scripted_policy
 from smac_lab.methods.pearl import train_pearl
 from smac_lab.runs import checkpoint
 from smac_lab.runs.log import MetricLog
 from smac_lab.tasks.family import MujocoFamily, TaskFamily
 from smac_lab.tasks.spec import Tasks
-from smac_lab.training import metrics_of_each
 
 Tick = Callable[[int, int], None]  # (done, total), in iterations of PEARL, or in episodes of the script
 SAVES = 10  # checkpoints of a PEARL run
@@ -192,7 +192,7 @@ def run_pearl(
     )
     for iteration, metrics in iterations:
         now = done + iteration
-        for log, own_metrics in zip(logs, metrics_of_each(agent, metrics), strict=False):
+        for log, own_metrics in zip(logs, metrics_of_each(metrics, agent.seed_axis), strict=False):
             log.write(now, own_metrics)
         if paths and (now % max(1, total // SAVES) == 0 or now == total):
             checkpoint.save_seeds(paths, agent, buffer, {"done": now})

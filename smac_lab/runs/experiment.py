@@ -27,6 +27,7 @@ from smac_lab.arms import folder_of
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.relabel import share_reached
 from smac_lab.data.storage import StorageError, claim_folder, holding, load_dataset, read_json
+from smac_lab.engine.meter import Metrics, metrics_of_each
 from smac_lab.runs import checkpoint
 from smac_lab.runs.behaviour import collect_behaviour, run_pearl, uses_pearl
 from smac_lab.runs.log import MetricLog
@@ -36,7 +37,7 @@ from smac_lab.runs.summary import write_summary
 from smac_lab.tasks import make_family
 from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import Tasks
-from smac_lab.training import Metrics, metrics_of_each, train_offline, train_self_supervised
+from smac_lab.training import train_offline, train_self_supervised
 
 Tick = Callable[[str, int, int], None]  # (what is being done, done, total), in updates
 
@@ -177,7 +178,7 @@ class _Phase:
                 now = done + step
                 tick(now * unit, total * unit)
                 saves = now % save_every == 0 or now == total
-                rows = [dict(own) for own in metrics_of_each(agent, metrics)]
+                rows = [dict(own) for own in metrics_of_each(metrics, agent.seed_axis)]
                 if saves and (arm or now == total):
                     for row, found in zip(rows, self._measure(agent, buffer, last=now == total), strict=True):
                         row.update(summarise(found))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from smac_lab.data.storage import replacing
-from smac_lab.training import Metrics
+from smac_lab.engine.meter import Metrics
 
 
 class MetricLog:

@@ -18,12 +18,12 @@ from smac_lab.data.storage import StorageError, replacing
 from smac_lab.data.store import CODES
 from smac_lab.data.validation import episode_ends
 from smac_lab.encoder import kl_to_prior
+from smac_lab.engine.meter import Metrics
 from smac_lab.engine.rollout import Episodes, rollout, scripted_policy
 from smac_lab.engine.seeds import of_seed
 from smac_lab.shift import Shift, measure_shift
 from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import Array, Tasks
-from smac_lab.training import Metrics
 
 SUCCESSES = {"offline": "offline_context", "online": "online_context", "test": "test"}  # array to measure, by prefix
 SHOWN_TASKS = 24  # tasks whose episodes are kept for pictures

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from smac_lab.engine.meter import Metrics
 from smac_lab.figures import style
 from smac_lab.figures.style import OFFLINE
-from smac_lab.training import Metrics
 from smac_lab.widgets.explorer import Control, Explorer, Slider, Switch, Traces
 
 SHOWN = ("reward_error", "kl", "critic_loss", "awac_loss")

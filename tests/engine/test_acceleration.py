@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import smac_lab as lab
 from smac_lab.engine.acceleration import WARM_UP, captured, compiled_and_checked
-from smac_lab.training import sample_offline, sample_self_supervised, self_collect
+from smac_lab.interaction import self_collect
+from smac_lab.sampling import sample_offline, sample_self_supervised
 
 CONTEXTS = ("mixed", "separate", "episodes")
 PHASES = ("offline_loss", "self_supervised_loss", "self_labelled_loss")

@@ -18,7 +18,7 @@ from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.engine.seeds import draw, of_seed, over_seeds, select_seed, stack_modules
 from smac_lab.runs.experiment import run_experiment
 from smac_lab.runs.plan import Experiment
-from smac_lab.training import sample_offline, sample_self_supervised
+from smac_lab.sampling import sample_offline, sample_self_supervised
 
 SEEDS = (3, 1, 8)
 LOSSES = ("offline", "self-supervised", "self-labelled", "oracle", "inference")

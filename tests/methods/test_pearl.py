@@ -16,7 +16,7 @@ import smac_lab as lab
 from smac_lab.actor_critic import log_prob, log_prob_before_tanh
 from smac_lab.methods.pearl import pearl_loss, train_pearl
 from smac_lab.runs.behaviour import copy_transitions, temperature_of
-from smac_lab.training import sample_offline
+from smac_lab.sampling import sample_offline
 
 
 def parameters(agent: lab.SMAC, part: str) -> list[torch.Tensor]:

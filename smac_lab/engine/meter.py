@@ -1,0 +1,56 @@
+"""Metrics of many updates, averaged where they are made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smac_lab.batch import Info
+
+Metrics = dict[str, Any]  # name to float, or, with several seeds at once, to an array (seed,)
+
+
+def metrics_of_each(metrics: Metrics, seed_axis: tuple[int, ...]) -> list[Metrics]:
+    """Metrics of each of several seeds, as floats; of one, a list of one."""
+    if not seed_axis:
+        return [metrics]
+    return [{name: float(value[index]) for name, value in metrics.items()} for index in range(seed_axis[0])]
+
+
+def number(value: Tensor) -> Any:
+    """A float, or with several seeds an array `(seed,)`."""
+    return value.cpu().numpy() if value.ndim else float(value)
+
+
+class Meter:
+    """Averages info tensors on the device; only reading waits for the device."""
+
+    def __init__(self) -> None:
+        self.sums: dict[tuple[str, ...], Tensor] = {}  # of what came together, (name, ...)
+        self.counts: dict[tuple[str, ...], int] = {}
+
+    def add(self, info: Info) -> None:
+        """Take in what one update said."""
+        names, values = tuple(info), torch.stack(list(info.values()))
+        self.sums[names] = self.sums[names] + values if names in self.sums else values
+        self.counts[names] = self.counts.get(names, 0) + 1
+
+    def read(self) -> Metrics:
+        """Averages since the last reading: a float, or with several seeds an array `(seed,)`.
+
+        Raises:
+            FloatingPointError: a metric is no longer finite; the message names it.
+        """
+        metrics: Metrics = {}
+        for names, sums in self.sums.items():
+            means = (sums / self.counts[names]).cpu()
+            metrics.update({name: number(mean) for name, mean in zip(names, means, strict=True)})
+        self.sums, self.counts = {}, {}
+        if bad := {name: value for name, value in metrics.items() if not np.isfinite(value).all()}:
+            raise FloatingPointError(
+                f"training diverged: {bad}. Lower learning_rate or raise awac_lambda, or look at the data."
+            )
+        return metrics
