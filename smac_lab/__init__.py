@@ -2,7 +2,7 @@
 
 from smac_lab import tasks
 from smac_lab.adaptation import Evaluation, evaluate
-from smac_lab.agent import SMAC, Objective
+from smac_lab.agent import SMAC
 from smac_lab.arms import ARMS, Arm
 from smac_lab.batch import Batch, Noise
 from smac_lab.config import SMACConfig
@@ -12,6 +12,7 @@ from smac_lab.data.relabel import relabelled, shared_between_tasks
 from smac_lab.data.starter import starter_data
 from smac_lab.data.storage import StorageError
 from smac_lab.encoder import Gaussian
+from smac_lab.engine.learner import Objective
 from smac_lab.methods.pearl import train_pearl
 from smac_lab.nets import MLP, Standardise
 from smac_lab.runs.behaviour import collect_behaviour

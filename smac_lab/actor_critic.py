@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import Module, functional
 
-from smac_lab.batch import Batch, Info, Learner
+from smac_lab.batch import Batch, Info, Networks
 from smac_lab.nets import MLP, EnsembleMLP, Standardise
 
 LOG_STD_RANGE = (-20.0, 2.0)
@@ -160,7 +160,7 @@ class Seen(NamedTuple):
     policy_values: Tensor  # Q(s, a_pi, z) with one a_pi ~ pi(.|s, z), (critic, task, batch)
 
 
-def look(agent: Learner, batch: Batch, z: Tensor, through_actions: bool = False) -> Seen:
+def look(agent: Networks, batch: Batch, z: Tensor, through_actions: bool = False) -> Seen:
     """Ask actor and critics once for everything that a phase's losses read.
 
     Args:
@@ -181,7 +181,7 @@ def look(agent: Learner, batch: Batch, z: Tensor, through_actions: bool = False)
         return Seen(mean, log_std, data_values, agent.critics(batch.observations, actions, z))
 
 
-def critic_loss(agent: Learner, batch: Batch, z: Tensor, seen: Seen | None = None) -> tuple[Tensor, Info]:
+def critic_loss(agent: Networks, batch: Batch, z: Tensor, seen: Seen | None = None) -> tuple[Tensor, Info]:
     """`bellman_error` against `bellman_target`, with a' ~ pi(.|s', z).
 
     z is detached: the critics do not train the encoder (SMAC, section 4).
@@ -204,7 +204,7 @@ def critic_loss(agent: Learner, batch: Batch, z: Tensor, seen: Seen | None = Non
     return loss, {"critic_loss": loss, "q_mean": values.mean(), "target_mean": targets.mean()}
 
 
-def awac_loss(agent: Learner, batch: Batch, z: Tensor, seen: Seen | None = None) -> tuple[Tensor, Info]:
+def awac_loss(agent: Networks, batch: Batch, z: Tensor, seen: Seen | None = None) -> tuple[Tensor, Info]:
     """Advantage-weighted imitation of the data: `weighted_imitation` with `awac_weights`. Only the actor is trained.
 
     A = min_k Q_k(s, a, z) - min_k Q_k(s, a_pi, z) with one a_pi ~ pi(.|s, z).
@@ -226,7 +226,7 @@ def awac_loss(agent: Learner, batch: Batch, z: Tensor, seen: Seen | None = None)
     }
 
 
-def q_loss(agent: Learner, batch: Batch, z: Tensor, seen: Seen | None = None) -> tuple[Tensor, Info]:
+def q_loss(agent: Networks, batch: Batch, z: Tensor, seen: Seen | None = None) -> tuple[Tensor, Info]:
     """The actor's own actions judged by the critics: -E[min_k Q_k(s, pi(s, z), z)], reparameterised.
 
     Critic parameters enter detached (`detached_values`), so only the actor is trained.

@@ -34,7 +34,7 @@ class Batch(NamedTuple):
     noise: Noise | None = None  # drawn by `agent.update` where it is not given
 
 
-class Learner(Protocol):
+class Networks(Protocol):
     """What a loss may ask of an agent; it changes nothing."""
 
     actor: nn.Module

@@ -12,11 +12,11 @@ from smac_lab.actor_critic import Actor, Critics
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.encoder import ContextEncoder
+from smac_lab.engine.learner import Part
 from smac_lab.nets import Standardise, start_as_authors
 from smac_lab.reward_model import RewardDecoder
 from smac_lab.tasks.spec import FamilySpec
 
-Part = nn.Module | Callable[[], nn.Module]
 ALL_PARTS = ("actor", "critics", "encoder", "reward_decoder")
 SMALLEST_DEVIATION = 1e-6  # an observed number that deviates less never changes, but for rounding
 

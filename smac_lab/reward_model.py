@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Module
 
-from smac_lab.batch import Batch, Info, Learner
+from smac_lab.batch import Batch, Info, Networks
 from smac_lab.encoder import Gaussian, kl_to_prior, split_context
 from smac_lab.nets import MLP, Standardise
 
@@ -39,7 +39,7 @@ class RewardDecoder(Module):
         return self.net(torch.cat([self.scaling(observations), actions, z], dim=-1)).squeeze(-1)
 
 
-def reward_loss(agent: Learner, batch: Batch, z: Tensor, posterior: Gaussian) -> tuple[Tensor, Info]:
+def reward_loss(agent: Networks, batch: Batch, z: Tensor, posterior: Gaussian) -> tuple[Tensor, Info]:
     """E[(r - r_hat(s, a, z))^2] + kl_weight KL(q(z|h) || N(0, I)): trains encoder and decoder (SMAC, eq. 5).
 
     Gradients reach the encoder through z and the posterior. KL is summed over latent dimensions and averaged
@@ -63,7 +63,7 @@ def reward_loss(agent: Learner, batch: Batch, z: Tensor, posterior: Gaussian) ->
     return loss, info
 
 
-def context_error(agent: Learner, context: Tensor, z: Tensor) -> Tensor:
+def context_error(agent: Networks, context: Tensor, z: Tensor) -> Tensor:
     """E[(r - r_hat(s, a, z))^2] over the context's own transitions, a scalar.
 
     Args:

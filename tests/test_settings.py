@@ -15,7 +15,7 @@ from torch import nn
 
 import smac_lab as lab
 from smac_lab.actor_critic import log_prob
-from smac_lab.agent import Objective
+from smac_lab.engine.learner import Objective
 from smac_lab.nets import Standardise
 from smac_lab.parts import ALL_PARTS
 from smac_lab.runs.snapshots import Snapshots, read_snapshots, write_excerpt

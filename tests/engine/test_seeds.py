@@ -380,7 +380,7 @@ def test_bf16_is_for_dense_products_alone(setting):
 def test_tf32_is_for_updates_where_the_device_has_it(setting, monkeypatch, has, expected):
     """PyTorch's setting is TF32's while losses and gradients are computed, and nobody else's afterwards."""
     family, config, _, _, buffer = setting
-    monkeypatch.setattr("smac_lab.agent.has_tf32", lambda device: has)
+    monkeypatch.setattr("smac_lab.engine.learner.has_tf32", lambda device: has)
     seen = []
 
     def spying(agent, batch, z):

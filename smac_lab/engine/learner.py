@@ -1,0 +1,332 @@
+"""What learns by gradient steps, of one seed or of several at once: streams, optimizer, updates, state.
+
+`SMAC` says what is minimised; here is how. A loss is written for one seed, and from here runs compiled, in lower
+precision and mapped over seeds.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smac_lab.batch import Batch, Info, Noise, PhaseLoss
+from smac_lab.config import SMACConfig
+from smac_lab.engine.acceleration import capturing, compiled_and_checked, float32_products, has_tf32
+from smac_lab.engine.seeds import Generators, draw, mapped_over_seeds, over_seeds, select_seed
+from smac_lab.tasks.spec import FamilySpec
+
+FALLS_OVER = 0.2  # share of a phase over which the learning rate falls, at its end
+Part = nn.Module | Callable[[], nn.Module]
+
+
+class Objective(NamedTuple):
+    """What a phase minimises, and which parts learn from it; no other part is moved."""
+
+    name: str
+    loss: PhaseLoss
+    trains: tuple[str, ...]
+
+
+class Learner(ABC):
+    """An agent's machinery.
+
+    Args:
+        config: every number; another may be assigned, with the fields named in `built_from` as they are.
+        spec: sizes of the task family.
+        seed: of initial parameters and every later draw, or several.
+
+    Raises:
+        ValueError: no seed, or one twice.
+    """
+
+    trainable: ClassVar[tuple[str, ...]]  # parts that learn by gradients
+    built_from: ClassVar[tuple[str, ...]] = ()  # fields of the config that cannot change in an agent's life
+
+    def __init__(self, config: SMACConfig, spec: FamilySpec, seed: int | Sequence[int]):
+        self._config, self.spec = config, spec
+        every = (int(seed),) if isinstance(seed, (int, np.integer)) else tuple(int(one) for one in seed)
+        if not every or len(set(every)) < len(every):
+            raise ValueError(f"seed={seed!r} is not allowed: at least one seed, each once")
+        self.seeds = None if isinstance(seed, (int, np.integer)) else every
+        self.seed: Any = every[0] if self.seeds is None else every
+        self.seed_axis = () if self.seeds is None else (len(self.seeds),)  # leads every shape
+        self.device = config.torch_device()
+        streams = [torch.Generator(self.device).manual_seed(one) for one in every]
+        self.generator: Generators = streams[0] if self.seeds is None else streams
+        self.updates = 0  # updates so far, all phases
+        self._optimizer: torch.optim.Adam | None = None
+        self._compiled: dict[tuple[PhaseLoss, str], PhaseLoss] = {}
+
+    # -- what a method says of itself --------------------------------------------------------------------
+    @property
+    @abstractmethod
+    def parts(self) -> dict[str, nn.Module]:
+        """The networks by name, those that never learn by gradients included."""
+
+    @property
+    @abstractmethod
+    def objectives(self) -> dict[str, Objective]:
+        """What is minimised, by name; the first is what `update` minimises where nothing is said."""
+
+    @property
+    @abstractmethod
+    def losses(self) -> tuple[Any, ...]:
+        """The functions that tell agents with equal parts apart."""
+
+    @abstractmethod
+    def remade(self, parts: Mapping[str, Part], seed: Any) -> Self:
+        """Another agent with the same numbers and losses, with these `trainable` parts and seeds."""
+
+    @abstractmethod
+    def after_step(self, trained: Sequence[str]) -> None:
+        """What follows each gradient step of these parts."""
+
+    # -- numbers -----------------------------------------------------------------------------------------
+    @property
+    def config(self) -> SMACConfig:
+        """Every number of the experiment."""
+        return self._config
+
+    @config.setter
+    def config(self, config: SMACConfig) -> None:
+        if fixed := [name for name in self.built_from if getattr(config, name) != getattr(self._config, name)]:
+            raise ValueError(
+                f"{', '.join(fixed)} cannot change once an agent is made: make another, SMAC(config, spec)"
+            )
+        self._config, self._compiled = config, {}
+        if self._optimizer is not None:
+            self.follow_learning_rate()
+
+    @property
+    def precision(self) -> str:
+        """Of dense products in updates: "fp32", "tf32" or "bf16"; TF32 is float32 on a device that lacks it."""
+        chosen = self.config.precision
+        if chosen in ("auto", "tf32"):
+            return "tf32" if has_tf32(self.device) else "fp32"
+        return chosen
+
+    # -- learning ----------------------------------------------------------------------------------------
+    def update(
+        self, batch: Batch, loss: PhaseLoss | Objective | None = None, trains: Sequence[str] | None = None
+    ) -> Info:
+        """One gradient step, and `after_step`.
+
+        Args:
+            batch: what to learn from; noise is drawn where it has none.
+            loss: one of `objectives`, one of the agent's phase losses, or a loss of your own, `(batch) -> (loss,
+                info)`. Default: the offline phase's.
+            trains: the parts that learn; default those of the objective, and for a loss of your own all of them.
+
+        Returns:
+            The loss's info, on the device, detached.
+
+        Raises:
+            ValueError: `trains` names a part that there is not.
+        """
+        objective = self._objective(loss, trains)
+        trained = [p for part in objective.trains for p in self.parts[part].parameters() if p.requires_grad]
+
+        # Noise is data: drawn here, so that the loss itself is a deterministic function.
+        if batch.noise is None:
+            batch = batch._replace(noise=self.draw_noise(batch))
+
+        # Gradients of the trained parts only. Seeds have no parameter in common: a sum keeps their gradients apart.
+        with float32_products(self.precision):
+            value, info = self._as_configured(objective.loss)(batch)
+            gradients = torch.autograd.grad(value.sum(), trained, allow_unused=True)
+        self.optimizer.zero_grad()  # Adam leaves alone what has none: one of zero would move it through its moments
+        for parameter, gradient in zip(trained, gradients, strict=True):
+            parameter.grad = _laid_out_as(parameter, gradient)
+        if not capturing():  # whoever replays a graph does that between two updates
+            self.follow_learning_rate()
+        self.optimizer.step()
+
+        self.after_step(objective.trains)
+        self.updates += 1
+        return {name: number.detach() for name, number in info.items()}
+
+    def _objective(self, loss: PhaseLoss | Objective | None, trains: Sequence[str] | None) -> Objective:
+        """The objective meant: a loss of the agent's own is known as the very function, never by its name."""
+        if loss is None:
+            objective = next(iter(self.objectives.values()))
+        elif isinstance(loss, Objective):
+            objective = loss
+        else:
+            own = (known for known in self.objectives.values() if known.loss == loss)
+            objective = next(own, Objective("your own", loss, self.trainable))
+        if trains is not None:
+            objective = objective._replace(trains=tuple(trains))
+        if unknown := [part for part in objective.trains if part not in self.trainable]:
+            raise ValueError(f"there is no part {unknown} to train; parts are {', '.join(self.trainable)}")
+        return objective
+
+    def _as_configured(self, loss: PhaseLoss) -> PhaseLoss:
+        """The very same loss as the config wants it evaluated: over seeds, in bf16 products, compiled."""
+        key = (loss, self.precision)
+        if self.config.compile and key in self._compiled:
+            return self._compiled[key]
+        bf16, parts = self.precision == "bf16", nn.ModuleDict(self.parts)
+        mapped = loss if self.seeds is None else mapped_over_seeds(parts, loss)
+
+        def evaluate(batch: Batch) -> tuple[Tensor, Info]:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                return mapped(batch)
+
+        if not self.config.compile:
+            return evaluate
+        parameters = {name: value for name, value in parts.named_parameters() if value.requires_grad}
+        return self._compiled.setdefault(key, compiled_and_checked(evaluate, parameters, self.precision))
+
+    @abstractmethod
+    def draw_noise(self, batch: Batch) -> Noise:
+        """Noise for one update, from the agent's own generator."""
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers from the agent's generator; with several seeds, `shape` for each of them."""
+        return draw(torch.randn, (*self.seed_axis, *shape), self.generator)
+
+    def _apply(self, part: nn.Module, *inputs: Tensor) -> Any:
+        """A part's outputs; with several seeds, each seed's own part on its own inputs."""
+        return part(*inputs) if self.seeds is None else over_seeds(part, part, *inputs)
+
+    @property
+    def optimizer(self) -> torch.optim.Adam:
+        """Adam of all parts; it moves those that a step gives gradients to, and remembers moments of each."""
+        if self._optimizer is None:
+            parameters = [p for part in self.trainable for p in self.parts[part].parameters() if p.requires_grad]
+            on_gpu = self.device.type == "cuda"  # there rate and step count live on the device, for CUDA graphs
+            rate = torch.tensor(self.learning_rate, device=self.device) if on_gpu else self.learning_rate
+            self._optimizer = torch.optim.Adam(parameters, lr=rate, fused=True, capturable=on_gpu)
+        return self._optimizer
+
+    @property
+    def learning_rate(self) -> float:
+        """Adam's in the next update: it falls to `learning_rate_decay` of itself over the last fifth of each phase.
+
+        Before that it stays, so that policy and values get on; "stable, then decay" (Hägele et al., Scaling Laws and
+        Compute-Optimal Training Beyond Fixed Training Durations, NeurIPS 2024). The offline phase has `offline_steps`
+        updates, the self-supervised one `online_iterations` times `online_updates`; who goes on after that goes on at
+        the last rate.
+        """
+        c = self.config
+        done, phase = self.updates, c.offline_steps
+        if done >= phase:
+            done, phase = done - phase, c.online_iterations * c.online_updates
+        share = min(done / phase, 1.0) if phase else 1.0
+        fallen = max(0.0, 1 - (1 - share) / FALLS_OVER)  # from 0 to 1
+        return c.learning_rate * (1 - (1 - c.learning_rate_decay) * fallen)
+
+    def follow_learning_rate(self) -> None:
+        """Let Adam go on at the present `learning_rate`."""
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(self.learning_rate)
+            else:
+                group["lr"] = self.learning_rate
+
+    def forget_moments(self) -> None:
+        """Let Adam start anew, as with `optimizer_moments="fresh"` where the phases change."""
+        self.optimizer.state.clear()
+
+    # -- several seeds -----------------------------------------------------------------------------------
+    def split(self) -> list[Self]:
+        """Each seed's agent as one of its own, a copy, in the order of the seeds."""
+        if self.seeds is None:
+            return [self]
+        return [self._of_seed(index) for index in range(len(self.seeds))]
+
+    @classmethod
+    def join(cls, agents: Sequence[Self]) -> Self:
+        """One agent of several seeds from an agent of each; inverse of `split`.
+
+        Raises:
+            ValueError: no agents, one that has several seeds itself, or agents of another family or config, with other
+                losses, or not equally far.
+        """
+        if not agents:
+            raise ValueError("there are no agents to join")
+        first = agents[0]
+        for agent in agents:
+            if agent.seeds is not None:
+                raise ValueError(f"an agent of several seeds, {agent.seeds}, cannot be joined: split it first")
+            if agent._alike() != first._alike():
+                raise ValueError(
+                    "only agents of one family and config, with the same losses and equally far, can be joined"
+                )
+        parts = {name: iter([agent.parts[name] for agent in agents]) for name in first.trainable}
+        makers = {name: partial(next, of_seeds) for name, of_seeds in parts.items()}
+        joined = first.remade(makers, [agent.seed for agent in agents])
+
+        def stack(values: Sequence[Any]) -> Any:
+            one = values[0]
+            if isinstance(one, dict):
+                return {key: stack([value[key] for value in values]) for key in one}
+            return torch.stack(list(values)) if isinstance(one, Tensor) and one.ndim else one
+
+        states = [agent.state_dict() for agent in agents]
+        joined.load_state_dict({**stack(states), "generator": torch.cat([state["generator"] for state in states])})
+        return joined
+
+    def _alike(self) -> tuple[Any, ...]:
+        """What agents that learn at once have in common."""
+        return self.config, self.spec, self.losses, self.updates
+
+    def _of_seed(self, index: int) -> Self:
+        assert self.seeds is not None
+        parts = {name: select_seed(self.parts[name], index) for name in self.trainable}
+        agent = self.remade(parts, self.seeds[index])
+        state = self.state_dict()
+
+        def pick(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: pick(one) for key, one in value.items()}
+            return value[index].clone() if isinstance(value, Tensor) and value.ndim else value
+
+        agent.load_state_dict({**pick(state), "generator": state["generator"][index : index + 1]})
+        return agent
+
+    def generators(self) -> list[torch.Generator]:
+        """The agent's stream of random numbers, one a seed."""
+        return [self.generator] if isinstance(self.generator, torch.Generator) else list(self.generator)
+
+    # -- saving ------------------------------------------------------------------------------------------
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next update depends on."""
+        return {
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "optimizer": {} if self._optimizer is None else self._optimizer.state_dict()["state"],
+            "generator": torch.stack([generator.get_state() for generator in self.generators()]),
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`, so that the next update is the one that would have followed.
+
+        What was saved on a GPU and is loaded on a processor, or the other way round, draws from a stream of its own.
+
+        Raises:
+            RuntimeError: a part's parameters do not fit.
+        """
+        for name, part in self.parts.items():
+            part.load_state_dict(state["parts"][name])
+        self._optimizer, moments = None, copy.deepcopy(state["optimizer"])
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        for generator, stored in zip(self.generators(), state["generator"], strict=True):
+            if len(stored) == len(generator.get_state()):  # a GPU's stream of numbers is none of a processor's
+                generator.set_state(stored.clone())
+        self.updates = state["updates"]
+
+
+def _laid_out_as(parameter: Tensor, gradient: Tensor | None) -> Tensor | None:
+    """The gradient in its parameter's memory layout: fused Adam goes through both in order of memory."""
+    if gradient is None or gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
