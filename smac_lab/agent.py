@@ -1,4 +1,4 @@
-"""SMAC: the parts, wired. What each phase minimises, one update, and how to act."""
+"""SMAC: the parts, wired. What each phase minimises and which parts learn from it, how it labels, how it acts."""
 
 from __future__ import annotations
 
@@ -23,9 +23,6 @@ from smac_lab.nets import polyak_update
 from smac_lab.parts import ALL_PARTS, check_parts, fit_scaling, make_parts
 from smac_lab.reward_model import relabel, reward_loss
 from smac_lab.tasks.spec import FamilySpec
-
-FALLS_OVER = 0.2  # share of a phase over which the learning rate falls, at its end
-
 
 ActorLoss = Callable[["SMAC", Batch, Tensor], tuple[Tensor, Info]]
 RewardLoss = Callable[["SMAC", Batch, Tensor, Gaussian], tuple[Tensor, Info]]
