@@ -8,19 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from smac_lab.adaptation import (
-    batch_env_of,
-    episodes_of_each,
-    evaluate,
-    generators_of,
-    seeds_of_episode,
-    tasks_of_each,
-)
+from smac_lab.adaptation import evaluate
 from smac_lab.agent import SMAC
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.store import Source
 from smac_lab.encoder import Gaussian, kl_divergence, kl_to_prior
-from smac_lab.engine.rollout import Episodes, rollout
+from smac_lab.engine.rollout import Episodes
+from smac_lab.engine.side_by_side import SideBySide
 from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import Array, Tasks
 
@@ -87,19 +81,21 @@ def measure_shift(
     agent.check_spec(family.spec, "act in")
     agent.check_spec(buffer.spec, "infer tasks from a buffer of")
     repeats = agent.config.repeats if repeats is None else repeats
-    sets, n = tasks_of_each(agent, tasks), agent.config.exploration_episodes * family.horizon
-    generator = generators_of(agent, seed)
-    ids = buffer.all_tasks(generator)[..., : len(sets[0])].repeat_interleave(repeats, dim=-1)
+    n = agent.config.exploration_episodes * family.horizon
+    side = SideBySide(agent, family, tasks, repeats, seed, num_threads)
+    ids = buffer.all_tasks(side.generator)[..., : side.n // repeats].repeat_interleave(repeats, dim=-1)
 
+    # inferring from static data, twice: the second time says how far equal contexts lie apart
     source = buffer.offline_context if source is None else source
-    contexts = [buffer.sample_context(ids, n, generator, source) for _ in range(2)]
+    contexts = [buffer.sample_context(ids, n, side.generator, source) for _ in range(2)]
     offline, offline_again = (agent.infer_posterior(context) for context in contexts)
-    env = batch_env_of(family, sets, repeats, num_threads)
-    resets = seeds_of_episode(agent, seed, 50_021, ids.shape[-1])
-    acted = episodes_of_each(agent, rollout(agent.policy(offline, generator), env, resets))
+
+    # acting, given either kind of context
+    acted = side.rollout(agent.policy(offline, side.generator), 50_021)
     tested = evaluate(agent, family, tasks, seed=seed, repeats=repeats, num_threads=num_threads)
 
-    shape = (*agent.seed_axis, len(sets[0]), repeats)
+    # comparing
+    shape = side.shape
     offline_returns = acted.returns.reshape(shape).mean(-1)
     off, off2 = (Gaussian(q.mean.reshape(*shape, -1), q.std.reshape(*shape, -1)) for q in (offline, offline_again))
     on = tested.posterior

@@ -1,0 +1,83 @@
+"""Every task, repeat and seed of an agent in one batch of simulations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from smac_lab.engine.learner import Learner
+from smac_lab.engine.policy import EpisodePolicy
+from smac_lab.engine.rollout import Episodes, rollout
+from smac_lab.engine.seeds import Generators
+from smac_lab.tasks.family import TaskFamily
+from smac_lab.tasks.spec import Tasks, only_set
+
+
+class SideBySide:
+    """Simulations for an agent of one seed or of several, and the random numbers that go with them.
+
+    Args:
+        agent: who acts.
+        family, tasks: what to act in; with several seeds, tasks of all of them or a list with as many tasks for each.
+        repeats: simulations of each task.
+        seed: of simulations and draws; with several seeds, one for all of them or one for each.
+        num_threads: physics threads, 0 for as many as PyTorch uses.
+
+    Raises:
+        ValueError: tasks or a `seed` not of as many seeds as the agent, or more tasks for one than for another.
+
+    Attributes:
+        shape: `(task, repeat)`; with several seeds `(seed, task, repeat)`.
+        n: simulations of a seed, task * repeat.
+        generator: a stream that begins with `seed`; with several seeds a list of one for each.
+    """
+
+    def __init__(
+        self,
+        agent: Learner,
+        family: TaskFamily,
+        tasks: Tasks | Sequence[Tasks],
+        repeats: int,
+        seed: int | Sequence[int],
+        num_threads: int = 0,
+    ):
+        sets, self._seeds = _sets(agent, tasks), _each(agent, seed)
+        self.env = family.batch_env(Tasks(np.concatenate([one.repeat(repeats).values for one in sets])), num_threads)
+        self.shape = (*agent.seed_axis, len(sets[0]), repeats)
+        self.n = len(sets[0]) * repeats
+        streams = [torch.Generator(agent.device).manual_seed(one) for one in self._seeds]
+        self.generator: Generators = streams[0] if agent.seeds is None else streams
+        self._axis = agent.seed_axis
+
+    def rollout(self, policy: EpisodePolicy, shift: int) -> Episodes:
+        """One horizon of every simulation, `(..., task * repeat, time, ...)`.
+
+        Args:
+            policy: of all of them.
+            shift: added to the seeds of the resets, so that different episodes start apart.
+        """
+        resets = [one * 1_000_003 + shift + i for one in self._seeds for i in range(self.n)]
+        columns: Any = rollout(policy, self.env, resets)
+        return Episodes(*[column.reshape(*self._axis, self.n, *column.shape[1:]) for column in columns])
+
+
+def _sets(agent: Learner, tasks: Tasks | Sequence[Tasks]) -> list[Tasks]:
+    """The tasks of each seed; of an agent of one seed, a list of one set."""
+    if agent.seeds is None:
+        return [only_set(tasks)]
+    sets = [tasks] * len(agent.seeds) if isinstance(tasks, Tasks) else list(tasks)
+    if len(sets) != len(agent.seeds) or len({len(one) for one in sets}) != 1:
+        sizes = ", ".join(str(len(one)) for one in sets)
+        raise ValueError(f"{len(agent.seeds)} seeds need as many sets of tasks, all of one size; got sizes {sizes}")
+    return sets
+
+
+def _each(agent: Learner, seed: int | Sequence[int]) -> list[int]:
+    seeds = len(agent.seeds or (0,))
+    each = [int(seed)] * seeds if isinstance(seed, (int, np.integer)) else [int(one) for one in seed]
+    if len(each) != seeds:
+        raise ValueError(f"seed={seed!r} is not allowed: it must be one number, or one for each of {seeds} seeds")
+    return each
