@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from smac_lab.presets import BEHAVIOURS, PRESETS, WITHOUT_EXPLORATION
 
@@ -14,6 +15,44 @@ if TYPE_CHECKING:
 
 PresetName = Literal["smoke", "cpu", "paper"]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a number may be."""
+
+    low: float
+    high: float = math.inf
+    includes_low: bool = True
+    includes_high: bool = True
+
+    def check(self, name: str, value: Any, kind: type) -> None:
+        """Raise ValueError, which names the field and what is allowed, unless the value is such a number."""
+        number = isinstance(value, int) or (kind is float and isinstance(value, float))
+        ok = number and not isinstance(value, bool) and self.low <= value <= self.high and value != math.inf
+        ok = ok and (self.includes_low or value > self.low) and (self.includes_high or value < self.high)
+        _check(ok, name, value, self.told(kind))
+
+    def told(self, kind: type) -> str:
+        """In words."""
+        if kind is int:
+            return f"an integer of at least {self.low}"
+        if not self.includes_low and self.high == math.inf:
+            return f"a number above {self.low:g}"
+        if not self.includes_low and not self.includes_high:
+            return f"a number between {self.low:g} and {self.high:g}, both excluded"
+        return f"a number in {'[' if self.includes_low else '('}{self.low}, {self.high}]"
+
+
+def _check(ok: bool, name: str, value: Any, allowed: str) -> None:
+    if not ok:
+        raise ValueError(f"{name}={value!r} is not allowed: it must be {allowed}")
+
+
+OrNone = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(0.0, includes_low=False)]
+Share = Annotated[float, Range(0.0, 1.0)]
+PositiveShare = Annotated[float, Range(0.0, 1.0, includes_low=False)]
 
 
 @dataclass(frozen=True)
@@ -30,15 +69,15 @@ class SMACConfig:
     behaviour_transitions: int = 1200  # per training task; a multiple of the horizon
     behaviour_policy: Literal["random", "scripted", "pearl"] = "random"  # who collects; see `collect_behaviour`
     behaviour_part: Literal["last", "first"] = "last"  # which of a task's transitions are kept, where PEARL collects
-    exploration_transitions: int = 0  # per training task, for the encoder alone; 0: it reads the transitions above
+    exploration_transitions: OrNone = 0  # per training task, for the encoder alone; 0: it reads the transitions above
     exploration_policy: Literal["pearl", "scripted"] = "pearl"  # who explores; "scripted" stands in for prior z
     behaviour_iterations: int = 100  # of PEARL, each with as many episodes as one of the self-supervised phase
     behaviour_updates: int = 16_000  # of PEARL in an iteration
     behaviour_initial_episodes: int = 10  # of each task, before PEARL's first iteration
-    behaviour_temperature: float = 1.0  # alpha of PEARL's entropy; the authors' is 1
-    behaviour_last_temperature: float = 1.0  # alpha of its last iteration, approached geometrically
+    behaviour_temperature: Positive = 1.0  # alpha of PEARL's entropy; the authors' is 1
+    behaviour_last_temperature: Positive = 1.0  # alpha of its last iteration, approached geometrically
     behaviour_changes: dict[str, Any] = dataclasses.field(default_factory=dict)  # fields that are others for PEARL
-    behaviour_on_task: float = 0.0  # share of scripted episodes that pursue their own task; the others pursue another
+    behaviour_on_task: Share = 0.0  # share of scripted episodes that pursue their own task; the others pursue another
     behaviour_noise: float = 0.5  # standard deviation of Gaussian noise on scripted actions
 
     # Networks
@@ -49,10 +88,10 @@ class SMACConfig:
     critic_hidden: tuple[int, ...] = (300, 300, 300)
 
     # Losses
-    discount: float = 0.99  # gamma
+    discount: Share = 0.99  # gamma
     reward_scale: float = 5.0  # multiplies rewards in the Bellman target only
     kl_weight: float = 0.1  # weight of KL(q(z|h) || N(0, I)) beside the reward error
-    awac_lambda: float = 100.0  # lambda of the AWAC weights; it divides the advantage
+    awac_lambda: Positive = 100.0  # lambda of the AWAC weights; it divides the advantage
     awac_weight: Literal["softmax", "exp"] = "softmax"  # authors' code: softmax over the batch; paper: exp(A / lambda)
     next_z: Literal["shared", "resampled"] = "shared"  # authors' code draws a second z for the next action
     kl_reduction: Literal["mean", "sum"] = "mean"  # over tasks; `pearl_loss` sums, as PEARL's code does
@@ -62,27 +101,31 @@ class SMACConfig:
 
     # Optimisation
     learning_rate: float = 3e-4  # Adam, every part
-    learning_rate_decay: float = 1.0  # what is left of it at the end of each phase; it falls over the last fifth
-    tau: float = 0.005  # Polyak rate of the target critics
+    learning_rate_decay: PositiveShare = (
+        1.0  # what is left of it at the end of each phase; it falls over the last fifth
+    )
+    tau: Share = 0.005  # Polyak rate of the target critics
     initial_weights: Literal["authors", "pytorch"] = "authors"  # hidden layers in +-1/sqrt(n_out), or in +-1/sqrt(n_in)
     optimizer_moments: Literal["carried", "fresh"] = "carried"  # Adam's, over the switch to the self-supervised phase
     observation_scaling: bool = False  # standardise what networks observe by the static data's mean and deviation
-    max_action: float = 0.999999  # data actions are clipped here before atanh; the authors' value
+    max_action: Annotated[float, Range(0.0, 1.0, includes_low=False, includes_high=False)] = (
+        0.999999  # data actions are clipped here before atanh; the authors' value
+    )
 
     # Offline phase
-    offline_steps: int = 50_000
+    offline_steps: OrNone = 50_000
     meta_batch: int = 4  # tasks in an update
     batch_size: int = 128  # transitions a task
     context_size: int = 64  # context transitions a task, in training
 
     # Self-supervised phase
-    online_iterations: int = 501
-    online_updates: int = 16_000  # per iteration
+    online_iterations: OrNone = 501
+    online_updates: OrNone = 16_000  # per iteration
     online_meta_batch: int = 4
     online_batch_size: int = 256
     online_tasks: int = 5  # tasks that collect in an iteration
-    prior_episodes: int = 3  # episodes a task with z ~ p(z)
-    posterior_episodes: int = 2  # episodes a task with z ~ q(.|own data)
+    prior_episodes: OrNone = 3  # episodes a task with z ~ p(z)
+    posterior_episodes: OrNone = 2  # episodes a task with z ~ q(.|own data)
     label_context_size: int = 256  # context transitions behind z_label and behind collecting posteriors
     collecting_posterior: Literal["episode", "iteration"] = "episode"  # how often q(z|own data) is inferred anew
     online_encoder: Literal["frozen", "offline", "self-labelled"] = "frozen"  # the arm where none is named; see arms.py
@@ -102,38 +145,32 @@ class SMACConfig:
     # "auto": tf32 on a GPU that has it, else fp32
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
+        hints = get_type_hints(type(self), include_extras=True)
         for field in dataclasses.fields(self):
             value, hint = getattr(self, field.name), hints[field.name]
-            if choices := get_args(hint) if hint.__class__.__name__ == "_LiteralGenericAlias" else ():
+            hint, allowed = get_args(hint) if get_origin(hint) is Annotated else (hint, None)
+            if get_origin(hint) is Literal:
+                choices = get_args(hint)
                 _check(value in choices, field.name, value, f"one of {', '.join(map(repr, choices))}")
             elif hint is bool:
                 _check(isinstance(value, bool), field.name, value, "True or False")
             elif hint is int:
-                least = 0 if field.name in _MAY_BE_ZERO else 1
-                ok = isinstance(value, int) and not isinstance(value, bool) and value >= least
-                _check(ok, field.name, value, f"an integer of at least {least}")
+                (allowed or Range(1)).check(field.name, value, int)
             elif hint is float:
-                low, high = _RANGES.get(field.name, (0.0, float("inf")))
-                ok = isinstance(value, (int, float)) and low <= value <= high and value != float("inf")
-                _check(ok, field.name, value, f"a number in [{low}, {high}]")
+                (allowed or Range(0.0)).check(field.name, value, float)
             elif field.name.endswith("_hidden"):
                 _check(isinstance(value, (tuple, list)), field.name, value, "a tuple of positive layer sizes")
                 object.__setattr__(self, field.name, tuple(value))
                 ok = all(isinstance(size, int) and size > 0 for size in value) and len(value) > 0
                 _check(ok, field.name, value, "a tuple of positive layer sizes")
-        for name in ("behaviour_temperature", "behaviour_last_temperature", "learning_rate_decay"):
-            _check(getattr(self, name) > 0.0, name, getattr(self, name), "a number above 0")
         allowed = '"auto", "cpu", "cuda" or, of several, one such as "cuda:1"'
         _check(re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(self.device)) is not None, "device", self.device, allowed)
         kept = self.z_resampling
         steps = isinstance(kept, int) and not isinstance(kept, bool) and kept >= 1
         allowed = "'step', 'episode' or a number of steps, at least 1"
         _check(steps or kept in ("step", "episode"), "z_resampling", kept, allowed)
-        _check(0.0 < self.max_action < 1.0, "max_action", self.max_action, "a number between 0 and 1, both excluded")
         if self.behaviour_changes:
             self.for_pearl()
-        _check(self.awac_lambda > 0, "awac_lambda", self.awac_lambda, "a number above 0")
         if self.online_context == "episodes":
             _check(self.prior_episodes > 0, "prior_episodes", 0, "at least 1 where online_context='episodes'")
         if self.online_context != "mixed":
@@ -211,24 +248,3 @@ class SMACConfig:
         if unknown := sorted(set(fields) - known):
             raise ValueError(f"unknown configuration fields {unknown}; known fields: {sorted(known)}")
         return cls(**fields)
-
-
-def _check(ok: bool, name: str, value: Any, allowed: str) -> None:
-    if not ok:
-        raise ValueError(f"{name}={value!r} is not allowed: it must be {allowed}")
-
-
-_MAY_BE_ZERO = {
-    "exploration_transitions",
-    "offline_steps",
-    "online_iterations",
-    "online_updates",
-    "prior_episodes",
-    "posterior_episodes",
-}
-_RANGES: dict[str, tuple[float, float]] = {
-    "behaviour_on_task": (0.0, 1.0),
-    "discount": (0.0, 1.0),
-    "learning_rate_decay": (0.0, 1.0),
-    "tau": (0.0, 1.0),
-}
