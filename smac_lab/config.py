@@ -53,6 +53,7 @@ OrNone = Annotated[int, Range(0)]
 Positive = Annotated[float, Range(0.0, includes_low=False)]
 Share = Annotated[float, Range(0.0, 1.0)]
 PositiveShare = Annotated[float, Range(0.0, 1.0, includes_low=False)]
+Between = Annotated[float, Range(0.0, 1.0, includes_low=False, includes_high=False)]
 
 
 @dataclass(frozen=True)
@@ -101,16 +102,12 @@ class SMACConfig:
 
     # Optimisation
     learning_rate: float = 3e-4  # Adam, every part
-    learning_rate_decay: PositiveShare = (
-        1.0  # what is left of it at the end of each phase; it falls over the last fifth
-    )
+    learning_rate_decay: PositiveShare = 1.0  # what is left of it at the end of each phase; falls over the last fifth
     tau: Share = 0.005  # Polyak rate of the target critics
     initial_weights: Literal["authors", "pytorch"] = "authors"  # hidden layers in +-1/sqrt(n_out), or in +-1/sqrt(n_in)
     optimizer_moments: Literal["carried", "fresh"] = "carried"  # Adam's, over the switch to the self-supervised phase
     observation_scaling: bool = False  # standardise what networks observe by the static data's mean and deviation
-    max_action: Annotated[float, Range(0.0, 1.0, includes_low=False, includes_high=False)] = (
-        0.999999  # data actions are clipped here before atanh; the authors' value
-    )
+    max_action: Between = 0.999999  # data actions are clipped here before atanh; the authors' value
 
     # Offline phase
     offline_steps: OrNone = 50_000

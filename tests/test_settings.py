@@ -262,7 +262,9 @@ def test_the_learning_rate_falls_at_the_end_of_each_phase(problem: Problem) -> N
     again.update(sample_offline(again, problem.buffer))
     assert again.optimizer.param_groups[0]["lr"] == seen[31], "who goes on goes on at the same rate"
     assert problem.agent().learning_rate == problem.config.learning_rate
-    with pytest.raises(ValueError, match=r"learning_rate_decay=0.0 is not allowed: it must be a number above 0"):
+    with pytest.raises(
+        ValueError, match=r"learning_rate_decay=0.0 is not allowed: it must be a number in \(0.0, 1.0\]"
+    ):
         changed(problem, learning_rate_decay=0.0)
 
 
