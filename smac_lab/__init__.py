@@ -1,62 +1,87 @@
-"""smac_lab: offline meta-reinforcement learning with online self-supervision, to look at and to change."""
+"""smac_lab: offline meta-reinforcement learning with online self-supervision, to look at and to change.
+
+What is public is named here, by concept; in the rooms below (`smac_lab.figures`, `smac_lab.runs`, ...) names may move.
+"""
 
 from smac_lab import tasks
+from smac_lab.actor_critic import Actor, Critics, awac_loss, critic_loss, look, q_loss
 from smac_lab.adaptation import Evaluation, evaluate
 from smac_lab.agent import SMAC
 from smac_lab.arms import ARMS, Arm
 from smac_lab.batch import Batch, Noise
 from smac_lab.config import SMACConfig
-from smac_lab.data import TransitionBuffer, rollout
+from smac_lab.data import TransitionBuffer
 from smac_lab.data.minari import from_minari, minari_tasks, to_minari
 from smac_lab.data.relabel import relabelled, shared_between_tasks
 from smac_lab.data.starter import starter_data
 from smac_lab.data.storage import StorageError
-from smac_lab.encoder import Gaussian
+from smac_lab.encoder import ContextEncoder, Gaussian
 from smac_lab.engine.learner import Objective
+from smac_lab.engine.rollout import rollout
 from smac_lab.methods.pearl import train_pearl
 from smac_lab.nets import MLP, Standardise
+from smac_lab.reward_model import RewardDecoder, reward_loss
 from smac_lab.runs.behaviour import collect_behaviour
 from smac_lab.runs.checkpoint import Run, load, save
+from smac_lab.sampling import sample_offline, sample_self_supervised
 from smac_lab.shift import Shift, measure_shift
 from smac_lab.tasks import TaskFamily, Tasks, make_family
 from smac_lab.training import train_offline, train_self_supervised
 from smac_lab.version import __version__ as __version__
 
 __all__ = [
-    "ARMS",
-    "MLP",
-    "SMAC",
-    "Arm",
-    "Batch",
-    "Evaluation",
-    "Gaussian",
-    "Noise",
-    "Objective",
-    "Run",
-    "SMACConfig",
-    "Shift",
-    "Standardise",
-    "StorageError",
+    # what is asked
     "TaskFamily",
     "Tasks",
+    "make_family",
+    "tasks",
+    # what is learned from
     "TransitionBuffer",
     "collect_behaviour",
-    "evaluate",
-    "from_minari",
-    "load",
-    "make_family",
-    "measure_shift",
-    "minari_tasks",
-    "relabelled",
     "rollout",
-    "save",
-    "shared_between_tasks",
     "starter_data",
-    "tasks",
+    "sample_offline",
+    "sample_self_supervised",
+    "from_minari",
+    "minari_tasks",
     "to_minari",
+    "relabelled",
+    "shared_between_tasks",
+    # the parts, and their losses
+    "Actor",
+    "Critics",
+    "ContextEncoder",
+    "RewardDecoder",
+    "Gaussian",
+    "MLP",
+    "Standardise",
+    "awac_loss",
+    "critic_loss",
+    "q_loss",
+    "reward_loss",
+    "look",
+    # the agent
+    "SMAC",
+    "SMACConfig",
+    "Batch",
+    "Noise",
+    "Objective",
+    # the phases
     "train_offline",
-    "train_pearl",
     "train_self_supervised",
+    "ARMS",
+    "Arm",
+    "train_pearl",
+    # the measures
+    "evaluate",
+    "Evaluation",
+    "measure_shift",
+    "Shift",
+    # on disk
+    "save",
+    "load",
+    "Run",
+    "StorageError",
 ]
 
 tasks.register_envs()
