@@ -11,8 +11,7 @@ Fields = dict[str, Any]
 # Scripted behaviour data by how much it betrays the task: share of episodes that pursue it.
 BEHAVIOURS = {"expert": 1.0, "narrow": 0.5, "broad": 0.0}
 
-# Not the authors' schedules, in every `cpu` preset; the README has what is known of each, under "Where paper and public
-# code disagree".
+# Not the authors' schedules, in every `cpu` preset; docs/paper-and-code.md has what is known of each.
 SCHEDULES: Fields = {
     "initial_weights": "pytorch",
     "optimizer_moments": "fresh",

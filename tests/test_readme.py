@@ -1,4 +1,4 @@
-"""The README's Python and commands are real."""
+"""The Python and the commands of README and docs are real, and their links lead somewhere."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ import pytest
 import smac_lab as lab
 from smac_lab.config import SMACConfig
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = {page: page.read_text() for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+BLOCKS = [
+    block
+    for page in ("README.md", "docs/seeds.md")
+    for block in re.findall(r"```python\n(.*?)```", PAGES[ROOT / page], re.DOTALL)
+]
 
 
 def test_first_example_and_own_parts_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,20 +38,30 @@ _split = lab.TaskFamily.split
 
 
 def test_settings_of_the_table_of_differences_exist() -> None:
-    table = README.split("## Where paper and public code disagree")[1].split("## ")[0]
+    table = PAGES[ROOT / "docs" / "paper-and-code.md"]
     for field, values in re.findall(r"^\| `(\w+)` \| (.+?) \|", table, re.MULTILINE):
         for value in re.findall(r'`"([^"]+)"`', values):
             more = {"prior_episodes": 2} if value == "episodes" else {}
             assert getattr(SMACConfig(**{field: value}, **more), field) == value
 
 
-def test_files_that_are_linked_exist() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (Path(__file__).parent.parent / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_is_linked_exists(page: Path) -> None:
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", PAGES[page]):
+        file, _, anchor = target.partition("#")
+        linked = (page.parent / file).resolve() if file else page
+        assert linked.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", PAGES[linked], re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, target
+
+
+def test_the_readme_fits_on_a_screen_or_five() -> None:
+    assert len(README.splitlines()) <= 200
 
 
 def test_the_code_that_the_table_of_equations_names_exists() -> None:
-    table = README.split("**From the paper to the code**")[1].split("**Explorers**")[0]
+    table = README.split("**From the paper to the code**")[1].split("## ")[0]
     named = re.findall(r"\[`([\w.]+)`\]\(smac_lab/(\w+)\.py\)", table)
     assert len(named) >= 9
     for name, file in named:
@@ -60,12 +76,12 @@ def test_the_code_that_the_table_of_equations_names_exists() -> None:
 def test_explorers_of_the_table_exist() -> None:
     from smac_lab import widgets
 
-    table = README.split("| explorer | shows |")[1].split("\n\n")[0]
+    table = PAGES[ROOT / "docs" / "explorers.md"].split("| explorer | shows |")[1].split("\n\n")[0]
     assert sorted(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == sorted(set(widgets.__all__) - {"Explorer"})
 
 
 def test_commands_exist() -> None:
     from smac_lab import cli
 
-    for command in re.findall(r"smac-lab (\w+)", README):
+    for command in re.findall(r"smac-lab (\w+)", "".join(PAGES.values())):
         assert callable(getattr(cli, command)), command

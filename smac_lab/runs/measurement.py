@@ -37,7 +37,7 @@ def measure(
     buffer: TransitionBuffer,
     seeds: Sequence[int],
 ) -> list[dict[str, Array]]:
-    """Everything that a report says of an agent, as arrays; see the README for the names.
+    """Everything that a report says of an agent, as arrays; names are those of `Shift`.
 
     Args:
         agent: of one seed or of several, which are measured side by side.
