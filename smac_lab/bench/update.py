@@ -52,13 +52,10 @@ class Setting(NamedTuple):
         return None
 
 
-PLAIN, SETTINGS = Setting("fp32", False), {
-    "cpu": (Setting("fp32", False), Setting("fp32", True), Setting("bf16", True)),
-    "cuda": (
-        *(Setting("fp32", False), Setting("fp32", True)),
-        *(Setting("tf32", False), Setting("tf32", True), Setting("bf16", True)),
-    ),
-}  # fmt: skip
+PLAIN = Setting("fp32", compiled=False)
+ON_CPU = (PLAIN, Setting("fp32", compiled=True), Setting("bf16", compiled=True))
+TF32 = (Setting("tf32", compiled=False), Setting("tf32", compiled=True))
+SETTINGS = {"cpu": ON_CPU, "cuda": (*ON_CPU[:2], *TF32, ON_CPU[2])}
 SHARES = {"fp32": 0.70, "bf16": 0.40}  # of the ceiling in that precision, wanted of 4 x 256
 
 
