@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab notebooks test check bench learning cheetah lint clean
+.PHONY: help setup demo lab notebooks test check bench learning cheetah docs lint clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -52,6 +52,10 @@ learning: $(READY)  ## the longer checks that training learns
 
 cheetah: $(READY)  ## the cheetah experiment with three seeds
 	$(BIN)/smac-lab train cheetah-vel --seed 0 1 2 --out runs/cheetah
+
+docs: $(READY)  ## the documentation as a site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "wrote build/site/index.html; look at it with $(BIN)/mkdocs serve"
 
 lint: $(READY)  ## style, format and types
 	$(BIN)/ruff check .

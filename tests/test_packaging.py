@@ -81,7 +81,7 @@ def test_dev_includes_every_other_extra():
 
 def test_conda_environment_agrees():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    assert f"conda activate {environment['name']}" in (ROOT / "README.md").read_text()
+    assert f"conda activate {environment['name']}" in (ROOT / "docs" / "installing.md").read_text()
     *packages, pip = environment["dependencies"]
     (python,) = (p.split("=")[1] for p in packages if p.startswith("python="))
     assert SpecifierSet(PROJECT["requires-python"]).contains(python)
