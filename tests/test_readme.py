@@ -58,6 +58,17 @@ def test_what_is_linked_exists(page: Path) -> None:
             assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, target
 
 
+def test_words_of_the_glossary_name_code_that_exists() -> None:
+    names = re.findall(r"^\|[^|]+\|[^|]*\| `([\w.]+)` \|", PAGES[ROOT / "docs" / "glossary.md"], re.MULTILINE)
+    assert len(names) >= 25
+    for name in names:
+        module, *path = name.split(".")
+        thing = importlib.import_module(f"smac_lab.{module}")
+        for part in path:
+            found = getattr(thing, part, None)
+            thing = importlib.import_module(f"{thing.__name__}.{part}") if found is None else found
+
+
 def test_the_site_builds(tmp_path: Path) -> None:
     """A page that is missing, or a public name without a home, is an error."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
