@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smac_lab.agent import SMAC
 from smac_lab.encoder import Gaussian, make_context
+from smac_lab.engine.method import Method
 from smac_lab.engine.rollout import Episodes
 from smac_lab.engine.side_by_side import SideBySide
 from smac_lab.tasks.family import TaskFamily
@@ -23,13 +23,13 @@ class Evaluation(NamedTuple):
     returns: Array  # (task, repeat, episode): the last episode is the one after adaptation
     final_returns: Array  # (task,): mean over repeats of the last episode's return
     contexts: Tensor  # (task, repeat, n, context_dim): everything seen during exploration
-    posterior: Gaussian  # (task, repeat, z_dim): q(z | context)
+    posterior: Gaussian  # (task, repeat, z_dim): q(z | context); z_dim is 0 for methods without z
     episodes: Episodes  # the last episode, (task * repeat, time, ...)
 
 
 @torch.inference_mode()
 def evaluate(
-    agent: SMAC,
+    agent: Method,
     family: TaskFamily,
     tasks: Tasks | Sequence[Tasks],
     *,
@@ -41,8 +41,8 @@ def evaluate(
 ) -> Evaluation:
     """Meta-test on `tasks`: every task and repeat, of every seed, side by side in one batch of simulations.
 
-    `exploration_episodes` episodes with z ~ p(z), then one with z ~ q(.|everything seen), all with true
-    rewards, which meta-test has. The agent is not changed, and its own generator is not used.
+    `exploration_episodes` episodes unadapted (SMAC: z ~ p(z)), then one adapted to everything seen (z ~ q(.|h)), all
+    with true rewards, which meta-test has. The agent is not changed, and its own generator is not used.
 
     Args:
         agent: trained agent. With several seeds every result has a leading seed axis.
@@ -60,21 +60,24 @@ def evaluate(
     repeats = agent.config.repeats if repeats is None else repeats
     n_explore = agent.config.exploration_episodes if exploration_episodes is None else exploration_episodes
     side = SideBySide(agent, family, tasks, repeats, seed, num_threads)
-    returns, contexts = [], []
+    returns: list[Array] = []
+    contexts: list[Tensor] = []
 
     # exploring
+    known = agent.unadapted(side.n)
     for episode in range(n_explore):
-        policy = agent.policy(agent.prior(side.n), side.generator, deterministic)
-        explored = side.rollout(policy, episode * 100_003)
+        if contexts and agent.adapts_while_exploring:
+            known = agent.adapt(torch.cat(contexts, dim=-2))
+        explored = side.rollout(agent.policy(known, side.generator, deterministic), episode * 100_003)
         returns.append(explored.returns)
         contexts.append(context_of(agent, explored))
 
-    # inferring
+    # adapting
     context = torch.cat(contexts, dim=-2) if contexts else None
-    posterior = agent.prior(side.n) if context is None else agent.infer_posterior(context)
+    adapted = known if context is None else agent.adapt(context)
 
     # acting
-    final = side.rollout(agent.policy(posterior, side.generator, deterministic), n_explore * 100_003)
+    final = side.rollout(agent.policy(adapted, side.generator, deterministic), n_explore * 100_003)
     returns.append(final.returns)
 
     if context is None:
@@ -84,12 +87,12 @@ def evaluate(
         returns=stacked,
         final_returns=stacked[..., -1].mean(-1),
         contexts=context.reshape(*side.shape, *context.shape[-2:]),
-        posterior=Gaussian(posterior.mean.reshape(*side.shape, -1), posterior.std.reshape(*side.shape, -1)),
+        posterior=side.posterior(adapted),
         episodes=final,
     )
 
 
-def context_of(agent: SMAC, episodes: Episodes) -> Tensor:
+def context_of(agent: Method, episodes: Episodes) -> Tensor:
     """Episodes as context of the agent's encoder, `(..., simulation, time, context_dim)`."""
     includes_next = agent.spec.context_dim > agent.spec.obs_dim + agent.spec.action_dim + 1
     return make_context(

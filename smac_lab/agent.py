@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -16,11 +16,12 @@ from smac_lab.batch import Batch, Info, Noise
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.encoder import Gaussian
-from smac_lab.engine.learner import Learner, Objective, Part
+from smac_lab.engine.learner import Objective, Part
+from smac_lab.engine.method import Method
 from smac_lab.engine.policy import EpisodePolicy
-from smac_lab.engine.seeds import Generators, draw, over_seeds, stack_modules
+from smac_lab.engine.seeds import Generators, draw, over_seeds
 from smac_lab.nets import polyak_update
-from smac_lab.parts import ALL_PARTS, check_parts, fit_scaling, make_parts
+from smac_lab.parts import ALL_PARTS, check_parts, default_part, fit_scaling
 from smac_lab.reward_model import relabel, reward_loss
 from smac_lab.tasks.spec import FamilySpec
 
@@ -28,7 +29,7 @@ ActorLoss = Callable[["SMAC", Batch, Tensor], tuple[Tensor, Info]]
 RewardLoss = Callable[["SMAC", Batch, Tensor, Gaussian], tuple[Tensor, Info]]
 
 
-class SMAC(Learner):
+class SMAC(Method):
     """Semi-supervised meta actor-critic (Pong et al., ICML 2022).
 
     Args:
@@ -74,9 +75,8 @@ class SMAC(Learner):
     ):
         super().__init__(config, spec, seed)
         given = {"encoder": encoder, "actor": actor, "critics": critics, "reward_decoder": reward_decoder}
-        made = [make_parts(given, config, spec, one) for one in self.seeds or (self.seed,)]
-        parts = made[0] if self.seeds is None else [stack_modules(parts) for parts in zip(*made, strict=True)]
-        self.encoder, self.actor, self.critics, self.reward_decoder = (part.to(self.device) for part in parts)
+        parts = self.make(given, lambda name: default_part(name, config, spec))
+        self.encoder, self.actor, self.critics, self.reward_decoder = parts
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.labeller: nn.ModuleDict | None = None  # frozen encoder and decoder, from the self-supervised phase on
         self.actor_loss, self.critic_loss, self.reward_loss = actor_loss, critic_loss, reward_loss
@@ -171,10 +171,10 @@ class SMAC(Learner):
         """Actor, critic and reward loss."""
         return self.actor_loss, self.critic_loss, self.reward_loss
 
-    def remade(self, parts: Mapping[str, Part], seed: Any) -> SMAC:
+    def remade(self, parts: Mapping[str, Part], seed: Any) -> Self:
         """See `Learner.remade`."""
         options: dict[str, Any] = {**parts, "actor_loss": self.actor_loss, "critic_loss": self.critic_loss}
-        return SMAC(self.config, self.spec, seed=seed, reward_loss=self.reward_loss, **options)
+        return type(self)(self.config, self.spec, seed=seed, reward_loss=self.reward_loss, **options)
 
     # -- learning ----------------------------------------------------------------------------------------
     def after_step(self, trained: Sequence[str]) -> None:
@@ -224,23 +224,24 @@ class SMAC(Learner):
         Raises:
             ValueError: context of another width, or with numbers that are not finite.
         """
-        context = self.tensor(context)
-        if context.shape[-1] != self.spec.context_dim:
-            raise ValueError(
-                f"context of {self.spec.name} must be (..., n, {self.spec.context_dim}), got {tuple(context.shape)}"
-            )
-        if not bool(context.isfinite().all()):
-            raise ValueError("context holds numbers that are not finite, from which nothing can be inferred")
-        return Gaussian(*self._apply(self.encoder, context))
+        return Gaussian(*self._apply(self.encoder, self.checked(context)))
 
     def prior(self, tasks: int) -> Gaussian:
         """p(z) = N(0, I) for each task."""
         zeros = torch.zeros(*self.seed_axis, tasks, self.config.z_dim, device=self.device)
         return Gaussian(zeros, torch.ones_like(zeros))
 
-    def tensor(self, values: Any) -> Tensor:
-        """Numbers as the agent's networks take them: default dtype, on its device."""
-        return torch.as_tensor(values, dtype=torch.get_default_dtype(), device=self.device)
+    def unadapted(self, simulations: int) -> Gaussian:
+        """p(z) for each simulation."""
+        return self.prior(simulations)
+
+    def adapt(self, context: Tensor) -> Gaussian:
+        """q(z|h) of each simulation's context: SMAC adapts z."""
+        return self.infer_posterior(context)
+
+    def posterior(self, adapted: Gaussian) -> Gaussian:
+        """What SMAC adapts is that posterior."""
+        return adapted
 
     def act(
         self,
@@ -280,17 +281,3 @@ class SMAC(Learner):
             self.freeze_labeller()
             assert self.labeller is not None
             self.labeller.load_state_dict(state["labeller"])
-
-    # -- checks ------------------------------------------------------------------------------------------
-    def check_spec(self, spec: FamilySpec, use: str) -> None:
-        """Refuse a family or a buffer that the agent is not for, be it only another variant of its own family.
-
-        Args:
-            spec: the family's or the buffer's.
-            use: what was asked of the agent, as in "act in".
-
-        Raises:
-            ValueError: name, variant or sizes are not those of the agent's `spec`; the message names both.
-        """
-        if spec != self.spec:
-            raise ValueError(f"an agent for {self.spec} cannot {use} {spec}")

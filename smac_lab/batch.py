@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -49,4 +49,4 @@ class Networks(Protocol):
         """Every number."""
 
 
-PhaseLoss = Callable[[Batch], tuple[Tensor, Info]]
+PhaseLoss = Callable[[Any], tuple[Tensor, Info]]  # of a `Batch`, or of what another method learns from

@@ -12,24 +12,12 @@ from smac_lab.actor_critic import Actor, Critics
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.encoder import ContextEncoder
-from smac_lab.engine.learner import Part
 from smac_lab.nets import Standardise, start_as_authors
 from smac_lab.reward_model import RewardDecoder
 from smac_lab.tasks.spec import FamilySpec
 
 ALL_PARTS = ("actor", "critics", "encoder", "reward_decoder")
 SMALLEST_DEVIATION = 1e-6  # an observed number that deviates less never changes, but for rounding
-
-
-def make_parts(given: Mapping[str, Part | None], config: SMACConfig, spec: FamilySpec, seed: int) -> list[nn.Module]:
-    """One seed's parts, in the order of `given`: those that are given, and else the library's own."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return [_made(part) or default_part(name, config, spec) for name, part in given.items()]
-
-
-def _made(part: Part | None) -> nn.Module | None:
-    return part if part is None or isinstance(part, nn.Module) else part()
 
 
 def default_part(name: str, config: SMACConfig, spec: FamilySpec) -> nn.Module:

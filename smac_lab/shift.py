@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from smac_lab.adaptation import evaluate
-from smac_lab.agent import SMAC
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.store import Source
 from smac_lab.encoder import Gaussian, kl_divergence, kl_to_prior
+from smac_lab.engine.method import Method
 from smac_lab.engine.rollout import Episodes
 from smac_lab.engine.side_by_side import SideBySide
 from smac_lab.tasks.family import TaskFamily
@@ -44,7 +44,7 @@ class Shift(NamedTuple):
 
 @torch.inference_mode()
 def measure_shift(
-    agent: SMAC,
+    agent: Method,
     family: TaskFamily,
     tasks: Tasks | Sequence[Tasks],
     buffer: TransitionBuffer,
@@ -87,17 +87,17 @@ def measure_shift(
 
     # inferring from static data, twice: the second time says how far equal contexts lie apart
     source = buffer.offline_context if source is None else source
-    contexts = [buffer.sample_context(ids, n, side.generator, source) for _ in range(2)]
-    offline, offline_again = (agent.infer_posterior(context) for context in contexts)
+    contexts = [buffer.sample_context(ids, n, side.generator, source, agent.reads_episodes) for _ in range(2)]
+    adapted, adapted_again = (agent.adapt(context) for context in contexts)
 
     # acting, given either kind of context
-    acted = side.rollout(agent.policy(offline, side.generator), 50_021)
+    acted = side.rollout(agent.policy(adapted, side.generator), 50_021)
     tested = evaluate(agent, family, tasks, seed=seed, repeats=repeats, num_threads=num_threads)
 
     # comparing
     shape = side.shape
     offline_returns = acted.returns.reshape(shape).mean(-1)
-    off, off2 = (Gaussian(q.mean.reshape(*shape, -1), q.std.reshape(*shape, -1)) for q in (offline, offline_again))
+    off, off2 = side.posterior(adapted), side.posterior(adapted_again)
     on = tested.posterior
     within_on, within_off = kl_divergence(on, off).mean(-1), kl_divergence(off, off2).mean(-1)  # (..., task)
     between = _between(off, off2)  # (..., task)

@@ -11,7 +11,8 @@ from smac_lab.batch import Info
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.engine.acceleration import captured
-from smac_lab.engine.meter import Meter, Metrics
+from smac_lab.engine.meter import Meter, Metrics, metered
+from smac_lab.engine.method import Method
 from smac_lab.interaction import self_collect
 from smac_lab.sampling import sample_offline, sample_self_supervised
 from smac_lab.tasks.family import TaskFamily
@@ -44,11 +45,7 @@ def train_offline(
     agent.fit_observation_scaling(buffer)
     offline = agent.objectives["offline"]
     learn = captured(agent, buffer, lambda: agent.update(sample_offline(agent, buffer), offline))
-    meter = Meter()
-    for step in range(1, steps + 1):
-        meter.add(learn())
-        if step % log_every == 0 or step == steps:
-            yield step, meter.read()
+    yield from metered(learn, steps, log_every)
 
 
 def train_self_supervised(
@@ -146,7 +143,7 @@ def check_counts(log_every: int, **counts: int) -> None:
         raise ValueError(f"log_every={log_every} is not allowed: at least 1")
 
 
-def check_buffer(agent: SMAC, buffer: TransitionBuffer, own: bool = False) -> None:
+def check_buffer(agent: Method, buffer: TransitionBuffer, own: bool = False) -> None:
     """Raise ValueError unless the agent can learn from the buffer: family, device and seeds fit.
 
     Args:

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smac_lab.batch import Batch, Info, Noise, PhaseLoss
+from smac_lab.batch import Info, PhaseLoss
 from smac_lab.config import SMACConfig
 from smac_lab.engine.acceleration import capturing, compiled_and_checked, float32_products, has_tf32
-from smac_lab.engine.seeds import Generators, draw, mapped_over_seeds, over_seeds, select_seed
+from smac_lab.engine.seeds import Generators, draw, mapped_over_seeds, over_seeds, select_seed, stack_modules
 from smac_lab.tasks.spec import FamilySpec
 
 FALLS_OVER = 0.2  # share of a phase over which the learning rate falls, at its end
@@ -63,6 +63,21 @@ class Learner(ABC):
         self.updates = 0  # updates so far, all phases
         self._optimizer: torch.optim.Adam | None = None
         self._compiled: dict[tuple[PhaseLoss, str], PhaseLoss] = {}
+
+    def make(self, given: Mapping[str, Part | None], default: Callable[[str], nn.Module]) -> list[nn.Module]:
+        """Return each part on the device: the one that is given, else the default, and with several seeds one of each.
+
+        Args:
+            given: by name; a module, a function that makes one, or None.
+            default: name to a new module. It and functions are called once per seed, under that seed.
+        """
+        of_seeds = []
+        for seed in self.seeds or (self.seed,):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                of_seeds.append([default(name) if part is None else _module(part) for name, part in given.items()])
+        parts = of_seeds[0] if self.seeds is None else [stack_modules(same) for same in zip(*of_seeds, strict=True)]
+        return [part.to(self.device) for part in parts]
 
     # -- what a method says of itself --------------------------------------------------------------------
     @property
@@ -114,12 +129,12 @@ class Learner(ABC):
 
     # -- learning ----------------------------------------------------------------------------------------
     def update(
-        self, batch: Batch, loss: PhaseLoss | Objective | None = None, trains: Sequence[str] | None = None
+        self, batch: Any, loss: PhaseLoss | Objective | None = None, trains: Sequence[str] | None = None
     ) -> Info:
         """One gradient step, and `after_step`.
 
         Args:
-            batch: what to learn from; noise is drawn where it has none.
+            batch: what to learn from, a `Batch` or another method's own tuple; noise is drawn where it has none.
             loss: one of `objectives`, one of the agent's phase losses, or a loss of your own, `(batch) -> (loss,
                 info)`. Default: the offline phase's.
             trains: the parts that learn; default those of the objective, and for a loss of your own all of them.
@@ -175,7 +190,7 @@ class Learner(ABC):
         bf16, parts = self.precision == "bf16", nn.ModuleDict(self.parts)
         mapped = loss if self.seeds is None else mapped_over_seeds(parts, loss)
 
-        def evaluate(batch: Batch) -> tuple[Tensor, Info]:
+        def evaluate(batch: Any) -> tuple[Tensor, Info]:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
                 return mapped(batch)
 
@@ -185,7 +200,7 @@ class Learner(ABC):
         return self._compiled.setdefault(key, compiled_and_checked(evaluate, parameters, self.precision))
 
     @abstractmethod
-    def draw_noise(self, batch: Batch) -> Noise:
+    def draw_noise(self, batch: Any) -> Any:
         """Noise for one update, from the agent's own generator."""
 
     def normal(self, *shape: int) -> Tensor:
@@ -200,10 +215,15 @@ class Learner(ABC):
     def optimizer(self) -> torch.optim.Adam:
         """Adam of all parts; it moves those that a step gives gradients to, and remembers moments of each."""
         if self._optimizer is None:
-            parameters = [p for part in self.trainable for p in self.parts[part].parameters() if p.requires_grad]
             on_gpu = self.device.type == "cuda"  # there rate and step count live on the device, for CUDA graphs
-            rate = torch.tensor(self.learning_rate, device=self.device) if on_gpu else self.learning_rate
-            self._optimizer = torch.optim.Adam(parameters, lr=rate, fused=True, capturable=on_gpu)
+            groups: list[dict[str, Any]] = []
+            for share in dict.fromkeys(self.rates.get(part, 1.0) for part in self.trainable):
+                own = [part for part in self.trainable if self.rates.get(part, 1.0) == share]
+                parameters = [p for part in own for p in self.parts[part].parameters() if p.requires_grad]
+                rate = self.learning_rate * share
+                lr = torch.tensor(rate, device=self.device) if on_gpu else rate
+                groups.append({"params": parameters, "lr": lr, "share": share})
+            self._optimizer = torch.optim.Adam(groups, fused=True, capturable=on_gpu)
         return self._optimizer
 
     @property
@@ -223,13 +243,19 @@ class Learner(ABC):
         fallen = max(0.0, 1 - (1 - share) / FALLS_OVER)  # from 0 to 1
         return c.learning_rate * (1 - (1 - c.learning_rate_decay) * fallen)
 
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """Ratio of a part's learning rate to `learning_rate`, by name; 1 for parts that are not named."""
+        return {}
+
     def follow_learning_rate(self) -> None:
         """Let Adam go on at the present `learning_rate`."""
         for group in self.optimizer.param_groups:
+            rate = self.learning_rate * group["share"]
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(self.learning_rate)
+                group["lr"].fill_(rate)
             else:
-                group["lr"] = self.learning_rate
+                group["lr"] = rate
 
     def forget_moments(self) -> None:
         """Let Adam start anew, as with `optimizer_moments="fresh"` where the phases change."""
@@ -323,6 +349,10 @@ class Learner(ABC):
             if len(stored) == len(generator.get_state()):  # a GPU's stream of numbers is none of a processor's
                 generator.set_state(stored.clone())
         self.updates = state["updates"]
+
+
+def _module(part: Part) -> nn.Module:
+    return part if isinstance(part, nn.Module) else part()
 
 
 def _laid_out_as(parameter: Tensor, gradient: Tensor | None) -> Tensor | None:

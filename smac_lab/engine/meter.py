@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,15 @@ def metrics_of_each(metrics: Metrics, seed_axis: tuple[int, ...]) -> list[Metric
     if not seed_axis:
         return [metrics]
     return [{name: float(value[index]) for name, value in metrics.items()} for index in range(seed_axis[0])]
+
+
+def metered(learn: Callable[[], Info], steps: int, log_every: int) -> Iterator[tuple[int, Metrics]]:
+    """Make `steps` updates; yield the number made so far and averaged metrics, every `log_every` and at the end."""
+    meter = Meter()
+    for step in range(1, steps + 1):
+        meter.add(learn())
+        if step % log_every == 0 or step == steps:
+            yield step, meter.read()
 
 
 def number(value: Tensor) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,14 @@ from smac_lab.tasks.simulation import BatchEnv
 from smac_lab.tasks.spec import Array, Tasks
 
 Policy = Callable[[Array], NDArray[np.floating]]
+
+
+@runtime_checkable
+class Watching(Protocol):
+    """A policy that goes on learning of its task while it acts."""
+
+    def watch(self, actions: Array, rewards: Array, next_observations: Array) -> None:
+        """See what the last actions led to, `(simulation, ...)`; called after each step."""
 
 
 class Episodes(NamedTuple):
@@ -97,6 +105,8 @@ def _rollout(policy: Policy, env: BatchEnv, seeds: list[int | None]) -> Episodes
         observation, rewards[:, t], terminations[:, t], truncations[:, t], info = env.step(action)
         next_observations[:, t] = info.get("final_obs", observation)
         features[:, t], valid[:, t] = info["features"], ~info["diverged"]
+        if isinstance(policy, Watching):
+            policy.watch(action, rewards[:, t], next_observations[:, t])
     return Episodes(observations, actions, rewards, next_observations, terminations, truncations, features, valid)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from smac_lab.engine.learner import Learner
-from smac_lab.engine.policy import EpisodePolicy
-from smac_lab.engine.rollout import Episodes, rollout
+from smac_lab.encoder import Gaussian
+from smac_lab.engine.method import Method
+from smac_lab.engine.rollout import Episodes, Policy, rollout
 from smac_lab.engine.seeds import Generators
 from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import Tasks, only_set
@@ -37,7 +37,7 @@ class SideBySide:
 
     def __init__(
         self,
-        agent: Learner,
+        agent: Method,
         family: TaskFamily,
         tasks: Tasks | Sequence[Tasks],
         repeats: int,
@@ -50,9 +50,9 @@ class SideBySide:
         self.n = len(sets[0]) * repeats
         streams = [torch.Generator(agent.device).manual_seed(one) for one in self._seeds]
         self.generator: Generators = streams[0] if agent.seeds is None else streams
-        self._axis = agent.seed_axis
+        self.agent = agent
 
-    def rollout(self, policy: EpisodePolicy, shift: int) -> Episodes:
+    def rollout(self, policy: Policy, shift: int) -> Episodes:
         """One horizon of every simulation, `(..., task * repeat, time, ...)`.
 
         Args:
@@ -61,10 +61,18 @@ class SideBySide:
         """
         resets = [one * 1_000_003 + shift + i for one in self._seeds for i in range(self.n)]
         columns: Any = rollout(policy, self.env, resets)
-        return Episodes(*[column.reshape(*self._axis, self.n, *column.shape[1:]) for column in columns])
+        return Episodes(*[column.reshape(*self.agent.seed_axis, self.n, *column.shape[1:]) for column in columns])
+
+    def posterior(self, adapted: Any) -> Gaussian:
+        """The agent's belief over z, `(..., task, repeat, z_dim)`; z_dim is 0 where the method has no z."""
+        found = self.agent.posterior(adapted)
+        if found is None:
+            empty = torch.zeros(*self.shape, 0, device=self.agent.device)
+            return Gaussian(empty, empty)
+        return Gaussian(*(values.reshape(*self.shape, -1) for values in found))
 
 
-def _sets(agent: Learner, tasks: Tasks | Sequence[Tasks]) -> list[Tasks]:
+def _sets(agent: Method, tasks: Tasks | Sequence[Tasks]) -> list[Tasks]:
     """The tasks of each seed; of an agent of one seed, a list of one set."""
     if agent.seeds is None:
         return [only_set(tasks)]
@@ -75,7 +83,7 @@ def _sets(agent: Learner, tasks: Tasks | Sequence[Tasks]) -> list[Tasks]:
     return sets
 
 
-def _each(agent: Learner, seed: int | Sequence[int]) -> list[int]:
+def _each(agent: Method, seed: int | Sequence[int]) -> list[int]:
     seeds = len(agent.seeds or (0,))
     each = [int(seed)] * seeds if isinstance(seed, (int, np.integer)) else [int(one) for one in seed]
     if len(each) != seeds:
