@@ -19,6 +19,7 @@ from smac_lab.arms import ArmName, folder_of
 
 Preset = Literal["smoke", "cpu", "paper"]
 Behaviour = Literal["expert", "narrow", "broad"]
+MethodName = Literal["smac", "cloning", "offline-pearl", "macaw", "borel", "macaw-in-smac", "borel-in-smac"]
 Overrides = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="FIELD=VALUE ...")]
 DEMO_FAMILY = "point-robot"
 ACTS = {
@@ -166,7 +167,8 @@ def train(
     preset: Preset = "cpu",
     behaviour: Behaviour | None = None,
     seed: tuple[int, ...] = (0,),
-    arms: tuple[ArmName, ...] = ("frozen", "self-labelled", "oracle"),
+    method: MethodName = "smac",
+    arms: tuple[ArmName, ...] | None = None,
     data: Path | None = None,
     out: Path | None = None,
     workers: int | None = None,
@@ -182,7 +184,8 @@ def train(
         preset: smoke, cpu or paper.
         behaviour: how much scripted data betrays the task; default: the preset's own.
         seed: seeds, each a run of its own.
-        arms: ways of going on after the offline phase.
+        method: what learns from the data: smac, or prior work.
+        arms: ways of going on after the offline phase; default frozen, self-labelled and oracle for smac, else none.
         data: data set made by `smac-lab collect` with the same seed; default: make it.
         out: folder of the run; default runs/<family>-<preset>.
         workers: processes for several seeds; default one for each lot of seeds that learn at once.
@@ -194,14 +197,17 @@ def train(
 
     from smac_lab.figures import report
     from smac_lab.runs.experiment import run_experiment
-    from smac_lab.runs.plan import Experiment
+    from smac_lab.runs.plan import DEFAULT_ARMS, Experiment
     from smac_lab.tasks import make_family
 
     if threads is not None and threads < 1:
         raise ValueError(f"--threads {threads} is not allowed: at least 1")
     if threads is not None:
         torch.set_num_threads(threads)
-    out = out or Path("runs") / f"{slug(make_family(family).full_name)}-{preset}"
+    name = f"{slug(make_family(family).full_name)}-{preset}"
+    out = out or Path("runs") / (name if method == "smac" else f"{name}-{method}")
+    if arms is None:
+        arms = DEFAULT_ARMS if method == "smac" else ()
     experiment = Experiment(
         family,
         preset,
@@ -209,6 +215,7 @@ def train(
         tuple(seed),
         tuple(arms),
         data=None if data is None else str(data),
+        method=method,
     )
     summary = run_experiment(out, experiment, workers, at_once=at_once)
     print(report.print_summary(summary))
@@ -244,7 +251,7 @@ def evaluate(
     print(f"{family.full_name}: {len(test)} held-out tasks x {result.returns.shape[1]} repeats")
     for episode, value in enumerate(result.returns.mean((0, 1))):
         last = episode == result.returns.shape[2] - 1
-        print(f"  episode {episode + 1} ({'z from what it saw' if last else 'z from the prior'}): return {value:.2f}")
+        print(f"  episode {episode + 1} ({'adapted to what it saw' if last else 'exploring'}): return {value:.2f}")
     file = out or run / "evaluation.json"
     record: dict[str, Any] = {
         "family": family.full_name,
@@ -432,8 +439,7 @@ def film(out: Path, family_name: str, phase: Path) -> None:
     agent, _, _ = checkpoint.load(phase / "checkpoint")
     _, test = family.split(agent.config.n_train_tasks, agent.config.n_test_tasks, int(agent.seed))
     test = test[np.linspace(0, len(test) - 1, min(4, len(test))).astype(int)]
-    posterior = adaptation.evaluate(agent, family, test, repeats=1).posterior
-    adapted = type(posterior)(posterior.mean[:, 0], posterior.std[:, 0])
+    adapted = agent.adapt(adaptation.evaluate(agent, family, test, repeats=1).contexts[:, 0])
     try:
         made = video.render_episodes(agent.policy(adapted, torch.Generator(agent.device)), family, test, every=2)
         video.save_video(out / "video.mp4", made.frames, made.fps)

@@ -138,14 +138,20 @@ def share_reached(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks) ->
     }
 
 
-def _check(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks) -> None:
-    if tasks.values.shape != (shape := (buffer.n_tasks, family.task_dim)):
-        raise ValueError(f"tasks of shape {shape} are needed, one for each of the buffer's, got {tasks.values.shape}")
-    if isinstance(family, MujocoFamily) and (fields := family.physics(tasks.values)):
+def check_relabelling(family: TaskFamily) -> None:
+    """Raise ValueError where tasks change the dynamics, so that no reward makes data of one into data of another."""
+    example = family.sample_tasks(np.random.default_rng(0), 1)
+    if isinstance(family, MujocoFamily) and (fields := family.physics(example)):
         raise ValueError(
             f"data of {family.full_name} cannot be relabelled: its tasks change the dynamics ({', '.join(fields)}), so "
             "that another task would have led to other states, not just to other rewards"
         )
+
+
+def _check(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks) -> None:
+    if tasks.values.shape != (shape := (buffer.n_tasks, family.task_dim)):
+        raise ValueError(f"tasks of shape {shape} are needed, one for each of the buffer's, got {tasks.values.shape}")
+    check_relabelling(family)
     check_spec(buffer.spec, family.spec)
     if bool(buffer.features.isnan().any()):
         raise ValueError("this buffer was read from data without features, which true rewards are computed from")

@@ -80,8 +80,8 @@ class Run(NamedTuple):
         return style.task_scale(tasks, getattr(self.family, "task_label", "task"))
 
     def posteriors(self, seed: int) -> dict[str, plots.Posteriors]:
-        """Those of a seed in each phase in which it was measured."""
-        found = {phase: seeds[seed] for phase, seeds in self.measurements.items() if seed in seeds}
+        """Those of a seed in each phase in which it was measured; none where the method has no z."""
+        found = {p: seeds[seed] for p, seeds in self.measurements.items() if "online_mean" in seeds.get(seed, {})}
         return {p: plots.Posteriors(*(f[name] for name in plots.Posteriors._fields)) for p, f in found.items()}
 
 
@@ -253,7 +253,8 @@ def sections(run: Run) -> Iterator[Section]:
     yield from _successes(run)
     if run.shown_seed is not None:
         yield from _returns_by_task(run, run.shown_seed)
-        yield _plane(run, run.shown_seed)
+        if run.posteriors(run.shown_seed):
+            yield _plane(run, run.shown_seed)
     yield from _shift(run)
     yield from _curves(run)
     if run.shown_seed is not None:
@@ -377,7 +378,7 @@ def _shift(run: Run) -> Iterator[Section]:
     pooled = {
         phase: plots.Divergences(*(np.concatenate([seed[name] for seed in found.values()]) for name in names))
         for phase, found in run.measurements.items()
-        if found
+        if found and all(names[0] in seed for seed in found.values())
     }
     if pooled:
         shifts = {phase: float(np.median(np.asarray(kl.online_offline))) for phase, kl in pooled.items()}

@@ -146,7 +146,9 @@ def command(run: Run) -> str:
     s, stored = run.summary, run.experiment
     words = ["smac-lab", "train", s["family"], "--preset", s["preset"], "--seed", *map(str, s["seeds"])]
     arms = list(stored.get("arms", s["arms"]))
-    if arms != list(DEFAULT_ARMS):
+    if (method := stored.get("method", "smac")) != "smac":
+        words += ["--method", method]
+    elif arms != list(DEFAULT_ARMS):
         words += ["--arms", *arms]
     if stored.get("data"):
         words += ["--data", str(stored["data"])]

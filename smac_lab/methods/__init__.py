@@ -1,1 +1,136 @@
-"""Methods that are not SMAC, from its parts: online PEARL."""
+"""Methods of meta-RL by name: SMAC, and the prior work that it is compared with, on the same data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+from smac_lab.agent import SMAC
+from smac_lab.config import SMACConfig
+from smac_lab.engine.meter import Metrics
+from smac_lab.engine.method import Method
+from smac_lab.methods.borel import BOReL, BOReLNumbers, check_borel, train_borel
+from smac_lab.methods.cloning import Cloning
+from smac_lab.methods.macaw import MACAW, MACAWNumbers, train_macaw
+from smac_lab.methods.offline_pearl import OfflinePEARL
+from smac_lab.tasks.family import TaskFamily
+from smac_lab.training import train_offline
+
+MethodName = Literal["smac", "cloning", "offline-pearl", "macaw", "borel", "macaw-in-smac", "borel-in-smac"]
+Numbers = MACAWNumbers | BOReLNumbers
+
+
+class Entry(NamedTuple):
+    """How a method is made and how it learns from static data.
+
+    Args:
+        about: what it is, in a line.
+        make: `(config, spec, seed=...)` to an agent; and `numbers=...` where it has numbers of its own.
+        learn: `(agent, buffer, family, tasks, steps, log_every)` to a generator, as `train_offline`.
+        paper: its own numbers, None where the experiment's config has all.
+        cpu: those that two cores pay for in ten minutes, each with its reason beside it; smoke: seconds.
+        updates: number of updates of the whole phase.
+        check: raises ValueError where the method cannot do what is asked, before any work.
+        goes_online: whether the self-supervised phase's arms may follow.
+        seeds_at_once: whether one agent may be of several seeds.
+    """
+
+    about: str
+    make: type[Any]
+    learn: Callable[..., Iterator[tuple[int, Metrics]]]
+    updates: Callable[[SMACConfig, Any], int]
+    paper: Numbers | None = None
+    cpu: dict[str, Any] = {}  # noqa: RUF012 - never written to
+    smoke: dict[str, Any] = {}  # noqa: RUF012 - never written to
+    check: Callable[[TaskFamily, Any], None] = lambda family, numbers: None
+    goes_online: bool = False
+    seeds_at_once: bool = True
+
+    def numbers(self, preset: str) -> Numbers | None:
+        """The method's own numbers under a preset; None where it has none."""
+        changes = {"cpu": self.cpu, "smoke": self.smoke}.get(preset, {})
+        return None if self.paper is None else dataclasses.replace(self.paper, **changes)
+
+    def agent(self, config: SMACConfig, spec: Any, seed: Any, numbers: Numbers | None, **parts: Any) -> Method:
+        """A new agent."""
+        own = {} if self.paper is None else {"numbers": numbers}
+        made: Method = self.make(config, spec, seed=seed, **own, **parts)
+        return made
+
+
+def _offline_steps(config: SMACConfig, numbers: Any) -> int:
+    return config.offline_steps
+
+
+def _smac_offline(agent: Any, buffer: Any, family: Any, tasks: Any, steps: int, log_every: int) -> Any:
+    return train_offline(agent, buffer, steps, log_every)
+
+
+def _both_stages(config: SMACConfig, numbers: BOReLNumbers) -> int:
+    return numbers.belief_updates + numbers.policy_updates
+
+
+MACAW_CPU: dict[str, Any] = {
+    "steps": 8_000,  # a step takes 50 ms there
+    "hidden": (64, 64),  # an adapted copy of all parameters per task makes width dear
+    "latent": 16,  # likewise: maps have latent times as many parameters as layers
+    "value_rate": 1e-3,  # a hundredth of the steps
+    "actor_rate": 1e-3,  # likewise
+}
+BOREL_CPU: dict[str, Any] = {
+    "belief_updates": 2_000,  # the bound has settled
+    "policy_updates": 12_000,
+    "policy_tasks": 8,  # half, for twice as many updates
+    "batch_size": 128,  # likewise
+}
+MACAW_SMOKE: dict[str, Any] = {"steps": 20, "hidden": (16, 16), "latent": 4, "batch_size": 16}
+BOREL_SMOKE: dict[str, Any] = {
+    "belief_updates": 10, "policy_updates": 10, "hidden": 16, "policy_hidden": (16, 16), "batch_size": 16,
+    "policy_tasks": 4, "episodes": 2,
+}  # fmt: skip
+# As SMAC's authors ran them for their comparison (docs/paper-and-code.md): without what each paper is about.
+MACAW_IN_SMAC = MACAWNumbers(
+    steps=100_000, tasks=10, batch_size=128, hidden=(300, 300, 300), layers="biases", value_step=1e-2, actor_step=1e-2,
+    value_rate=1e-3, actor_rate=1e-3, advantage_head=0.0,
+)  # fmt: skip
+BOREL_IN_SMAC = BOReLNumbers(relabel=False, policy_updates=400_000)
+
+METHODS: dict[str, Entry] = {
+    "smac": Entry("this repository's", SMAC, _smac_offline, _offline_steps, goes_online=True),
+    "cloning": Entry("meta behaviour cloning: SMAC's parts, all data imitated", Cloning, _smac_offline, _offline_steps),
+    "offline-pearl": Entry("PEARL's losses on static data", OfflinePEARL, _smac_offline, _offline_steps),
+    "macaw": Entry(
+        "weights adapt by an advantage-weighted gradient step (Mitchell et al., 2021)",
+        MACAW, train_macaw, lambda config, n: n.steps, MACAWNumbers(), MACAW_CPU, MACAW_SMOKE,
+    ),
+    "borel": Entry(
+        "a belief adapts at every step (Dorfman et al., 2021)",
+        BOReL, train_borel, _both_stages, BOReLNumbers(), BOREL_CPU, BOREL_SMOKE, check_borel, seeds_at_once=False,
+    ),
+    "macaw-in-smac": Entry(
+        "MACAW as SMAC's authors ran it: no advantage head, biases transformed in place of weights",
+        MACAW, train_macaw, lambda config, n: n.steps, MACAW_IN_SMAC,
+        {"steps": 8_000, "hidden": (64, 64), "latent": 16}, MACAW_SMOKE,
+    ),
+    "borel-in-smac": Entry(
+        "BOReL as SMAC's authors ran it: no reward relabelling",
+        BOReL, train_borel, _both_stages, BOREL_IN_SMAC, BOREL_CPU, BOREL_SMOKE, check_borel, seeds_at_once=False,
+    ),
+}  # fmt: skip
+
+
+def find_method(name: str) -> Entry:
+    """The method of that name.
+
+    Raises:
+        ValueError: there is none; the message lists those that there are.
+    """
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}; known methods: {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def name_of(agent: Any) -> str:
+    """The name under which an agent's method is found again; one of a class that is not listed counts as SMAC's."""
+    return next((name for name, entry in METHODS.items() if entry.make is type(agent)), "smac")

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +35,8 @@ from smac_lab.data.storage import (
     save_shards,
 )
 from smac_lab.encoder import ContextEncoder
+from smac_lab.engine.method import Method
+from smac_lab.methods import find_method, name_of
 from smac_lab.reward_model import RewardDecoder, reward_loss
 from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import FamilySpec
@@ -47,14 +49,14 @@ DEFAULT_LOSSES = {"actor_loss": awac_loss, "critic_loss": critic_loss, "reward_l
 class Run(NamedTuple):
     """What `load` gives back."""
 
-    agent: SMAC
+    agent: Any  # an `SMAC`, or an agent of another method
     buffer: TransitionBuffer | None
     progress: dict[str, Any]
 
 
 def save(
     path: str | Path,
-    agent: SMAC,
+    agent: Method,
     *,
     buffer: TransitionBuffer | None = None,
     progress: dict[str, Any] | None = None,
@@ -76,7 +78,7 @@ def save(
 
 
 def save_seeds(
-    paths: Sequence[Path], agent: SMAC, buffer: TransitionBuffer, progress: dict[str, Any] | None = None
+    paths: Sequence[Path], agent: Method, buffer: TransitionBuffer, progress: dict[str, Any] | None = None
 ) -> None:
     """`save` for an agent of one seed or of several, with a folder for each: as if every seed had run alone.
 
@@ -93,7 +95,7 @@ def _make_latest(step: Path) -> None:
     replace_text(step.parent / "latest.json", json.dumps(pointer))
 
 
-def _write_step(path: Path, agent: SMAC, buffer: TransitionBuffer | None, progress: dict[str, Any] | None) -> Path:
+def _write_step(path: Path, agent: Method, buffer: TransitionBuffer | None, progress: dict[str, Any] | None) -> Path:
     """A step's folder, complete and under its own name, but not yet the latest."""
     path.mkdir(parents=True, exist_ok=True)
     name = _free_name(path, f"step_{agent.updates:09d}")
@@ -111,7 +113,7 @@ def _write_step(path: Path, agent: SMAC, buffer: TransitionBuffer | None, progre
 
 
 def _write_files(
-    path: Path, partial: Path, agent: SMAC, buffer: TransitionBuffer | None, progress: dict[str, Any] | None
+    path: Path, partial: Path, agent: Method, buffer: TransitionBuffer | None, progress: dict[str, Any] | None
 ) -> None:
     latest = _read_state(path)[1]["buffer"] if exists(path) else None
     known = latest["shards"] if latest else []
@@ -122,9 +124,11 @@ def _write_files(
         "spec": agent.spec._asdict(),
         "seed": agent.seed,
         "updates": agent.updates,
-        "parts": {part: _qualified(type(getattr(agent, part))) for part in DEFAULT_PARTS},
-        "losses": {loss: _qualified(getattr(agent, loss)) for loss in DEFAULT_LOSSES},
-        "has_labeller": agent.labeller is not None,
+        "method": name_of(agent),
+        "numbers": dataclasses.asdict(agent.numbers) if hasattr(agent, "numbers") else None,
+        "parts": {part: _qualified(type(getattr(agent, part))) for part in _may_differ(agent, DEFAULT_PARTS)},
+        "losses": {loss: _qualified(getattr(agent, loss)) for loss in _may_differ(agent, DEFAULT_LOSSES)},
+        "has_labeller": getattr(agent, "labeller", None) is not None,
         "agent_sha256": file_sha256(partial / "agent.safetensors"),
         "buffer": None if buffer is None else save_shards(path, buffer, known),
         "progress": progress or {},
@@ -160,14 +164,14 @@ def load(
         wanted = family if isinstance(family, FamilySpec) else family.spec
         if wanted != spec:
             raise StorageError(f"{path} is a checkpoint of {spec}, which does not fit {wanted}")
-    for part, default in DEFAULT_PARTS.items():
-        if state["parts"][part] != _qualified(default) and part not in parts:
+    for part in state["parts"]:
+        if state["parts"][part] != _qualified(DEFAULT_PARTS[part]) and part not in parts:
             raise StorageError(
                 f"{path} was made with {part}={state['parts'][part]}, which is not part of smac_lab; pass it: "
                 f"lab.load(path, {part}={state['parts'][part].rsplit('.', 1)[-1]}(...))"
             )
-    for loss, function in DEFAULT_LOSSES.items():
-        if state["losses"][loss] != _qualified(function) and loss not in parts:
+    for loss in state["losses"]:
+        if state["losses"][loss] != _qualified(DEFAULT_LOSSES[loss]) and loss not in parts:
             warnings.warn(
                 f"{path} was trained with {loss}={state['losses'][loss]}; pass {loss}=... to go on training with it",
                 stacklevel=2,
@@ -175,7 +179,9 @@ def load(
     config = SMACConfig.from_dict(state["config"])
     if device is not None:
         config = dataclasses.replace(config, device=device)
-    agent = SMAC(config, spec, seed=state["seed"], **parts)
+    method = find_method(state.get("method", "smac"))
+    numbers = None if method.paper is None else type(method.paper)(**_tuples(state["numbers"]))
+    agent = method.agent(config, spec, state["seed"], numbers, **parts)
 
     file = folder / "agent.safetensors"
     check_hash(file, state["agent_sha256"])
@@ -201,7 +207,16 @@ def load_seeds(paths: Sequence[Path], *, family: TaskFamily | FamilySpec | None 
         raise StorageError(f"a checkpoint in {', '.join(map(str, paths))} has no transitions, so that none can go on")
     if len(runs) == 1:
         return runs[0]
-    return Run(SMAC.join([run.agent for run in runs]), TransitionBuffer.join(buffers), runs[0].progress)
+    return Run(type(runs[0].agent).join([run.agent for run in runs]), TransitionBuffer.join(buffers), runs[0].progress)
+
+
+def _may_differ(agent: Method, names: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an agent may have that is not the library's: only SMAC's methods take parts and losses."""
+    return names if isinstance(agent, SMAC) else {}
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def exists(path: str | Path) -> bool:
@@ -219,7 +234,7 @@ def _flatten(state: dict[str, Any]) -> dict[str, Tensor]:
     tensors = {"generator": state["generator"]}
     for part, values in state["parts"].items():
         tensors.update({f"parts/{part}/{name}": value for name, value in values.items()})
-    for name, value in (state["labeller"] or {}).items():
+    for name, value in (state.get("labeller") or {}).items():
         tensors[f"labeller/{name}"] = value
     for index, values in state["optimizer"].items():
         tensors.update({f"optimizer/{index}/{name}": value for name, value in values.items()})
@@ -227,7 +242,7 @@ def _flatten(state: dict[str, Any]) -> dict[str, Tensor]:
     return {name: value.detach().clone().contiguous() for name, value in tensors.items()}
 
 
-def _unflatten(tensors: dict[str, Tensor], updates: int, agent: SMAC) -> dict[str, Any]:
+def _unflatten(tensors: dict[str, Tensor], updates: int, agent: Method) -> dict[str, Any]:
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in agent.parts}
     labeller: dict[str, Tensor] = {}
     optimizer: dict[int, dict[str, Tensor]] = {}

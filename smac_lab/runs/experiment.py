@@ -28,6 +28,7 @@ from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.relabel import share_reached
 from smac_lab.data.storage import StorageError, claim_folder, holding, load_dataset, read_json
 from smac_lab.engine.meter import Metrics, metrics_of_each
+from smac_lab.engine.method import Method
 from smac_lab.runs import checkpoint
 from smac_lab.runs.behaviour import collect_behaviour, run_pearl, uses_pearl
 from smac_lab.runs.log import MetricLog
@@ -37,7 +38,7 @@ from smac_lab.runs.summary import write_summary
 from smac_lab.tasks import make_family
 from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import Tasks
-from smac_lab.training import train_offline, train_self_supervised
+from smac_lab.training import train_self_supervised
 
 Tick = Callable[[str, int, int], None]  # (what is being done, done, total), in updates
 
@@ -90,7 +91,7 @@ def run_seeds(folder: Path, experiment: Experiment, seeds: Sequence[int], tick: 
         phase = _Phase("offline", family, group, experiment)
         phase.run(partial(_start, family, group, experiment, tick), None, partial(tick, "offline"))
 
-    def after_offline_phase(group: list[_Seed]) -> tuple[SMAC, TransitionBuffer]:
+    def after_offline_phase(group: list[_Seed]) -> tuple[Method, TransitionBuffer]:
         run = checkpoint.load_seeds([one.folder / "offline" / "checkpoint" for one in group], family=family)
         assert run.buffer is not None
         return run.agent, run.buffer
@@ -107,7 +108,9 @@ def _equally_far(seeds: Sequence[_Seed], phase: str) -> list[list[_Seed]]:
     return [[one for one in seeds if done[one.number] == far] for far in sorted(set(done.values()), reverse=True)]
 
 
-def _start(family: TaskFamily, seeds: list[_Seed], experiment: Experiment, tick: Tick) -> tuple[SMAC, TransitionBuffer]:
+def _start(
+    family: TaskFamily, seeds: list[_Seed], experiment: Experiment, tick: Tick
+) -> tuple[Method, TransitionBuffer]:
     """New agents and their data."""
     c = experiment.config
     pearl: dict[int, TransitionBuffer] = {}
@@ -130,10 +133,9 @@ def _start(family: TaskFamily, seeds: list[_Seed], experiment: Experiment, tick:
         if never := [what for what, share in share_reached(buffer, family, one.train).items() if share == 0.0]:
             warnings.warn(f"the offline data never shows how to {', or to '.join(never)}", RuntimeWarning, stacklevel=1)
         buffers.append(buffer)
-    numbers = [one.number for one in seeds]
-    if len(seeds) == 1:
-        return SMAC(c, family.spec, seed=numbers[0]), buffers[0]
-    return SMAC(c, family.spec, seed=numbers), TransitionBuffer.join(buffers)
+    seed: Any = seeds[0].number if len(seeds) == 1 else [one.number for one in seeds]
+    agent = experiment.entry.agent(c, family.spec, seed, experiment.numbers)
+    return agent, buffers[0] if len(seeds) == 1 else TransitionBuffer.join(buffers)
 
 
 class _Phase:
@@ -146,7 +148,7 @@ class _Phase:
 
     def run(
         self,
-        start: Callable[[], tuple[SMAC, TransitionBuffer]],
+        start: Callable[[], tuple[Method, TransitionBuffer]],
         arm: str | None,
         tick: Callable[[int, int], None],
     ) -> None:
@@ -160,9 +162,11 @@ class _Phase:
             agent, buffer = start()
             progress = {"done": 0, "seconds": 0.0}
         c = agent.config
-        unit, total = (1, c.offline_steps) if not arm else (c.online_updates, c.online_iterations)
+        updates = self.experiment.entry.updates(c, self.experiment.numbers)
+        unit, total = (1, updates) if not arm else (c.online_updates, c.online_iterations)
         save_every = max(1, total // self.experiment.evaluations)
         done, spent = int(progress["done"]), float(progress["seconds"])
+        saved = done
         tick(done * unit, total * unit)
         if done >= total:
             if not all((folder / "measurement.npz").exists() for folder in self.folders):
@@ -177,7 +181,7 @@ class _Phase:
             for step, metrics in self._train(agent, buffer, arm, total - done, save_every):
                 now = done + step
                 tick(now * unit, total * unit)
-                saves = now % save_every == 0 or now == total
+                saves = now - saved >= save_every or now == total
                 rows = [dict(own) for own in metrics_of_each(metrics, agent.seed_axis)]
                 if saves and (arm or now == total):
                     for row, found in zip(rows, self._measure(agent, buffer, last=now == total), strict=True):
@@ -185,18 +189,20 @@ class _Phase:
                 for log, row in zip(logs, rows, strict=True):
                     log.write(now, row)
                 if saves:
+                    saved = now
                     spent_now = spent + time.monotonic() - began
                     checkpoint.save_seeds(self.paths, agent, buffer, {"done": now, "seconds": spent_now})
 
     def _train(
-        self, agent: SMAC, buffer: TransitionBuffer, arm: str | None, remaining: int, save_every: int
+        self, agent: Method, buffer: TransitionBuffer, arm: str | None, remaining: int, save_every: int
     ) -> Iterator[tuple[int, Metrics]]:
-        if arm:
-            tasks: Any = [one.train for one in self.seeds] if agent.seeds else self.seeds[0].train
-            return train_self_supervised(agent, buffer, self.family, tasks, iterations=remaining, arm=arm)
-        return train_offline(agent, buffer, steps=remaining, log_every=max(1, save_every // 2))
+        tasks: Any = [one.train for one in self.seeds] if agent.seeds else self.seeds[0].train
+        if not arm:
+            return self.experiment.entry.learn(agent, buffer, self.family, tasks, remaining, max(1, save_every // 2))
+        assert isinstance(agent, SMAC)
+        return train_self_supervised(agent, buffer, self.family, tasks, iterations=remaining, arm=arm)
 
-    def _measure(self, agent: SMAC, buffer: TransitionBuffer, last: bool) -> list[dict[str, Any]]:
+    def _measure(self, agent: Method, buffer: TransitionBuffer, last: bool) -> list[dict[str, Any]]:
         """Each seed's measurement, stored where it is the phase's last."""
         train, test = [one.train for one in self.seeds], [one.test for one in self.seeds]
         measured = measure(agent, self.family, train, test, buffer, [one.number for one in self.seeds])
@@ -237,7 +243,10 @@ def run_experiment(
         raise ValueError(f"workers={workers} is not allowed: at least 1")
     if at_once is not None and at_once < 1:
         raise ValueError(f"at_once={at_once} is not allowed: at least 1")
-    size = at_once or (len(experiment.seeds) if device.type == "cuda" else 1)
+    if (at_once or 1) > 1 and not experiment.entry.seeds_at_once:
+        raise ValueError(f"at_once={at_once} is not allowed: {experiment.method} learns one seed at a time")
+    several = device.type == "cuda" and experiment.entry.seeds_at_once
+    size = at_once or (len(experiment.seeds) if several else 1)
     lots = [experiment.seeds[start : start + size] for start in range(0, len(experiment.seeds), size)]
     began = time.monotonic()
     if experiment.data is not None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from smac_lab.adaptation import Evaluation, evaluate
-from smac_lab.agent import SMAC
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.relabel import label_errors
@@ -19,6 +18,7 @@ from smac_lab.data.store import CODES
 from smac_lab.data.validation import episode_ends
 from smac_lab.encoder import kl_to_prior
 from smac_lab.engine.meter import Metrics
+from smac_lab.engine.method import Method
 from smac_lab.engine.rollout import Episodes, rollout, scripted_policy
 from smac_lab.engine.seeds import of_seed
 from smac_lab.shift import Shift, measure_shift
@@ -30,7 +30,7 @@ SHOWN_TASKS = 24  # tasks whose episodes are kept for pictures
 
 
 def measure(
-    agent: SMAC,
+    agent: Method,
     family: TaskFamily,
     train: Sequence[Tasks],
     test: Sequence[Tasks],
@@ -78,15 +78,10 @@ def _arrays(
         "tasks": train.values,
         "test_tasks": test.values,
         **_posteriors(shift),
-        "kl_online_offline": shift.kl_online_offline,
-        "kl_online_prior": kl_to_prior(shift.online).mean(1).cpu().numpy(),
-        "kl_offline_prior": kl_to_prior(shift.offline).mean(1).cpu().numpy(),
         "behaviour_returns": behaviour_returns(buffer),
         "offline_returns": shift.offline_returns,
         "online_returns": shift.online_returns,
         "test_returns": held_out.final_returns,
-        "shift": np.asarray(shift.normalised),
-        "shift_median": np.asarray(shift.normalised_median),
         "shown_tasks": train.values[shown],
         "observations": shift.online_episodes.observations[shown * repeats],
         "features": shift.online_episodes.features[shown * repeats],
@@ -121,9 +116,9 @@ def summarise(found: dict[str, Array]) -> Metrics:
         "offline_context_return": float(found["offline_returns"].mean()),
         "online_context_return": float(found["online_returns"].mean()),
         "test_return": float(found["test_returns"].mean()),
-        "shift": float(found["shift"]),
-        "kl_online_offline": float(found["kl_online_offline"].mean()),
     }
+    if "shift" in found:
+        metrics |= {"shift": float(found["shift"]), "kl_online_offline": float(found["kl_online_offline"].mean())}
     for kind, name in SUCCESSES.items():
         for measure in ("success", "success_ever"):
             if f"{kind}_{measure}" in found:
@@ -132,8 +127,21 @@ def summarise(found: dict[str, Array]) -> Metrics:
 
 
 def _posteriors(shift: Shift) -> dict[str, Array]:
+    """Posteriors and how far they lie apart; nothing where the method has no z."""
+    if shift.online.mean.shape[-1] == 0:
+        return {}
     named = {"offline": shift.offline, "online": shift.online}
-    return {f"{k}_{field}": getattr(q, field).cpu().numpy() for k, q in named.items() for field in ("mean", "std")}
+    posteriors = {
+        f"{k}_{field}": getattr(q, field).cpu().numpy() for k, q in named.items() for field in ("mean", "std")
+    }
+    return {
+        **posteriors,
+        "kl_online_offline": shift.kl_online_offline,
+        "kl_online_prior": kl_to_prior(shift.online).mean(1).cpu().numpy(),
+        "kl_offline_prior": kl_to_prior(shift.offline).mean(1).cpu().numpy(),
+        "shift": np.asarray(shift.normalised),
+        "shift_median": np.asarray(shift.normalised_median),
+    }
 
 
 def _task_errors(family: TaskFamily, tasks: Tasks, shift: Shift) -> dict[str, Array]:

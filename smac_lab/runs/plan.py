@@ -7,6 +7,7 @@ from typing import Any
 
 from smac_lab.arms import find_arm, folder_of
 from smac_lab.config import SMACConfig
+from smac_lab.methods import Entry, Numbers, find_method
 from smac_lab.runs.behaviour import check_recipe, uses_pearl
 from smac_lab.tasks import make_family
 
@@ -25,9 +26,10 @@ class Experiment:
         arms: ways of going on after the offline phase, names from `ARMS`.
         data: folder of a data set from `smac-lab collect`, or None to make the data.
         evaluations: how often each arm is measured on its way.
+        method: what learns, a name from `METHODS`; its own numbers are those of the preset's name.
 
     Raises:
-        ValueError: unknown family or arm, no seed.
+        ValueError: unknown family, method or arm, no seed, or arms for a method that does not go online.
     """
 
     family: str
@@ -37,11 +39,15 @@ class Experiment:
     arms: tuple[str, ...] = DEFAULT_ARMS
     data: str | None = None
     evaluations: int = 10
+    method: str = "smac"
 
     def __post_init__(self) -> None:
         family = make_family(self.family)
         object.__setattr__(self, "family", family.full_name)  # one name for a variant, however it was written
         check_recipe(family, self.config)
+        self.entry.check(family, self.numbers)
+        if self.arms and not self.entry.goes_online:
+            raise ValueError(f"arms={self.arms} is not allowed: {self.method} learns from static data alone")
         for arm in self.arms:
             find_arm(arm)
         if len(set(self.arms)) != len(self.arms):
@@ -50,6 +56,16 @@ class Experiment:
             raise ValueError(f"seeds={self.seeds} is not allowed: at least one seed, each once")
         if self.data is not None and len(self.seeds) > 1:
             raise ValueError(f"a data set holds the tasks of one seed, but there are {len(self.seeds)} seeds")
+
+    @property
+    def entry(self) -> Entry:
+        """The method, as `METHODS` has it."""
+        return find_method(self.method)
+
+    @property
+    def numbers(self) -> Numbers | None:
+        """The method's own numbers."""
+        return self.entry.numbers(self.preset)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -67,6 +83,6 @@ class Experiment:
         pearl = self.data is None and uses_pearl(c)
         return {
             "behaviour": c.behaviour_iterations * c.behaviour_updates if pearl else 0,
-            "offline": c.offline_steps,
+            "offline": self.entry.updates(c, self.numbers),
             **{folder_of(arm): c.online_iterations * c.online_updates for arm in self.arms},
         }

@@ -36,7 +36,7 @@ def write_summary(
     def read(phase: str) -> list[dict[str, Array]]:
         return [load_measurement(folder / f"seed_{seed}" / phase / "measurement.npz") for seed in experiment.seeds]
 
-    def four(phase: str) -> dict[str, list[float]]:
+    def four(phase: str) -> dict[str, list[float | None]]:
         scalars = [summarise(found) for found in read(phase)]
         names = {
             "online_context": "online_context_return",
@@ -45,7 +45,7 @@ def write_summary(
             "test": "test_return",
         }
         names |= {name: name for name in scalars[0] if "success" in name}
-        return {name: [s[of] for s in scalars] for name, of in names.items()}
+        return {name: [s.get(of) for s in scalars] for name, of in names.items()}
 
     def described(phase: str) -> dict[str, dict[str, list[float]]]:
         """Description of tasks to measure to a value of each seed that has such tasks."""
@@ -66,6 +66,7 @@ def write_summary(
     summary = {
         "family": experiment.family,
         "preset": experiment.preset,
+        "method": experiment.method,
         "seeds": list(experiment.seeds),
         "default_arm": OF_ENCODER[experiment.config.online_encoder],
         "before": four("offline"),

@@ -1,0 +1,484 @@
+"""BOReL: learn a belief over tasks from relabelled trajectories, then a policy that acts on state and belief."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from smac_lab.actor_critic import (
+    Actor,
+    Critics,
+    bellman_error,
+    bellman_target,
+    detached_values,
+    log_prob_before_tanh,
+)
+from smac_lab.batch import Info
+from smac_lab.config import SMACConfig
+from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.data.episodes import EpisodeData, Trajectories
+from smac_lab.data.relabel import check_relabelling, shared_between_tasks
+from smac_lab.encoder import Gaussian, kl_divergence, make_context
+from smac_lab.engine.learner import Objective, Part
+from smac_lab.engine.meter import Metrics, metered
+from smac_lab.engine.method import Method
+from smac_lab.engine.seeds import Generators, draw
+from smac_lab.nets import MLP, polyak_update
+from smac_lab.tasks.family import TaskFamily
+from smac_lab.tasks.spec import FamilySpec, Tasks
+from smac_lab.training import check_buffer, check_counts
+
+
+@dataclass(frozen=True)
+class BOReLNumbers:
+    """The numbers of BOReL that are not the experiment's; defaults are those of its authors."""
+
+    relabel: bool = True  # reward relabelling: half of the belief's data are other tasks' trajectories
+    belief_updates: int = 5_000
+    belief_rate: float = 3e-4
+    belief_tasks: int = 4  # in an update, each with as many trajectories
+    trajectories: int = 4
+    episodes: int = 3  # in a trajectory, through which the belief is carried
+    embeddings: tuple[int, int, int] = (32, 16, 16)  # of state, action and reward
+    hidden: int = 128  # of the recurrent network
+    latent: int = 5
+    decoder_hidden: tuple[int, ...] = (32, 32)
+    kl_weight: float = 0.05
+    decoded_beliefs: int = 32  # steps of a trajectory whose beliefs are decoded, drawn at random; authors: all
+    decoded_rewards: int = 128  # rewards that each of them is to explain, drawn at random; authors: all
+    policy_updates: int = 1_000_000
+    policy_rate: float = 3e-4
+    policy_tasks: int = 16
+    batch_size: int = 256
+    policy_hidden: tuple[int, ...] = (256, 256)
+    temperature: float = 0.2  # alpha of soft actor-critic
+    tau: float = 0.005
+    cql_weight: float = 0.0  # of conservative Q-learning's term; see `conservatism`
+    cql_actions: int = 4  # drawn per state for it, from the uniform distribution and from the policy each
+
+
+class TrajectoryBatch(NamedTuple):
+    """Trajectories of several tasks, `(trajectory, time, ...)`, and which of their steps are decoded."""
+
+    context: Tensor  # (trajectory, time, context_dim)
+    inputs: Tensor  # s, a and s' of the decoded rewards, (trajectory, decoded_rewards, dim)
+    rewards: Tensor  # (trajectory, decoded_rewards)
+    beliefs: Tensor  # steps whose beliefs are decoded, (trajectory, decoded_beliefs)
+    noise: Tensor  # (trajectory, decoded_beliefs, latent)
+
+
+class BeliefBatch(NamedTuple):
+    """Transitions with the belief before and after, `(task, batch, dim)` and `(task, batch)`."""
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    next_observations: Tensor
+    terminations: Tensor
+    belief: Tensor  # mean and log variance, (task, batch, 2 latent)
+    next_belief: Tensor
+    noise: Tensor  # (2 + 2 cql_actions, task, batch, action_dim): of a', of a, of the policy's and uniform ones
+
+
+class BeliefEncoder(nn.Module):
+    """q(m|h_t) after every step of a trajectory: embeddings, a gated recurrent unit, a Gaussian of size `latent`.
+
+    Args:
+        spec, numbers: sizes.
+    """
+
+    def __init__(self, spec: FamilySpec, numbers: BOReLNumbers):
+        super().__init__()
+        n = numbers
+        obs, act = spec.obs_dim, spec.action_dim
+        rest = spec.context_dim - obs - act - 1  # s', where tasks differ in dynamics
+        widths = (obs, act, 1, *((rest,) if rest else ()))
+        self.widths = widths
+        sizes = (*n.embeddings, *((n.embeddings[0],) if rest else ()))
+        self.embed = nn.ModuleList(nn.Linear(width, size) for width, size in zip(widths, sizes, strict=True))
+        self.gru = nn.GRU(sum(sizes), n.hidden, batch_first=True)
+        for name, parameter in self.gru.named_parameters():
+            nn.init.orthogonal_(parameter) if "weight" in name else nn.init.zeros_(parameter)
+        self.out = nn.Linear(n.hidden, 2 * n.latent)
+
+    def forward(self, context: Tensor, hidden: Tensor) -> Tensor:
+        """Hidden states after every step, `(n, time, hidden)`, from `(n, time, context_dim)` and `(n, hidden)`."""
+        pieces = context.split(self.widths, dim=-1)
+        embedded = [torch.relu(layer(piece)) for layer, piece in zip(self.embed, pieces, strict=True)]
+        return self.gru(torch.cat(embedded, dim=-1), hidden.unsqueeze(0))[0]
+
+    def belief(self, hidden: Tensor) -> Tensor:
+        """Mean and log variance, `(..., 2 latent)`."""
+        return self.out(hidden)
+
+
+def gaussian(belief: Tensor) -> Gaussian:
+    """Mean and log variance, `(..., 2 latent)`, as a Gaussian."""
+    mean, log_variance = belief.chunk(2, dim=-1)
+    return Gaussian(mean, (0.5 * log_variance).exp())
+
+
+# -- equations -------------------------------------------------------------------------------------------
+def change_of_belief(beliefs: Gaussian) -> Tensor:
+    """sum_t KL(q_t || q_{t-1}) with q_{-1} = N(0, I), `(trajectory,)`, in nats; from `(trajectory, time, latent)`."""
+    start = torch.zeros_like(beliefs.mean[:, :1])
+    before = Gaussian(
+        torch.cat([start, beliefs.mean[:, :-1]], dim=1), torch.cat([start + 1.0, beliefs.std[:, :-1]], dim=1)
+    )
+    return kl_divergence(beliefs, before).sum(-1)
+
+
+def conservatism(values: Tensor, data_values: Tensor) -> Tensor:
+    """E[log sum_a exp Q(s, a) - Q(s, a_data)], summed over critics (Kumar et al., CQL, 2020, eq. 4 as CQL(H)).
+
+    Args:
+        values: of drawn actions, less their log-probabilities, `(action, critic, ...)`.
+        data_values: `(critic, ...)`.
+    """
+    return (values.logsumexp(0) - data_values).flatten(1).mean(1).sum()
+
+
+class BOReL(Method):
+    """Bayes-adaptive offline RL (Dorfman et al., NeurIPS 2021, arXiv 2008.02598).
+
+    What adapts is a belief q(m|h_t), updated after every step, also while exploring and within the last episode. The
+    policy reads the state with mean and log variance of the belief.
+
+    Args:
+        config: of the experiment; discount, device and protocol are read.
+        spec, seed: as SMAC's; one seed.
+        numbers: BOReL's own.
+        encoder, decoder, actor, critics: parts, where `Learner.remade` has some.
+
+    Raises:
+        ValueError: several seeds: the recurrent network is not mapped over seeds.
+    """
+
+    trainable = ("encoder", "decoder", "actor", "critics")
+    reads_episodes = True
+    adapts_while_exploring = True
+    encoder: Any
+    decoder: Any
+    actor: Any
+    critics: Any
+
+    def __init__(
+        self,
+        config: SMACConfig,
+        spec: FamilySpec,
+        *,
+        seed: int | Sequence[int] = 0,
+        numbers: BOReLNumbers | None = None,
+        encoder: Part | None = None,
+        decoder: Part | None = None,
+        actor: Part | None = None,
+        critics: Part | None = None,
+    ):
+        super().__init__(config, spec, seed)
+        if self.seeds is not None:
+            raise ValueError(f"seed={seed!r} is not allowed: BOReL learns one seed at a time")
+        self.numbers = numbers or BOReLNumbers()
+        given = {"encoder": encoder, "decoder": decoder, "actor": actor, "critics": critics}
+        self.encoder, self.decoder, self.actor, self.critics = self.make(given, self._new)
+        self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+
+    def _new(self, name: str) -> nn.Module:
+        n, spec = self.numbers, self.spec
+        if name == "encoder":
+            return BeliefEncoder(spec, n)
+        if name == "decoder":
+            return MLP(n.latent + 2 * spec.obs_dim + spec.action_dim, n.decoder_hidden, 1)
+        kind: Any = Actor if name == "actor" else Critics
+        return kind(spec.obs_dim, spec.action_dim, 2 * n.latent, n.policy_hidden)
+
+    # -- what it minimises -------------------------------------------------------------------------------
+    def belief_loss(self, batch: TrajectoryBatch) -> tuple[Tensor, Info]:
+        """Evidence lower bound of a trajectory's rewards (Dorfman et al., eq. 3; Zintgraf et al., VariBAD, eq. 6).
+
+        mean_t sum_k (r_hat(s_k, a_k, s'_k, m_t) - r_k)^2 + kl_weight sum_t KL(q_t || q_{t-1}), m_t ~ q_t, averaged over
+        trajectories. Steps t and k are drawn at random, and the sum over k is scaled up to the whole trajectory.
+        """
+        n, steps = self.numbers, batch.context.shape[1]
+        start = batch.context.new_zeros(len(batch.context), n.hidden)
+        beliefs = gaussian(self.encoder.belief(self.encoder(batch.context, start)))
+        index = batch.beliefs.unsqueeze(-1).expand(-1, -1, n.latent)
+        m = Gaussian(beliefs.mean.gather(1, index), beliefs.std.gather(1, index)).sample(batch.noise)
+        count = batch.inputs.shape[1]
+        both = torch.cat(
+            [
+                m.unsqueeze(2).expand(-1, -1, count, -1),
+                batch.inputs.unsqueeze(1).expand(-1, m.shape[1], -1, -1),
+            ],
+            dim=-1,
+        )
+        error = (self.decoder(both).squeeze(-1) - batch.rewards.unsqueeze(1)).square()  # (trajectory, t, k)
+        kl = change_of_belief(beliefs)
+        loss = (error.mean((1, 2)) * steps + n.kl_weight * kl).mean()
+        return loss, {"belief_loss": loss, "reward_error": error.mean(), "kl": kl.mean()}
+
+    def policy_loss(self, batch: BeliefBatch) -> tuple[Tensor, Info]:
+        """Soft actor-critic on states with beliefs (Haarnoja et al., 2018), and `conservatism` where it has a weight.
+
+        Critics: `bellman_error` against r + gamma (1 - terminated) V(s', b'), where V(s', b') is
+        min_k Q_target_k(s', a', b') - alpha log pi(a'|s', b') with a' ~ pi.
+        Actor: E[alpha log pi(a|s, b) - min_k Q_k(s, a, b)].
+        """
+        n = self.numbers
+        with torch.no_grad():
+            next_actions, next_log_probs = self._act(batch.next_observations, batch.next_belief, batch.noise[0])
+            next_values = self.target_critics(batch.next_observations, next_actions, batch.next_belief).amin(0)
+            soft = next_values - n.temperature * next_log_probs
+            targets = bellman_target(batch.rewards, batch.terminations, soft, self.config.discount)
+        values = self.critics(batch.observations, batch.actions, batch.belief)
+        critic = bellman_error(values, targets)
+
+        actions, log_probs = self._act(batch.observations, batch.belief, batch.noise[1])
+        judged = detached_values(self.critics, batch.observations, actions, batch.belief).amin(0)
+        actor = (n.temperature * log_probs - judged).mean()
+        info = {"critic_loss": critic, "actor_loss": actor, "q_mean": values.mean(), "entropy": -log_probs.mean()}
+        loss = critic + actor
+        if n.cql_weight:
+            info["conservatism"] = self._conservatism(batch, values)
+            loss = loss + n.cql_weight * info["conservatism"]
+        return loss, info
+
+    def _conservatism(self, batch: BeliefBatch, data_values: Tensor) -> Tensor:
+        """`conservatism` over uniform actions and the policy's own, by importance sampling."""
+        n, own = self.numbers, batch.noise[2 : 2 + self.numbers.cql_actions]
+        uniform = torch.erf(batch.noise[2 + n.cql_actions :] * 0.5**0.5)  # N(0, 1) to U(-1, 1)
+        with torch.no_grad():
+            acted, log_probs = self._act(
+                batch.observations.expand(len(own), -1, -1, -1), batch.belief.expand(len(own), -1, -1, -1), own
+            )
+        density = torch.full_like(log_probs, -self.spec.action_dim * np.log(2.0))
+        actions, densities = torch.cat([uniform, acted]), torch.cat([density, log_probs])
+        many = (len(actions), -1, -1, -1)
+        values = self.critics(batch.observations.expand(*many), actions, batch.belief.expand(*many))
+        return conservatism((values - densities).movedim(1, 0), data_values)
+
+    def _act(self, observations: Tensor, belief: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = self.actor(observations, belief)
+        u = mean + log_std.exp() * noise
+        return torch.tanh(u), log_prob_before_tanh(mean, log_std, u)
+
+    # -- numbers and parts -------------------------------------------------------------------------------
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The networks by name."""
+        names = ("encoder", "decoder", "actor", "critics", "target_critics")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def objectives(self) -> dict[str, Objective]:
+        """First the belief, then the policy."""
+        return {
+            "belief": Objective("belief", self.belief_loss, ("encoder", "decoder")),
+            "policy": Objective("policy", self.policy_loss, ("actor", "critics")),
+        }
+
+    @property
+    def losses(self) -> tuple[Any, ...]:
+        """Agents of equal numbers minimise the same."""
+        return (self.numbers,)
+
+    def remade(self, parts: Mapping[str, Part], seed: Any) -> Self:
+        """See `Learner.remade`."""
+        return type(self)(self.config, self.spec, seed=seed, numbers=self.numbers, **parts)
+
+    @property
+    def learning_rate(self) -> float:
+        """Adam's, of actor and critics; the belief's is one of `rates`."""
+        return self.numbers.policy_rate
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """See `Learner.rates`."""
+        return dict.fromkeys(("encoder", "decoder"), self.numbers.belief_rate / self.numbers.policy_rate)
+
+    def after_step(self, trained: Sequence[str]) -> None:
+        """Let the slow copy of the critics follow, where they moved."""
+        if "critics" in trained:
+            polyak_update(self.target_critics, self.critics, self.numbers.tau)
+
+    def draw_noise(self, batch: Any) -> Any:
+        """Batches have theirs from the start."""
+        return batch.noise
+
+    # -- acting ------------------------------------------------------------------------------------------
+    def unadapted(self, simulations: int) -> Tensor:
+        """The belief's hidden state before anything is seen, `(simulation, hidden)`."""
+        return torch.zeros(simulations, self.numbers.hidden, device=self.device)
+
+    @torch.inference_mode()
+    def adapt(self, context: Tensor) -> Tensor:
+        """The hidden state after whole episodes: BOReL adapts a belief."""
+        context = self.checked(context)
+        return self.encoder(context, self.unadapted(len(context)))[:, -1]
+
+    def posterior(self, adapted: Tensor) -> Gaussian:
+        """q(m|h)."""
+        with torch.inference_mode():
+            return gaussian(self.encoder.belief(adapted))
+
+    def policy(self, adapted: Tensor, generator: Generators, deterministic: bool = True) -> BeliefPolicy:
+        """See `Method.policy`; the belief goes on changing while the policy acts."""
+        return BeliefPolicy(self, adapted, generator, deterministic)
+
+
+class BeliefPolicy:
+    """Acts on what is observed and believed, and believes what it sees; see `BOReL.policy`."""
+
+    def __init__(self, agent: BOReL, hidden: Tensor, generator: Generators, deterministic: bool):
+        self.agent, self.hidden, self.generator, self.deterministic = agent, hidden, generator, deterministic
+        self.seen: Tensor | None = None
+
+    @torch.inference_mode()
+    def __call__(self, observations: NDArray[np.float64]) -> NDArray[np.floating]:
+        """Actions of the next step."""
+        agent = self.agent
+        self.seen = agent.tensor(observations)
+        mean, log_std = agent.actor(self.seen, agent.encoder.belief(self.hidden))
+        if not self.deterministic:
+            mean = mean + log_std.exp() * draw(torch.randn, mean.shape, self.generator)
+        return torch.tanh(mean).cpu().numpy()
+
+    @torch.inference_mode()
+    def watch(
+        self, actions: NDArray[np.float64], rewards: NDArray[np.float64], next_observations: NDArray[np.float64]
+    ) -> None:
+        """Update the belief."""
+        assert self.seen is not None
+        tensor = self.agent.tensor
+        context = _context(self.agent.spec, self.seen, tensor(actions), tensor(rewards), tensor(next_observations))
+        self.hidden = self.agent.encoder(context.unsqueeze(1), self.hidden)[:, -1]
+
+
+def _context(spec: FamilySpec, observations: Tensor, actions: Tensor, rewards: Tensor, following: Tensor) -> Tensor:
+    includes_next = spec.context_dim > spec.obs_dim + spec.action_dim + 1
+    return make_context(observations, actions, rewards, following if includes_next else None)
+
+
+# -- learning --------------------------------------------------------------------------------------------
+def check_borel(family: TaskFamily, numbers: BOReLNumbers) -> None:
+    """Raise ValueError where rewards of other tasks cannot be computed, and are to be."""
+    if numbers.relabel:
+        check_relabelling(family)
+
+
+def train_borel(
+    agent: BOReL,
+    buffer: TransitionBuffer,
+    family: TaskFamily,
+    tasks: Tasks | Sequence[Tasks],
+    steps: int | None = None,
+    log_every: int = 200,
+) -> Iterator[tuple[int, Metrics]]:
+    """Learn the belief, then relabel all states with it, then learn the policy (Dorfman et al., algorithm 1).
+
+    Args:
+        agent: updated in place; it goes on where it is.
+        buffer: all its static transitions are used, exploration included.
+        family, tasks: what tells the rewards of other tasks, where numbers say `relabel`; `tasks[i]` is task i.
+        steps: updates from now on; default what is left of both stages.
+        log_every: updates between two yields.
+
+    Yields, Raises:
+        As `train_offline`. Where rewards cannot be relabelled, or a task has no whole episode, ValueError.
+    """
+    n = agent.numbers
+    left = n.belief_updates + n.policy_updates - agent.updates
+    steps = max(0, left) if steps is None else steps
+    check_counts(steps=steps, log_every=log_every)
+    check_buffer(agent, buffer)
+    check_borel(family, n)
+    assert isinstance(tasks, Tasks)
+    done, own = 0, EpisodeData(buffer)
+
+    # learning the belief
+    first = min(steps, max(0, n.belief_updates - agent.updates))
+    if first:
+        mixed = own
+        if n.relabel:
+            lent = int(buffer.offline_counts.min()) // family.horizon
+            mixed = EpisodeData(shared_between_tasks(buffer, family, tasks, lent, seed=int(agent.seed)))
+        learn_belief = _belief_step(agent, buffer, mixed)
+        for done, metrics in metered(learn_belief, first, log_every):
+            yield done, metrics
+
+    # learning the policy on states with beliefs
+    if steps > first:
+        learn_policy = _policy_step(agent, buffer, BeliefData(agent, own))
+        for step, metrics in metered(learn_policy, steps - first, log_every):
+            yield done + step, metrics
+
+
+def _belief_step(agent: BOReL, buffer: TransitionBuffer, data: EpisodeData) -> Callable[[], Info]:
+    n = agent.numbers
+
+    def learn() -> Info:
+        tasks = buffer.draw_tasks(n.belief_tasks, agent.generator)
+        t = trajectories_of(data, tasks, n.trajectories, n.episodes, agent.generator)
+        count, steps = t.rewards.shape
+        k = draw(torch.rand, (count, n.decoded_rewards), agent.generator)
+        k = (k * steps).long()
+        beliefs = (draw(torch.rand, (count, n.decoded_beliefs), agent.generator) * steps).long()
+        every = torch.cat([t.observations, t.actions, t.next_observations], dim=-1)
+        inputs = every.gather(1, k.unsqueeze(-1).expand(-1, -1, every.shape[-1]))
+        noise = agent.normal(count, n.decoded_beliefs, n.latent)
+        context = _context(agent.spec, t.observations, t.actions, t.rewards, t.next_observations)
+        batch = TrajectoryBatch(context, inputs, t.rewards.gather(1, k), beliefs, noise)
+        return agent.update(batch, agent.objectives["belief"])
+
+    return learn
+
+
+def trajectories_of(data: EpisodeData, tasks: Tensor, each: int, episodes: int, generator: Generators) -> Trajectories:
+    """`each` trajectories of each task, of `episodes` episodes drawn at random, `(task * each, time, ...)`."""
+    drawn = data.draw(tasks, each * episodes, generator).reshape(-1, episodes)
+    return Trajectories(*[column[drawn].flatten(1, 2) for column in data.all])
+
+
+class BeliefData:
+    """All static transitions with beliefs before and after, along trajectories of random episodes.
+
+    The draw of episodes is the agent's seed's alone, so that a run that goes on after a stop finds the same.
+    """
+
+    def __init__(self, agent: BOReL, data: EpisodeData):
+        n, device = agent.numbers, agent.device
+        generator = torch.Generator(device).manual_seed(int(agent.seed))
+        each = -(-int(data.count.max()) // n.episodes)
+        found: list[list[Tensor]] = []
+        with torch.inference_mode():
+            for task in torch.arange(len(data.count), device=device):
+                t = trajectories_of(data, task.reshape(1), each, n.episodes, generator)
+                context = _context(agent.spec, t.observations, t.actions, t.rewards, t.next_observations)
+                start = agent.unadapted(len(context))
+                hidden = torch.cat([start.unsqueeze(1), agent.encoder(context, start)], dim=1)
+                belief = agent.encoder.belief(hidden)
+                found.append([column.flatten(0, 1) for column in (*t[:5], belief[:, :-1], belief[:, 1:])])
+        self.columns = [torch.stack(column).clone() for column in zip(*found, strict=True)]  # (task, transition, ...)
+        self.size = self.columns[2].shape[1]
+
+    def draw(self, agent: BOReL, tasks: Tensor) -> BeliefBatch:
+        """A meta-batch of these tasks."""
+        n = agent.numbers
+        rows = (draw(torch.rand, (len(tasks), n.batch_size), agent.generator) * self.size).long()
+        draws = 2 + (2 * n.cql_actions if n.cql_weight else 0)
+        noise = agent.normal(draws, len(tasks), n.batch_size, agent.spec.action_dim)
+        return BeliefBatch(*[*(column[tasks.unsqueeze(1), rows] for column in self.columns), noise])
+
+
+def _policy_step(agent: BOReL, buffer: TransitionBuffer, data: BeliefData) -> Callable[[], Info]:
+    def learn() -> Info:
+        tasks = buffer.draw_tasks(agent.numbers.policy_tasks, agent.generator)
+        return agent.update(data.draw(agent, tasks), agent.objectives["policy"])
+
+    return learn

@@ -1,0 +1,27 @@
+"""Offline PEARL: PEARL's losses on static data, with nothing that keeps the policy near it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from smac_lab.agent import SMAC
+from smac_lab.batch import Batch, Info
+from smac_lab.engine.learner import Objective
+from smac_lab.methods.pearl import pearl_loss
+from smac_lab.parts import ALL_PARTS
+
+
+class OfflinePEARL(SMAC):
+    """PEARL (Rakelly et al., ICML 2019) that never interacts: soft actor-critic and encoder on static data alone.
+
+    It shows what off-policy values do where nothing corrects them. Parts, data and numbers are SMAC's offline phase's.
+    """
+
+    def offline_pearl_loss(self, batch: Batch) -> tuple[Tensor, Info]:
+        """`pearl_loss` at the temperature `behaviour_temperature`."""
+        return pearl_loss(self, batch, self.config.behaviour_temperature)
+
+    @property
+    def objectives(self) -> dict[str, Objective]:
+        """One phase, in which all parts learn."""
+        return {"offline": Objective("offline", self.offline_pearl_loss, ALL_PARTS)}
