@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import dataclasses
 import functools
+import inspect
+import io
 import json
+import re
 import shlex
 import signal
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
 import tyro
 
 from smac_lab.arms import ArmName, folder_of
+from smac_lab.config import PresetName, SMACConfig
 
-Preset = Literal["smoke", "cpu", "paper"]
+Settings = Annotated[
+    Mapping[str, Any], tyro.conf.OmitArgPrefixes, tyro.conf.arg(constructor_factory=lambda: flags_of_config())
+]
 Behaviour = Literal["expert", "narrow", "broad"]
 MethodName = Literal["smac", "cloning", "offline-pearl", "macaw", "borel", "macaw-in-smac", "borel-in-smac"]
-Overrides = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="FIELD=VALUE ...")]
 DEMO_FAMILY = "point-robot"
 ACTS = {
     "claim": "Act 1, the paper's claim: the encoder reads exploration, and `frozen` is the paper's arm.",
@@ -30,7 +36,7 @@ ACTS = {
 
 def demo(
     out: Path = Path("runs/demo"),
-    preset: Preset = "cpu",
+    preset: PresetName = "cpu",
     seed: tuple[int, ...] = (0, 1, 2),
     workers: int | None = None,
     acts: tuple[Literal["claim", "narrow"], ...] = ("claim", "narrow"),
@@ -53,7 +59,9 @@ def demo(
     for act in acts:
         print(f"\n{ACTS[act]}\n")
         behaviour: Behaviour | None = None if act == "claim" else "narrow"
-        train(DEMO_FAMILY, preset=preset, behaviour=behaviour, seed=seed, out=folders[act], workers=workers)
+        train(
+            DEMO_FAMILY, preset=preset, behaviour=behaviour, seed=seed, out=folders[act], workers=workers, settings={}
+        )
         try:
             print(f"and a picture of it: {report.write_picture(folders[act], folders[act] / 'picture.png')}")
         except RuntimeError as error:
@@ -62,9 +70,10 @@ def demo(
 
 def config(
     family: Annotated[str, tyro.conf.Positional],
-    preset: Preset = "cpu",
+    preset: PresetName = "cpu",
     behaviour: Behaviour | None = None,
-    overrides: Overrides = (),
+    *,
+    settings: Settings,
 ) -> None:
     """Print every number of a preset; those that differ from the paper's are marked.
 
@@ -72,13 +81,12 @@ def config(
         family: as in `smac-lab train`.
         preset: smoke, cpu or paper.
         behaviour: how much scripted data betrays the task; default: the preset's own.
-        overrides: fields of SMACConfig to change, such as awac_lambda=10.
+        settings: fields of SMACConfig that replace the preset's.
     """
-    from smac_lab.config import SMACConfig
     from smac_lab.tasks import make_family
 
     name = make_family(family).full_name
-    chosen, paper = configure(name, preset, behaviour, overrides), SMACConfig.preset(name, "paper")
+    chosen, paper = configure(name, preset, behaviour, settings), SMACConfig.preset(name, "paper")
     print(f"{name}, preset {preset}; * differs from the paper's\n")
     for field in dataclasses.fields(chosen):
         value, its = getattr(chosen, field.name), getattr(paper, field.name)
@@ -88,12 +96,13 @@ def config(
 
 def collect(
     family: Annotated[str, tyro.conf.Positional],
-    preset: Preset = "cpu",
+    preset: PresetName = "cpu",
     behaviour: Behaviour | None = None,
     seed: int = 0,
     out: Path | None = None,
     starter: Path | None = None,
-    overrides: Overrides = (),
+    *,
+    settings: Settings,
 ) -> None:
     """Make the offline data set of a task family. Run it again to go on after a stop.
 
@@ -105,7 +114,7 @@ def collect(
         seed: of tasks and data.
         out: folder; default data/<family>-<preset>-<seed>.
         starter: also store a small excerpt there, with states to replay: what smac_lab/starter holds.
-        overrides: fields of SMACConfig to change, such as behaviour_on_task=0.1.
+        settings: fields of SMACConfig that replace the preset's.
     """
     import numpy as np
     from tqdm import tqdm
@@ -117,7 +126,7 @@ def collect(
     from smac_lab.runs.summary import versions
     from smac_lab.tasks import make_family
 
-    made, config = make_family(family), configure(family, preset, behaviour, overrides)
+    made, config = make_family(family), configure(family, preset, behaviour, settings)
     check_recipe(made, config)
     family = made.full_name
     out = out or Path("data") / f"{slug(family)}-{preset}-{seed}"
@@ -164,7 +173,7 @@ def collect(
 
 def train(
     family: Annotated[str, tyro.conf.Positional],
-    preset: Preset = "cpu",
+    preset: PresetName = "cpu",
     behaviour: Behaviour | None = None,
     seed: tuple[int, ...] = (0,),
     method: MethodName = "smac",
@@ -174,7 +183,8 @@ def train(
     workers: int | None = None,
     threads: int | None = None,
     at_once: int | None = None,
-    overrides: Overrides = (),
+    *,
+    settings: Settings,
 ) -> None:
     """Both phases of meta-training, every arm, with measurements and a report. Run it again to go on after a stop.
 
@@ -191,7 +201,7 @@ def train(
         workers: processes for several seeds; default one for each lot of seeds that learn at once.
         threads: torch threads of a run in this process; default all processors.
         at_once: seeds that learn at once, as one agent; default all of them on a GPU, one on a processor.
-        overrides: fields of SMACConfig to change, such as awac_lambda=10.
+        settings: fields of SMACConfig that replace the preset's.
     """
     import torch
 
@@ -211,7 +221,7 @@ def train(
     experiment = Experiment(
         family,
         preset,
-        configure(family, preset, behaviour, overrides),
+        configure(family, preset, behaviour, settings),
         tuple(seed),
         tuple(arms),
         data=None if data is None else str(data),
@@ -365,7 +375,7 @@ def bench(
         "pipeline",
     ),
     family: str = "cheetah-vel",
-    preset: Preset = "paper",
+    preset: PresetName = "paper",
     processes: tuple[int, ...] = (),
     profile: bool = False,
     scaling: Path | None = None,
@@ -389,7 +399,7 @@ def bench(
     from smac_lab import bench as bm
 
     effort = bm.QUICK if quick else bm.Effort()
-    configure(family, preset, None, ())  # unknown names end here
+    SMACConfig.preset(family, preset)  # unknown names end here
     record: dict[str, Any] = {"machine": bm.machine(), "quick": quick, "interrupted": True}
     rows: list[bm.Row] = []
     stages: list[bm.pipeline.Stage] = []
@@ -447,33 +457,86 @@ def film(out: Path, family_name: str, phase: Path) -> None:
         print(f"no film of the agent: {error}")
 
 
-def configure(family: str, preset: str, behaviour: str | None, overrides: tuple[str, ...]) -> Any:
-    """The preset with `FIELD=VALUE` overrides applied.
+def configure(family: str, preset: str, behaviour: str | None, settings: Mapping[str, Any]) -> SMACConfig:
+    """The preset with some settings replaced."""
+    return dataclasses.replace(SMACConfig.preset(family, preset, behaviour), **settings)
 
-    Raises:
-        ValueError: an override that is not FIELD=VALUE, or names no field, or has a value out of range.
-    """
-    from smac_lab.config import SMACConfig
 
-    changes: dict[str, Any] = {}
-    for override in overrides:
-        name, equals, text = override.partition("=")
-        if not equals or name not in {field.name for field in dataclasses.fields(SMACConfig)}:
-            known = ", ".join(field.name for field in dataclasses.fields(SMACConfig))
-            raise ValueError(f"--set {override!r} is not FIELD=VALUE with a known field; known fields: {known}")
-        try:
-            changes[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            changes[name] = text
-    return dataclasses.replace(SMACConfig.preset(family, preset, behaviour), **changes)
+AS_JSON = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="JSON",
+    instance_from_str=lambda words: json.loads(words[0]),
+    is_instance=lambda value: isinstance(value, dict),
+    str_from_instance=lambda value: [json.dumps(value)],
+)
+
+
+def flags_of_config() -> type:
+    """Build the type of `Settings`: a key for each field of SMACConfig, with its type and the comment beside it."""
+    comments = dict(re.findall(r"^    (\w+): .*  # (.*)$", inspect.getsource(SMACConfig), re.MULTILINE))
+    hints = get_type_hints(SMACConfig, include_extras=True) | {"behaviour_changes": Annotated[dict[str, Any], AS_JSON]}
+    flags = {}
+    for field in dataclasses.fields(SMACConfig):
+        default = {} if field.default is dataclasses.MISSING else field.default
+        told = tyro.conf.arg(help=comments.get(field.name), help_behavior_hint=f"(paper: {default})")
+        flags[field.name] = Annotated[hints[field.name], told]
+    return TypedDict("Flags", flags, total=False)  # type: ignore[operator]
 
 
 def refuse_repeated(words: list[str]) -> None:
     """Raise ValueError if an option is given twice: the first of the two would be dropped without a word."""
-    options = [word.partition("=")[0] for word in words if word.startswith("--") and len(word) > 2]
+    options = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--") and len(word) > 2]
+    options = [option.replace("--no-", "--") for option in options]
     for option in options:
         if options.count(option) > 1:
             raise ValueError(f"{option} is given {options.count(option)} times; give all its values once: {option} A B")
+
+
+def read(words: list[str]) -> Callable[[], None]:
+    """Return the command that these words call, bound to its arguments.
+
+    Raises:
+        ValueError: words that no command takes.
+    """
+
+    def bind(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+        @functools.wraps(command)
+        def bound(*values: Any, **named: Any) -> Callable[[], None]:
+            return functools.partial(command, *values, **named)
+
+        return bound
+
+    refuse_repeated(words)
+    commands = (demo, config, collect, train, evaluate, compare, explore, excerpt, bench)
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.extras.subcommand_cli_from_dict(
+                {command.__name__: bind(command) for command in commands},
+                prog="smac-lab",
+                args=words,
+                config=(tyro.conf.PositionalMetavarFromFieldName,),
+            )
+    except SystemExit as ended:
+        if not ended.code:  # --help
+            raise
+        raise ValueError(unboxed(box.getvalue())) from None
+
+
+def unboxed(box: str) -> str:
+    """Return what a box of tyro's says, and the options that it proposes, as one line."""
+    parts = [""]
+    for line in (line.strip("│ ") for line in box.splitlines()):
+        if re.match("[╭╰]|[─-]{4}", line):  # a rule
+            parts.append("")
+        else:
+            parts[-1] += f" {line}"
+    _, message, *more = (" ".join(part.split()) for part in parts)  # above the first rule, at most the title
+    said = [message, *(part for part in more if part.startswith("Available"))]
+    proposed = {option for part in more if part.startswith("Perhaps") for option in re.findall(r" (--[a-z-]+)", part)}
+    if options := sorted(proposed - {"--help"}):
+        said.append(f"perhaps you meant {' or '.join(options)}")
+    return "; ".join(said)
 
 
 def slug(family: str) -> str:
@@ -490,21 +553,7 @@ def main() -> None:
     """Entry point of `smac-lab`: bad input ends in one line, and an interrupted run can be continued."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds as Ctrl-C does, and so ends its workers
     try:
-        refuse_repeated(sys.argv[1:])
-        tyro.extras.subcommand_cli_from_dict(
-            {
-                "demo": demo,
-                "config": config,
-                "collect": collect,
-                "train": train,
-                "evaluate": evaluate,
-                "compare": compare,
-                "explore": explore,
-                "excerpt": excerpt,
-                "bench": bench,
-            },
-            prog="smac-lab",
-        )
+        read(sys.argv[1:])()
     except (ValueError, FloatingPointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

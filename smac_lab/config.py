@@ -65,8 +65,8 @@ class SMACConfig:
     """
 
     # Tasks and behaviour data
-    n_train_tasks: int = 100
-    n_test_tasks: int = 20
+    n_train_tasks: int = 100  # tasks with data
+    n_test_tasks: int = 20  # held-out tasks
     behaviour_transitions: int = 1200  # per training task; a multiple of the horizon
     behaviour_policy: Literal["random", "scripted", "pearl"] = "random"  # who collects; see `collect_behaviour`
     behaviour_part: Literal["last", "first"] = "last"  # which of a task's transitions are kept, where PEARL collects
@@ -110,16 +110,16 @@ class SMACConfig:
     max_action: Between = 0.999999  # data actions are clipped here before atanh; the authors' value
 
     # Offline phase
-    offline_steps: OrNone = 50_000
+    offline_steps: OrNone = 50_000  # updates
     meta_batch: int = 4  # tasks in an update
     batch_size: int = 128  # transitions a task
     context_size: int = 64  # context transitions a task, in training
 
     # Self-supervised phase
-    online_iterations: OrNone = 501
+    online_iterations: OrNone = 501  # each collects, then updates
     online_updates: OrNone = 16_000  # per iteration
-    online_meta_batch: int = 4
-    online_batch_size: int = 256
+    online_meta_batch: int = 4  # tasks in an update
+    online_batch_size: int = 256  # transitions a task
     online_tasks: int = 5  # tasks that collect in an iteration
     prior_episodes: OrNone = 3  # episodes a task with z ~ p(z)
     posterior_episodes: OrNone = 2  # episodes a task with z ~ q(.|own data)
@@ -129,17 +129,14 @@ class SMACConfig:
     online_context: Literal["mixed", "separate", "episodes"] = "mixed"  # see sampling.sample_self_supervised
 
     # Meta-test
-    z_resampling: Literal["step", "episode"] | int = (
-        "step"  # draw z anew every step (authors' code), once an episode (PEARL), or every so many steps
-    )
+    z_resampling: Literal["step", "episode"] | int = "step"  # when z is drawn anew; or a number of steps
     exploration_episodes: int = 2  # with z ~ p(z), before the episode that counts
     repeats: int = 4  # repetitions a task
 
     # Machine
     device: str = "auto"  # "auto": cuda where there is one, else cpu
     compile: bool = False  # torch.compile the losses, checked against the plain ones; half a minute for each, at first
-    precision: Precision = "auto"  # of dense products in updates, all else is float32;
-    # "auto": tf32 on a GPU that has it, else fp32
+    precision: Precision = "auto"  # of dense products in updates; "auto": tf32 on a GPU that has it, else fp32
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self), include_extras=True)
@@ -166,6 +163,9 @@ class SMACConfig:
         steps = isinstance(kept, int) and not isinstance(kept, bool) and kept >= 1
         allowed = "'step', 'episode' or a number of steps, at least 1"
         _check(steps or kept in ("step", "episode"), "z_resampling", kept, allowed)
+        _check(
+            isinstance(self.behaviour_changes, dict), "behaviour_changes", self.behaviour_changes, "a dict of fields"
+        )
         if self.behaviour_changes:
             self.for_pearl()
         if self.online_context == "episodes":

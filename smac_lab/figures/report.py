@@ -5,6 +5,7 @@ Reads a run's folder and says what is in it (`findings`), draws it (`plots`), an
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -152,9 +153,19 @@ def command(run: Run) -> str:
         words += ["--arms", *arms]
     if stored.get("data"):
         words += ["--data", str(stored["data"])]
-    if changed := _changed(run):
-        words += ["--set", *(f"{name}={s['config'][name]}" for name in changed)]
+    for name in _changed(run):
+        words += _flag(name, s["config"][name])
     return shlex.join([*words, "--out", str(run.folder)])
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    """A setting as the command line takes it."""
+    name = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    if isinstance(value, list):
+        return [f"--{name}", *map(str, value)]
+    return [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
 
 
 def _changed(run: Run) -> dict[str, Any]:

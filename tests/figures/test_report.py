@@ -1,15 +1,19 @@
 """The report of a made-up run: what it says is computed from the run, and nothing is fetched from anywhere."""
 
 import csv
+import dataclasses
 import json
 import re
+import shlex
 import shutil
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
+from smac_lab import cli
 from smac_lab.arms import ARMS as KNOWN_ARMS
+from smac_lab.config import SMACConfig
 from smac_lab.figures import findings, report
 
 ARMS = ("frozen", "self-labelled", "oracle")
@@ -147,11 +151,19 @@ def test_report_has_no_holes(source):
 
 
 def test_command_repeats_the_run(run):
-    words = report.command(findings.read_run(run))
-    assert "--set" in words
-    assert "offline_steps=600" in words  # differs from the preset
+    found = findings.read_run(run)
+    words = report.command(found)
+    assert "--offline-steps 600" in words  # differs from the preset
     assert "repeats" not in words  # does not
     assert "--arms" not in words  # all of them is the default
+    changes = {"offline_steps": 20, "actor_hidden": [8, 9], "compile": True, "behaviour_changes": {"z_dim": 3}}
+    changes |= {"explain_context": False, "z_resampling": 3, "precision": "bf16"}
+    config = {**found.summary["config"], **changes}
+    again = found._replace(summary={**found.summary, "config": config})
+    call = cli.read(shlex.split(report.command(again))[1:])
+    preset = SMACConfig.preset("point-robot", "cpu")
+    expected = SMACConfig.from_dict({**preset.to_dict(), **config})
+    assert dataclasses.replace(preset, **call.keywords["settings"]) == expected
 
 
 def test_captions_follow_the_data(run, tmp_path):

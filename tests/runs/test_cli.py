@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -94,9 +96,9 @@ def test_evaluate_and_diagnose(finished: Path) -> None:
     [
         (("train", "cheetah-velocity"), "known: point-robot, point-direction"),
         (("collect", "moon"), "point-robot"),
-        (("train", "point-robot", "--set", "awac_lambda=-1"), "awac_lambda=-1"),
-        (("train", "point-robot", "--set", "colour=red"), "known fields"),
-        (("train", "point-robot", "--set", "behaviour_transitions=30"), "multiple of the horizon"),
+        (("train", "point-robot", "--awac-lambda", "-1"), "awac_lambda=-1"),
+        (("train", "point-robot", "--colour", "red"), "Unrecognized options: --colour, red"),
+        (("train", "point-robot", "--behaviour-transitions", "30"), "multiple of the horizon"),
         (("evaluate", "nowhere"), "no checkpoint"),
         (("train", "point-robot", "--data", "nowhere"), "missing or damaged"),
     ],
@@ -119,7 +121,7 @@ def test_data_of_other_tasks_or_families_is_refused(finished: Path, tmp_path: Pa
 
 
 def test_another_experiment_does_not_overwrite_a_run(finished: Path) -> None:
-    words = ("train", "cheetah-vel", "--preset", "smoke", "--out", finished / "run", "--set", "kl_weight=0.5")
+    words = ("train", "cheetah-vel", "--preset", "smoke", "--out", finished / "run", "--kl-weight", "0.5")
     done = run(*words)
     assert done.returncode == 2
     assert "kl_weight" in done.stderr
@@ -136,10 +138,52 @@ def test_damaged_data_is_refused(finished: Path, tmp_path: Path) -> None:
     assert "damaged" in done.stderr
 
 
-def test_overrides_are_read_as_python_values() -> None:
-    config = cli.configure("point-robot", "smoke", "broad", ("z_dim=3", "awac_weight=exp", "actor_hidden=(8, 8)"))
-    assert (config.z_dim, config.awac_weight, config.actor_hidden) == (3, "exp", (8, 8))
-    assert config.behaviour_on_task == 0.0
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("learn point-robot", "Unrecognized options: learn, point-robot; Available subcommands: demo, config, collect"),
+        ("train", "Missing from smac-lab train: FAMILY"),
+        ("train point-robot --kl-wieght 1", "Unrecognized options: --kl-wieght, 1; perhaps you meant --kl-weight"),
+        ("train point-robot --kl-weight much", "Error parsing --kl-weight: could not convert string to float: 'much'"),
+        ("train point-robot --precision fp8", "Expected one of ('auto', 'fp32', 'tf32', 'bf16')"),
+        ("train point-robot --behaviour-changes {", "Error parsing --behaviour-changes: Expecting property name"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_what_no_command_takes_is_told_in_one_line(
+    words: str, message: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))  # tyro frames by its encoding
+    with pytest.raises(ValueError, match=re.escape(message)) as told:
+        cli.read(words.split())
+    assert "\n" not in str(told.value)
+    assert not re.search("[─│-]{4}|[|]", str(told.value))
+
+
+def test_every_field_is_a_flag_with_its_type_and_comment(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.read(["train", "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    for field in dataclasses.fields(SMACConfig):
+        assert f"--{field.name.replace('_', '-')} " in shown or f"--{field.name.replace('_', '-')}, " in shown
+    for words in ("--tau FLOAT", "Polyak rate of the target critics (paper: 0.005)", "{softmax,exp}"):
+        assert words in shown
+
+
+def test_flags_replace_the_preset_s_values(capsys: pytest.CaptureFixture[str]) -> None:
+    words = (
+        "config point-robot --preset smoke --behaviour broad --z-dim 3 --awac-weight exp --actor-hidden 8 8 --compile"
+    )
+    cli.read([*words.split(), "--behaviour-changes", '{"actor_hidden": [9]}', "--z-resampling", "7"])()
+    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()[2:]}
+    assert lines["z_dim"].startswith("3 ")
+    assert lines["awac_weight"].startswith("'exp' ")
+    assert lines["actor_hidden"].startswith("(8, 8) ")
+    assert lines["compile"].startswith("True ")
+    assert lines["z_resampling"].startswith("7 ")
+    assert lines["behaviour_changes"].startswith("{'actor_hidden': [9]}")
+    assert lines["behaviour_on_task"].startswith("0.0"), "what is not given is the preset's"
 
 
 def test_interrupted_collection_by_pearl_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +191,7 @@ def test_interrupted_collection_by_pearl_goes_on(tmp_path: Path, monkeypatch: py
     whole, parts = tmp_path / "whole", tmp_path / "parts"
 
     def collect(out: Path, seed: int = 0) -> None:
-        cli.collect("hopper-params", "smoke", seed=seed, out=out, overrides=("behaviour_iterations=12",))
+        cli.collect("hopper-params", "smoke", seed=seed, out=out, settings={"behaviour_iterations": 12})
 
     collect(whole)
     save, stopped = checkpoint.save_seeds, KeyboardInterrupt()
@@ -196,7 +240,7 @@ def test_progress_tells_of_scripted_data_too(tmp_path: Path, capfd: pytest.Captu
 
 
 def test_config_marks_what_differs_from_the_paper(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.config("sawyer:scene=drawn", overrides=("awac_lambda=100.0", "tau=0.5"))
+    cli.config("sawyer:scene=drawn", settings={"awac_lambda": 100.0, "tau": 0.5})
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
     assert set(lines) >= {field.name for field in dataclasses.fields(SMACConfig)}
     assert lines["awac_lambda"].split()[1:] == ["100.0"], "as in the paper"

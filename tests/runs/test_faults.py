@@ -36,11 +36,13 @@ def run(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--set", "tau=0.1", "--set", "discount=0.9"], "--set is given 2 times; give all its values once: --set A B"),
+        (["--tau", "0.1", "--tau", "0.2"], "--tau is given 2 times; give all its values once: --tau A B"),
         (["--seed", "0", "--seed=1"], "--seed is given 2 times"),
-        (["--set", "encoder_hidden=64"], "encoder_hidden=64 is not allowed: it must be a tuple"),
-        (["--set", "device=gpu"], "device='gpu' is not allowed: it must be \"auto\""),
-        (["--set", "device=cuda:77"], "device='cuda:77' is not here"),
+        (["--z-dim", "3", "--z_dim=3"], "--z-dim is given 2 times"),
+        (["--compile", "--no-compile"], "--compile is given 2 times"),
+        (["--encoder-hidden"], "encoder_hidden=() is not allowed: it must be a tuple"),
+        (["--device", "gpu"], "device='gpu' is not allowed: it must be \"auto\""),
+        (["--device", "cuda:77"], "device='cuda:77' is not here"),
         (["--threads", "0"], "--threads 0 is not allowed: at least 1"),
         (["--workers", "0"], "workers=0 is not allowed: at least 1"),
     ],
@@ -110,7 +112,7 @@ def test_errors_of_what_is_done_in_a_held_folder_stay_what_they_are(tmp_path: Pa
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_their_parent(number: signal.Signals, tmp_path: Path) -> None:
-    words = ["train", "point-robot", "--preset", "smoke", "--seed", "0", "1", "--set", "offline_steps=10000000"]
+    words = ["train", "point-robot", "--preset", "smoke", "--seed", "0", "1", "--offline-steps", "10000000"]
     parent = subprocess.Popen(
         [sys.executable, "-m", "smac_lab", *words, "--out", str(tmp_path)],
         stdout=subprocess.DEVNULL,

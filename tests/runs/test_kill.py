@@ -26,10 +26,7 @@ SETTINGS = (
     "smoke",
     "--threads",
     "1",
-    "--set",
-    "offline_steps=600",
-    "online_iterations=6",
-    "online_updates=60",
+    *("--offline-steps", "600", "--online-iterations", "6", "--online-updates", "60"),
 )
 
 
