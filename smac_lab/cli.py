@@ -20,13 +20,12 @@ from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 import tyro
 
 from smac_lab.arms import ArmName, folder_of
-from smac_lab.config import PresetName, SMACConfig
+from smac_lab.config import MethodName, PresetName, SMACConfig
 
 Settings = Annotated[
     Mapping[str, Any], tyro.conf.OmitArgPrefixes, tyro.conf.arg(constructor_factory=lambda: flags_of_config())
 ]
 Behaviour = Literal["expert", "narrow", "broad"]
-MethodName = Literal["smac", "cloning", "offline-pearl", "macaw", "borel", "macaw-in-smac", "borel-in-smac"]
 DEMO_FAMILY = "point-robot"
 ACTS = {
     "claim": "Act 1, the paper's claim: the encoder reads exploration, and `frozen` is the paper's arm.",
@@ -216,20 +215,19 @@ def train(
         torch.set_num_threads(threads)
     name = f"{slug(make_family(family).full_name)}-{preset}"
     out = out or Path("runs") / (name if method == "smac" else f"{name}-{method}")
-    if arms is None:
-        arms = DEFAULT_ARMS if method == "smac" else ()
+    going_on: tuple[str, ...] = arms if arms is not None else DEFAULT_ARMS if method == "smac" else ()
     experiment = Experiment(
         family,
         preset,
         configure(family, preset, behaviour, settings),
         tuple(seed),
-        tuple(arms),
+        going_on,
         data=None if data is None else str(data),
         method=method,
     )
     summary = run_experiment(out, experiment, workers, at_once=at_once)
     print(report.print_summary(summary))
-    shown = [folder_of(arm) for arm in sorted(arms, key=lambda arm: arm != summary["default_arm"])] or ["offline"]
+    shown = [folder_of(arm) for arm in sorted(going_on, key=lambda arm: arm != summary["default_arm"])] or ["offline"]
     film(out, family, out / f"seed_{seed[0]}" / shown[0])
     wrote(
         out / "summary.json",
@@ -281,15 +279,33 @@ def evaluate(
     wrote(file, "open report.html of the run to see it beside the other arms")
 
 
-def compare(runs: Annotated[tuple[Path, ...], tyro.conf.Positional]) -> None:
-    """Several finished runs in one table, in Markdown.
+def compare(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    table: Literal["markdown", "latex"] = "markdown",
+    figure: Path | None = None,
+) -> None:
+    """Several finished runs in one table, methods and arms side by side, with intervals.
 
     Args:
         runs: folders of runs, such as runs/ant-dir-cpu; of one variant of a family only.
+        table: how the table is printed.
+        figure: also draw intervals and performance profiles, in this file (.html, or .png where chromium is).
     """
-    from smac_lab.figures import report
+    from smac_lab.data.storage import replace_text, replacing
+    from smac_lab.figures import comparison
 
-    print(report.compare(runs))
+    found = comparison.gather(runs)
+    print(comparison.latex(found) if table == "latex" else comparison.markdown(found))
+    if figure is not None:
+        drawn = comparison.figure(found)
+        figure.parent.mkdir(parents=True, exist_ok=True)
+        if figure.suffix == ".html":
+            replace_text(figure, drawn.to_html(include_plotlyjs=True))
+        else:
+            with replacing(figure) as partial:
+                drawn.update_layout(paper_bgcolor="white")
+                partial.write_bytes(drawn.to_image(format=figure.suffix.removeprefix("."), width=1200, scale=1.5))
+        wrote(figure, "add other runs to the same command")
 
 
 def explore(

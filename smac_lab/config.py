@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 PresetName = Literal["smoke", "cpu", "paper"]
+MethodName = Literal["smac", "cloning", "offline-pearl", "macaw", "borel", "macaw-in-smac", "borel-in-smac"]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
 
 

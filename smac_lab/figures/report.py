@@ -114,34 +114,6 @@ def print_summary(summary: Mapping[str, Any]) -> str:
     ])  # fmt: skip
 
 
-def compare(runs: Sequence[str | Path]) -> str:
-    """Several runs as one Markdown table, a row a phase: mean over seeds [95 % interval].
-
-    Raises:
-        ValueError: two variants of a family, whose returns mean different things, or no run.
-        FileNotFoundError: a folder is not that of a finished run.
-    """
-    summaries = [read_run(run).summary for run in runs]
-    if not summaries:
-        raise ValueError("there is nothing to compare: name the folders of finished runs")
-    variants: dict[str, set[str]] = {}
-    for family in (summary["family"] for summary in summaries):
-        variants.setdefault(family.partition(":")[0], set()).add(family)
-    if mixed := [sorted(names) for names in variants.values() if len(names) > 1]:
-        raise ValueError(f"returns of different variants cannot be compared: {'; '.join(map(' and '.join, mixed))}")
-    names = ("offline_context", "online_context", "test", "closed", "shift")
-    titles = ["family", "seeds", "phase", *(MEASURES[name][0].removesuffix(" (return)") for name in names)]
-    lines = [f"| {' | '.join([*titles, 'random', 'data', 'best known'])} |", "|" + "---|" * (len(titles) + 3)]
-    for summary in summaries:
-        for i, (phase, found) in enumerate(findings.measures(summary).items()):
-            first = [summary["family"], str(len(summary["seeds"]))] if i == 0 else ["", ""]
-            estimates = [(over_seeds(found[name]), MEASURES[name][1]) for name in names]
-            cells = [f"{number(e.point, percent)} {bounds(e, percent)}".strip() for e, percent in estimates]
-            known = [number(summary.get(k)) for k in ("random", "behaviour", "best")] if i == 0 else [""] * 3
-            lines.append(f"| {' | '.join([*first, phase, *cells, *known])} |")
-    return "\n".join(lines)
-
-
 def command(run: Run) -> str:
     """The command line that makes a run again: preset, seeds, arms, and every setting that differs from the preset."""
     s, stored = run.summary, run.experiment

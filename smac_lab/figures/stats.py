@@ -7,8 +7,8 @@ of the aggregate are reported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -74,16 +74,23 @@ def interval(
     if np.isnan(scores).any():
         return Interval(np.nan, np.nan, np.nan)
 
-    from rliable import library, metrics  # here: it brings pandas and statsmodels along
+    from rliable import metrics  # here: it brings pandas and statsmodels along
 
     reduce = metrics.aggregate_mean if aggregate == "mean" else metrics.aggregate_iqm
     if len(scores) == 1:
         return Interval(float(reduce(scores)), np.nan, np.nan)
+    return _bootstrap(scores, lambda x: float(reduce(x)), resamples, confidence, seed)
+
+
+def _bootstrap(scores: Any, reduce: Callable[..., float], resamples: int, confidence: float, seed: int) -> Interval:
+    """rliable's stratified bootstrap of `reduce`; of scores `(seed, task)`, or of a pair of them."""
+    from rliable import library  # here: it brings pandas and statsmodels along
+
     state = np.random.get_state()  # noqa: NPY002  rliable draws from numpy's global generator
     try:
         np.random.seed(seed)  # noqa: NPY002
         points, bounds = library.get_interval_estimates(
-            {"scores": scores}, lambda x: np.array([reduce(x)]), reps=resamples, confidence_interval_size=confidence
+            {"scores": scores}, lambda *x: np.array([reduce(*x)]), reps=resamples, confidence_interval_size=confidence
         )
     finally:
         np.random.set_state(state)  # noqa: NPY002
@@ -131,3 +138,37 @@ def share_of_range(value: ArrayLike, random: float | None, best: float | None) -
     if random is None or best is None or best == random:
         return np.full(value.shape, np.nan)
     return (value - random) / (best - random)
+
+
+def probability_of_improvement(x: ArrayLike, y: ArrayLike, resamples: int = 2_000, seed: int = 0) -> Interval:
+    """P(X > Y) for a run of each, ties counting half, with a stratified bootstrap 95 % interval (Agarwal et al., 2021).
+
+    Args:
+        x, y: scores, `(seed,)` or `(seed, task)`; the numbers of seeds may differ.
+        resamples, seed: of the bootstrap.
+
+    Returns:
+        The share and its bounds; NaN everywhere where a value is NaN, bounds NaN with a single seed of either.
+    """
+    pair = [np.asarray(scores, dtype=np.float64) for scores in (x, y)]
+    pair = [scores[:, None] if scores.ndim == 1 else scores for scores in pair]
+    if any(np.isnan(scores).any() or not len(scores) for scores in pair):
+        return Interval(np.nan, np.nan, np.nan)
+
+    def share(first: Array, second: Array) -> float:
+        above = first[:, None] > second[None]
+        return float((above + 0.5 * (first[:, None] == second[None])).mean())
+
+    if min(map(len, pair)) == 1:
+        return Interval(share(*pair), np.nan, np.nan)
+    return _bootstrap(pair, share, resamples, 0.95, seed)
+
+
+def profile(scores: ArrayLike, taus: ArrayLike) -> Array:
+    """Share of scores above each tau, `(tau,)`: a performance profile (Agarwal et al., 2021, section 4.2)."""
+    from rliable import library
+
+    values, given = np.asarray(scores, dtype=np.float64).reshape(-1, 1), np.asarray(taus, dtype=np.float64)
+    points, _ = library.create_performance_profile({"scores": values}, given, reps=2)
+    found: Array = points["scores"]
+    return found

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from smac_lab.agent import SMAC
-from smac_lab.config import SMACConfig
+from smac_lab.config import MethodName, SMACConfig
 from smac_lab.engine.meter import Metrics
 from smac_lab.engine.method import Method
 from smac_lab.methods.borel import BOReL, BOReLNumbers, check_borel, train_borel
@@ -17,7 +17,6 @@ from smac_lab.methods.offline_pearl import OfflinePEARL
 from smac_lab.tasks.family import TaskFamily
 from smac_lab.training import train_offline
 
-MethodName = Literal["smac", "cloning", "offline-pearl", "macaw", "borel", "macaw-in-smac", "borel-in-smac"]
 Numbers = MACAWNumbers | BOReLNumbers
 
 
@@ -96,7 +95,7 @@ MACAW_IN_SMAC = MACAWNumbers(
 )  # fmt: skip
 BOREL_IN_SMAC = BOReLNumbers(relabel=False, policy_updates=400_000)
 
-METHODS: dict[str, Entry] = {
+METHODS: dict[MethodName, Entry] = {
     "smac": Entry("this repository's", SMAC, _smac_offline, _offline_steps, goes_online=True),
     "cloning": Entry("meta behaviour cloning: SMAC's parts, all data imitated", Cloning, _smac_offline, _offline_steps),
     "offline-pearl": Entry("PEARL's losses on static data", OfflinePEARL, _smac_offline, _offline_steps),
@@ -131,6 +130,6 @@ def find_method(name: str) -> Entry:
     return METHODS[name]
 
 
-def name_of(agent: Any) -> str:
+def name_of(agent: Any) -> MethodName:
     """The name under which an agent's method is found again; one of a class that is not listed counts as SMAC's."""
     return next((name for name, entry in METHODS.items() if entry.make is type(agent)), "smac")

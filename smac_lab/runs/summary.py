@@ -60,7 +60,7 @@ def write_summary(
     known = []
     for seed in experiment.seeds:
         train, _ = family.split(experiment.config.n_train_tasks, experiment.config.n_test_tasks, seed)
-        stored = checkpoint.load(folder / f"seed_{seed}" / "offline" / "checkpoint").buffer
+        agent, stored, _ = checkpoint.load(folder / f"seed_{seed}" / "offline" / "checkpoint")
         known.append(references(family, train, stored, seed))
     mean = {k: None if known[0][k] is None else float(np.mean([r[k] for r in known])) for k in known[0]}
     summary = {
@@ -78,6 +78,7 @@ def write_summary(
         "config": experiment.config.to_dict(),
         "versions": versions(),
         "commit": commit(),
+        "parameters": sum(p.numel() for name in agent.trainable for p in agent.parts[name].parameters()),
         "device": _device_name(experiment.config),
         "threads": threads or torch.get_num_threads(),
     }

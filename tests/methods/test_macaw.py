@@ -69,19 +69,19 @@ def weights_of(advantages: Tensor, numbers: MACAWNumbers) -> Tensor:
 def textbook(agent: MACAW, batch: Meta, target: list[Tensor]) -> Tensor:
     """Mitchell et al., algorithm 1, task by task, with gradients through the inner steps."""
     n, total = agent.numbers, torch.zeros(())
+    own = len(list(agent.actor.policy.parameters()))
+
+    def value(parameters: list[Tensor], s: Tensor) -> Tensor:
+        return Network(agent.value, parameters)(s)[0][:, 0]
+
+    def policy(parameters: list[Tensor], s: Tensor) -> tuple[Independent, Tensor]:
+        mean, features = Network(agent.actor.policy, parameters[:own])(s)
+        return Independent(Normal(torch.tanh(mean), n.std), 1), features
+
     for task in range(3):
         inner = Outcomes(*(column[task] for column in batch.inner))
         outer = Outcomes(*(column[task] for column in batch.outer))
         phi, theta = list(agent.value.parameters()), list(agent.actor.parameters())
-        own = len(list(agent.actor.policy.parameters()))
-
-        def value(parameters: list[Tensor], s: Tensor) -> Tensor:
-            return Network(agent.value, parameters)(s)[0][:, 0]
-
-        def policy(parameters: list[Tensor], s: Tensor) -> tuple[Independent, Tensor]:
-            mean, features = Network(agent.actor.policy, parameters[:own])(s)
-            return Independent(Normal(torch.tanh(mean), n.std), 1), features
-
         error = ((value(phi, inner.observations) - inner.returns) ** 2).mean()
         steps = torch.log1p(agent.steps.value.exp())
         gradients = torch.autograd.grad(error, phi, create_graph=True)
@@ -114,8 +114,10 @@ def test_losses_and_an_update_are_the_textbook_s(problem: Problem, numbers: dict
     batch = batch_of(agent, problem)
     target = [p.detach().clone() for p in agent.target_value.parameters()]
     expected = textbook(agent, batch, target)
-    trained = {part: [p for p in agent.parts[part].parameters()] for part in agent.trainable}
-    gradients = {part: torch.autograd.grad(expected, own, retain_graph=True, allow_unused=True) for part, own in trained.items()}  # fmt: skip
+    trained = {part: list(agent.parts[part].parameters()) for part in agent.trainable}
+    gradients = {
+        part: torch.autograd.grad(expected, own, retain_graph=True, allow_unused=True) for part, own in trained.items()
+    }
     loss, _ = agent.loss(batch)
     torch.testing.assert_close(loss, expected, rtol=1e-7, atol=1e-9)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from conftest import Problem
 
 import smac_lab as lab
 from smac_lab.actor_critic import log_prob
+from smac_lab.config import MethodName
 from smac_lab.methods import METHODS, find_method, name_of
 from smac_lab.methods.cloning import Cloning
 from smac_lab.methods.offline_pearl import OfflinePEARL
@@ -42,7 +44,7 @@ def test_a_run_of_any_method(name: str, tmp_path: Path) -> None:
     assert find_method(name_of(run.agent)).make is type(run.agent)
     assert run.agent.updates == find_method(name).updates(config, experiment.numbers)
     family = lab.make_family("point-robot")
-    train, test = family.split(config.n_train_tasks, config.n_test_tasks, 0)
+    _, test = family.split(config.n_train_tasks, config.n_test_tasks, 0)
     again = lab.evaluate(run.agent, family, test, seed=500_009)
     assert again.final_returns.mean() == pytest.approx(summary["before"]["test"][0])
     page = report.write_report(tmp_path).read_text()
@@ -93,6 +95,10 @@ def test_what_a_method_cannot_do_is_told_before_any_work() -> None:
         Experiment("walker-params", "smoke", config, arms=("frozen",), method="macaw")
     with pytest.raises(ValueError, match="unknown method 'maccaw'; known methods: smac, cloning"):
         Experiment("walker-params", "smoke", config, arms=(), method="maccaw")
+
+
+def test_the_command_line_offers_every_method() -> None:
+    assert get_args(MethodName) == tuple(METHODS)
 
 
 def test_borel_learns_one_seed_at_a_time(tmp_path: Path) -> None:

@@ -1,0 +1,230 @@
+"""Several runs side by side: methods and arms on the same families, with the statistics of rliable.
+
+Scores are means over tasks, one per seed. The aggregates are those of Agarwal et al., "Deep RL at the Edge of the
+Statistical Precipice" (NeurIPS 2021, arXiv 2108.13264): interquartile mean with a stratified bootstrap interval,
+probability of improvement, and performance profiles, each computed by their library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from smac_lab.arms import folder_of
+from smac_lab.figures import findings, style
+from smac_lab.figures.findings import MEASURES, bounds, number, read_run
+from smac_lab.figures.stats import Interval, interval, probability_of_improvement, profile, share_of_range
+
+Array = NDArray[np.float64]
+RETURNS = ("offline_context", "online_context", "test")
+COLUMNS = (*RETURNS, "closed", "shift")
+COLOURS = ("#4D4D4D", "#56B4E9", "#D55E00", "#CC79A7", "#332288", "#44AA99", "#882255", "#999933", "#8C6D31", "#0072B2")
+
+
+class Entry(NamedTuple):
+    """One method or arm on one family. Measures hold a value per seed, NaN where unknown."""
+
+    family: str
+    name: str
+    seeds: tuple[int, ...]
+    measures: dict[str, Array]
+    minutes: float | None  # of learning, per seed
+    parameters: int | None
+    references: dict[str, float | None]  # random, behaviour, best
+
+
+class Comparison(NamedTuple):
+    """Entries, and the returns that stand for 0 and 1 of each family's normalised score."""
+
+    entries: list[Entry]
+    ends: dict[str, tuple[float, float]]
+
+    def scores(self, entry: Entry, kind: str) -> Array:
+        """Normalised returns, `(seed,)`: random actions 0, the best that is known 1."""
+        return share_of_range(entry.measures[kind], *self.ends[entry.family])
+
+    @property
+    def names(self) -> list[str]:
+        """Methods and arms, in the order in which runs were given."""
+        return list(dict.fromkeys(entry.name for entry in self.entries))
+
+    def matrix(self, name: str, kind: str) -> Array | None:
+        """Normalised scores over all families, `(seed, family)`; None unless all were run, with as many seeds."""
+        found = [entry for entry in self.entries if entry.name == name]
+        families = {entry.family for entry in self.entries}
+        if {entry.family for entry in found} != families or len({len(entry.seeds) for entry in found}) != 1:
+            return None
+        scores = np.stack([self.scores(entry, kind) for entry in sorted(found)], axis=1)
+        return scores if np.isfinite(scores).all() else None
+
+
+def gather(runs: Sequence[str | Path]) -> Comparison:
+    """Read finished runs.
+
+    The best known return of a family is its controller's, where it has one, and else the highest mean among the
+    entries and the behaviour data.
+
+    Raises:
+        ValueError: two variants of a family, whose returns mean different things, or no run.
+        FileNotFoundError: a folder is not that of a finished run.
+    """
+    summaries = [read_run(run).summary for run in runs]
+    if not summaries:
+        raise ValueError("there is nothing to compare: name the folders of finished runs")
+    variants: dict[str, set[str]] = {}
+    for family in (summary["family"] for summary in summaries):
+        variants.setdefault(family.partition(":")[0], set()).add(family)
+    if mixed := [sorted(names) for names in variants.values() if len(names) > 1]:
+        raise ValueError(f"returns of different variants cannot be compared: {'; '.join(map(' and '.join, mixed))}")
+    entries = [entry for summary in summaries for entry in _entries(summary)]
+    return Comparison(entries, {family: _ends(entries, family) for family in dict.fromkeys(e.family for e in entries)})
+
+
+def _entries(summary: Mapping[str, Any]) -> list[Entry]:
+    """A method's offline phase, and each arm."""
+    method, seconds = summary.get("method", "smac"), summary.get("seconds", {})
+    known = {name: summary.get(name) for name in ("random", "behaviour", "best")}
+    entries = []
+    for phase, found in findings.measures(summary).items():
+        spent = seconds.get("offline")
+        if phase != "before" and spent is not None:
+            spent += seconds.get(folder_of(phase), 0.0)
+        name = method if phase == "before" else phase if method == "smac" else f"{method}, {phase}"
+        entries.append(
+            Entry(
+                summary["family"],
+                "smac, offline phase" if name == "smac" else name,
+                tuple(summary["seeds"]),
+                found,
+                None if spent is None else spent / 60,
+                summary.get("parameters"),
+                known,
+            )
+        )
+    return entries
+
+
+def _ends(entries: Sequence[Entry], family: str) -> tuple[float, float]:
+    own = [entry for entry in entries if entry.family == family]
+    randoms = [entry.references["random"] for entry in own if entry.references["random"] is not None]
+    best = [entry.references["best"] for entry in own if entry.references["best"] is not None]
+    reached = [float(np.nanmean(entry.measures[kind])) for entry in own for kind in RETURNS]
+    reached += [entry.references["behaviour"] for entry in own if entry.references["behaviour"] is not None]
+    low = float(np.mean(randoms)) if randoms else np.nan
+    return low, max(best) if best else max(reached)
+
+
+# -- tables ----------------------------------------------------------------------------------------------
+def rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Titles, and a row of cells for each entry: interquartile mean over seeds [95 % interval]."""
+    titles = ["family", "seeds", "method", *(MEASURES[name][0].removesuffix(" (return)") for name in COLUMNS)]
+    titles += ["score", "better than the first", "minutes", "parameters", "random", "data", "best known"]
+    table: list[list[str]] = []
+    first_of: dict[str, Entry] = {}
+    for entry in comparison.entries:
+        new = entry.family not in first_of
+        first = first_of.setdefault(entry.family, entry)
+        cells = [entry.family, str(len(entry.seeds))] if new else ["", ""]
+        cells.append(entry.name)
+        for name in COLUMNS:
+            estimate, percent = _estimate(entry.measures[name]), MEASURES[name][1]
+            cells.append(f"{number(estimate.point, percent)} {bounds(estimate, percent)}".strip())
+        cells.append(number(_estimate(comparison.scores(entry, "online_context")).point))
+        pair = [entry.measures["online_context"], first.measures["online_context"]]
+        better = None if entry is first else probability_of_improvement(*pair)
+        cells.append("" if better is None else f"{number(better.point, True)} {bounds(better, True)}".strip())
+        cells.append(number(entry.minutes))
+        cells.append("" if entry.parameters is None else f"{entry.parameters:,}")
+        cells += [number(entry.references.get(k)) for k in ("random", "behaviour", "best")] if new else [""] * 3
+        table.append(cells)
+    return titles, table
+
+
+def _estimate(values: Array) -> Interval:
+    """Interquartile mean of the seeds that have a value."""
+    known = np.asarray(values, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    return interval(known, "iqm") if len(known) else Interval(np.nan, np.nan, np.nan)
+
+
+def overall(comparison: Comparison) -> dict[str, dict[str, Interval]]:
+    """Method to kind of context to the interquartile mean of normalised scores over all families and seeds.
+
+    Only methods that were run on every family, with equally many seeds each.
+    """
+    found: dict[str, dict[str, Interval]] = {}
+    for name in comparison.names:
+        for kind in RETURNS:
+            if (matrix := comparison.matrix(name, kind)) is not None:
+                found.setdefault(name, {})[kind] = interval(matrix, "iqm")
+    return found
+
+
+def markdown(comparison: Comparison) -> str:
+    """The comparison as a Markdown table, and one over all families where there are several."""
+    titles, table = rows(comparison)
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+    lines += [f"| {' | '.join(cells)} |" for cells in table]
+    if len(comparison.ends) > 1 and (total := overall(comparison)):
+        names = [style.KINDS[kind][1] for kind in RETURNS]
+        lines += ["", f"| all {len(comparison.ends)} families, score | {' | '.join(names)} |", "|---|---|---|---|"]
+        for name, kinds in total.items():
+            cells = [f"{number(kinds[k].point)} {bounds(kinds[k])}".strip() if k in kinds else "" for k in RETURNS]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def latex(comparison: Comparison) -> str:
+    r"""The comparison as a LaTeX `tabular`, for `\usepackage{booktabs}`."""
+    titles, table = rows(comparison)
+
+    def line(cells: Sequence[str]) -> str:
+        escaped = (c.replace("%", r"\%").replace("_", r"\_").replace("\N{EN DASH}", "--") for c in cells)
+        return " & ".join(escaped) + r" \\"
+
+    columns = "l" * 3 + "r" * (len(titles) - 3)
+    body = [line(titles), r"\midrule", *map(line, table)]
+    return "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *body, r"\bottomrule", r"\end{tabular}"])
+
+
+# -- figure ----------------------------------------------------------------------------------------------
+def figure(comparison: Comparison) -> go.Figure:
+    """Left: interquartile means with intervals. Right: performance profiles given self-collected context.
+
+    Both in normalised scores, pooled over families. A profile is the share of runs that score above tau.
+    """
+    names = comparison.names
+    titles = ["interquartile mean over seeds [95 %]", "share of runs above a score"]
+    fig, (left, right) = style.grid(titles, 60 + 40 * max(4, len(names)))
+    for i, kind in enumerate(RETURNS):
+        colour, label = style.KINDS[kind]
+        found = [_pooled(comparison, name, kind) for name in names]
+        estimates = [_estimate(scores) for scores in found]
+        fig.add_scatter(
+            x=[e.point for e in estimates], y=[j + 0.2 * (i - 1) for j in range(len(names))], mode="markers",
+            marker={"color": colour, "size": 9}, name=label,
+            error_x={
+                "type": "data", "symmetric": False, "color": colour,
+                "array": [e.high - e.point for e in estimates], "arrayminus": [e.point - e.low for e in estimates],
+            }, **left,
+        )  # fmt: skip
+    fig.update_yaxes(tickvals=list(range(len(names))), ticktext=names, autorange="reversed", **left)
+    fig.update_xaxes(title_text="score (random 0, best known 1)", **left)
+    taus = np.linspace(-0.25, 1.25, 61)
+    for j, name in enumerate(names):
+        scores = _pooled(comparison, name, "online_context")
+        line = {"color": COLOURS[j % len(COLOURS)], "shape": "hv"}
+        fig.add_scatter(x=taus, y=profile(scores, taus), mode="lines", line=line, name=name, **right)
+    fig.update_xaxes(title_text="score, given self-collected context", **right)
+    fig.update_yaxes(range=[-0.02, 1.02], **right)
+    return fig
+
+
+def _pooled(comparison: Comparison, name: str, kind: str) -> Array:
+    found = [comparison.scores(entry, kind) for entry in comparison.entries if entry.name == name]
+    return np.concatenate(found)
