@@ -136,7 +136,7 @@ def rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
             cells.append(f"{number(estimate.point, percent)} {bounds(estimate, percent)}".strip())
         cells.append(number(_estimate(comparison.scores(entry, "online_context")).point))
         pair = [entry.measures["online_context"], first.measures["online_context"]]
-        better = None if entry is first else probability_of_improvement(*pair)
+        better = None if entry is first else probability_of_improvement(pair[0], pair[1])
         cells.append("" if better is None else f"{number(better.point, True)} {bounds(better, True)}".strip())
         cells.append(number(entry.minutes))
         cells.append("" if entry.parameters is None else f"{entry.parameters:,}")
