@@ -170,7 +170,7 @@ def minari_tasks(dataset_id: str, family: TaskFamily) -> Tasks:
 def _episodes(buffer: TransitionBuffer) -> Iterator[Any]:
     from minari.data_collector import EpisodeBuffer
 
-    columns: Values = {name: getattr(buffer, name).cpu().numpy() for name in COLUMNS}
+    columns: Values = {name: buffer.column(name).cpu().numpy() for name in COLUMNS}
     ends = np.flatnonzero(episode_ends(buffer)) + 1
     for start, end in zip(np.append(0, ends), ends, strict=False):
         part = {name: column[start:end] for name, column in columns.items()}

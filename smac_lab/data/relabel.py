@@ -60,7 +60,7 @@ def shared_between_tasks(
     offline = [buffer.rows_of(task, "offline").cpu().numpy() for task in range(buffer.n_tasks)]
     windows = [rows[: len(rows) // horizon * horizon].reshape(-1, horizon) for rows in offline]
     lender, whole = np.repeat(np.arange(buffer.n_tasks), [len(rows) for rows in windows]), np.concatenate(windows)
-    columns = {name: getattr(buffer, name).cpu().numpy() for name in COLUMNS}
+    columns = {name: buffer.column(name).cpu().numpy() for name in COLUMNS}
     for task, values in enumerate(tasks.values):
         alike = family.rewards_alone_differ(values, tasks.values)
         others = np.flatnonzero((lender != task) & alike[lender])

@@ -54,7 +54,7 @@ def write_starter(
     width = 4 * buffer.rows.shape[1] * TRANSITIONS * len(sources)
     chosen = np.arange(max(2, min(n_tasks, len(tasks), MAX_BYTES // width)))
     small = TransitionBuffer(buffer.spec, len(chosen))
-    columns = {name: getattr(buffer, name).cpu() for name in COLUMNS}
+    columns = {name: buffer.column(name).cpu() for name in COLUMNS}
     for task, source in itertools.product(chosen.tolist(), sources):
         rows = buffer.rows_of(task, source).cpu()[-TRANSITIONS:]
         small.append(task, {name: column[rows] for name, column in columns.items()}, source)

@@ -196,18 +196,50 @@ class TransitionStore:
     def __len__(self) -> int:
         return self._used - len(self.segments)
 
-    def __getattr__(self, name: str) -> Tensor:
-        """A whole column by its name, `(transition, dim)` or `(transition,)`, in the order of storage."""
-        columns = self.__dict__.get("_columns", {})
-        if name not in columns and name != "next_observations":
-            raise AttributeError(name)
+    def column(self, name: str) -> Tensor:
+        """One of `COLUMNS`, whole, `(transition, dim)` or `(transition,)`, in the order of storage."""
         holders = torch.from_numpy(np.cumsum(self.segments[:, LENGTH] + 1) - 1).to(self.device)
         stored = torch.ones(self._used, dtype=torch.bool, device=self.device)
         stored[holders] = False
         if name == "next_observations":
-            return self.rows[1:, columns["observations"]][stored[:-1]]
-        column = self.rows[:, columns[name]][stored]
+            return self.rows[1:, self._columns["observations"]][stored[:-1]]
+        column = self.rows[:, self._columns[name]][stored]
         return column.squeeze(1) if name in SCALARS else column
+
+    @property
+    def observations(self) -> Tensor:
+        """Observation before each transition, `(transition, obs_dim)`."""
+        return self.column("observations")
+
+    @property
+    def actions(self) -> Tensor:
+        """Action of each transition, `(transition, action_dim)`."""
+        return self.column("actions")
+
+    @property
+    def rewards(self) -> Tensor:
+        """Reward of each transition, `(transition,)`."""
+        return self.column("rewards")
+
+    @property
+    def next_observations(self) -> Tensor:
+        """Observation after each transition, `(transition, obs_dim)`."""
+        return self.column("next_observations")
+
+    @property
+    def terminations(self) -> Tensor:
+        """1 where a transition ends its episode by itself, `(transition,)`."""
+        return self.column("terminations")
+
+    @property
+    def truncations(self) -> Tensor:
+        """1 where a transition is the last before a time limit, `(transition,)`."""
+        return self.column("truncations")
+
+    @property
+    def features(self) -> Tensor:
+        """Features of each transition, `(transition, feature_dim)`; see `TaskFamily.measure`."""
+        return self.column("features")
 
     @property
     def rows(self) -> Tensor:

@@ -53,7 +53,7 @@ def check_dataset(
         raise ValueError(f"a segment has {segments[:, LENGTH].min()} transitions; each needs at least one")
     if len(strange := np.setdiff1d(segments[:, CODE], list(CODES.values()))):
         raise ValueError(f"{strange.tolist()} are no sources; known are {CODES}")
-    columns: Values = {name: getattr(buffer, name).cpu().numpy() for name in COLUMNS}
+    columns: Values = {name: buffer.column(name).cpu().numpy() for name in COLUMNS}
     counts = np.bincount(segments[:, TASK], segments[:, LENGTH], buffer.n_tasks).astype(np.int64)
     if len(missing := np.flatnonzero(counts == 0)):
         raise ValueError(f"tasks {missing.tolist()} of {buffer.n_tasks} have no transitions; every task needs some")

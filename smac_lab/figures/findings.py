@@ -6,7 +6,6 @@ import base64
 import csv
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,11 +85,11 @@ class Run(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A heading that says what to look at, a caption computed from data, and what to look at (HTML or a figure)."""
+    """A heading that says what to look at, a caption computed from data, and what to look at."""
 
     heading: str
     caption: str
-    body: go.Figure | str
+    body: go.Figure | dict[str, dict[str, str]] | str  # a figure, rows of a table by phase, or a film as a URL
 
 
 # -- reading -------------------------------------------------------------------------------------------
@@ -262,8 +261,7 @@ def sections(run: Run) -> Iterator[Section]:
     for path in sorted({run.folder / "video.mp4", *run.folder.glob("seed_*/*/video.mp4")}):
         if path.is_file():
             data = base64.b64encode(path.read_bytes()).decode()
-            film = f'<video controls loop muted playsinline src="data:video/mp4;base64,{data}"></video>'
-            yield Section("The agent, filmed", f"From {path.relative_to(run.folder)}.", film)
+            yield Section("The agent, filmed", f"From {path.relative_to(run.folder)}.", f"data:video/mp4;base64,{data}")
 
 
 def _returns(run: Run) -> Section:
@@ -302,19 +300,11 @@ def _successes(run: Run) -> Iterator[Section]:
     cells = success_cells(run.summary)
     if not cells:
         return
-    head = "".join(f"<th scope=col>{escape(style.phase_label(phase))}</th>" for phase in run.phases)
-    rows = "".join(
-        f"<tr><th scope=row>{escape(description)}</th>"
-        + "".join(f"<td>{found.get(phase, '')}</td>" for phase in run.phases)
-        + "</tr>"
-        for description, found in cells.items()
-    )
-    table = f"<table class=summary><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table>"
     caption = (
         "Episodes that are successful at their last step, in %: given offline context / given context that the agent "
         "collected itself / in held-out tasks. Means over seeds."
     )
-    yield Section("What tasks ask for: what is reached, and what is not?", caption, f"<div class=wide>{table}</div>")
+    yield Section("What tasks ask for: what is reached, and what is not?", caption, cells)
 
 
 def _returns_by_task(run: Run, seed: int) -> Iterator[Section]:

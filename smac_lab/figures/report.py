@@ -1,6 +1,6 @@
 """`report.html`: what a run found, in one self-contained page for a reader who has never seen the project.
 
-Reads a run's folder and says what is in it (`findings`), draws it (`plots`), and lays it out (`page`).
+Reads a run's folder and says what is in it (`findings`), draws it (`plots`), and lays it out (`report.html.jinja`).
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jinja2
 import numpy as np
 import plotly.graph_objects as go
 
@@ -19,7 +19,6 @@ from smac_lab.arms import ARMS
 from smac_lab.data.storage import replace_text
 from smac_lab.figures import findings, plots, style
 from smac_lab.figures.findings import MEASURES, NOTE_OF_ONE_SEED, Run, bounds, number, read_run, signed
-from smac_lab.figures.page import TEMPLATE
 from smac_lab.figures.stats import over_seeds
 from smac_lab.runs.plan import DEFAULT_ARMS
 
@@ -171,31 +170,39 @@ def _seeds(summary: Mapping[str, Any]) -> str:
 def _page(run: Run) -> str:
     from plotly.offline import get_plotlyjs
 
-    s, missing, drawn = run.summary, "", ""
-    if run.missing:
-        missing = f"<p class=note>Not in this run's folder, and so not shown: {escape(', '.join(run.missing))}.</p>"
-    for heading, caption, body in findings.sections(run):
-        shown = body if isinstance(body, str) else _figure(body, heading)
-        caption = signed(escape(caption, quote=False))
-        drawn += f"<section><h2>{escape(heading)}</h2>{shown}<p class=caption>{caption}</p></section>\n"
-    facts = [
-        s["family"],
-        f"preset {s['preset']}",
-        _seeds(s),
-        *([f"commit {s['commit'][:10]}"] if s.get("commit") else []),
-    ]
-    return TEMPLATE.format(
-        title=escape(f"SMAC on {s['family']}"),
-        facts=escape(" · ".join(facts)),
+    s = run.summary
+    frame = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    frame.filters |= {"signed": signed, "colour": style.phase_colour, "label": style.phase_label, "drawn": _drawn}
+    arms = [phase for phase in run.phases if phase != "before"]
+    return frame.get_template("report.html.jinja").render(
+        title=f"SMAC on {s['family']}",
+        facts=[
+            s["family"],
+            f"preset {s['preset']}",
+            _seeds(s),
+            *([f"commit {s['commit'][:10]}"] if s.get("commit") else []),
+        ],
         plotly=get_plotlyjs(),
-        headline=signed(escape(findings.headline(run))),
-        table=_table(run),
-        missing=missing,
+        headline=findings.headline(run),
+        phases=list(run.phases),
+        default=s["default_arm"],
+        rows=_rows(run),
+        notes=_notes(run),
+        missing=run.missing,
         offline_context=_offline_context(run),
-        arms=_arms(run),
-        sections=drawn,
+        arms={arm: ARMS[arm].about if arm in ARMS else "an arm of one's own" for arm in arms},
+        sections=findings.sections(run),
+        made_with=_made_with(run),
+        command=command(run),
+        settings=s["config"],
+        changed=_changed(run),
         losses=_losses(run),
-        settings=_settings(run),
     )
 
 
@@ -209,73 +216,70 @@ def _offline_context(run: Run) -> str:
     return "the recordings of that task"
 
 
-def _arms(run: Run) -> str:
-    """What each arm of a run does, a row of the list of words each."""
-    arms = [phase for phase in run.phases if phase != "before"]
-    about = {arm: ARMS[arm].about if arm in ARMS else "an arm of one's own" for arm in arms}
-    return "\n".join(f"<dt>arm <em>{escape(arm)}</em></dt><dd>{escape(text)}</dd>" for arm, text in about.items())
-
-
-def _figure(figure: go.Figure, label: str) -> str:
+def _drawn(figure: go.Figure) -> str:
     buttons = ["select2d", "lasso2d", "autoScale2d"]
-    drawn = figure.to_html(
+    return figure.to_html(
         full_html=False, include_plotlyjs=False, include_mathjax=False, default_width="100%",
         config={"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": buttons},
         default_height=f"{figure.layout.height}px",
     )  # fmt: skip
-    return f'<figure role="img" aria-label="{escape(label)}">{drawn}</figure>'
 
 
-def _table(run: Run) -> str:
-    """A row a measure, a column a phase: narrow enough for a telephone."""
-    s, head, body = run.summary, "", ""
-    chosen = {phase: " class=default" if phase == s["default_arm"] else "" for phase in run.phases}
-    for phase, mark in chosen.items():
-        swatch = f'<i style="background:{style.phase_colour(phase)}"></i>'
-        default = " <b class=mark>default</b>" if mark else ""
-        head += f"<th scope=col{mark}>{swatch}{escape(style.phase_label(phase))}{default}</th>"
+class _Cell(NamedTuple):
+    known: bool
+    mean: str
+    interval: str
+    seeds: list[str]  # none of a single one
+
+
+class _Row(NamedTuple):
+    title: str
+    unit: str
+    cells: dict[str, _Cell]  # by phase
+
+
+def _rows(run: Run) -> list[_Row]:
+    """The table of numbers."""
+    rows = []
     for name, (label, percent) in _known(run.phases).items():
-        title, _, unit = label.partition(" (")
-        body += f"<tr><th scope=row>{title}{f' <small>({unit}</small>' if unit else ''}</th>"
+        cells = {}
         for phase, found in run.phases.items():
             estimate = over_seeds(found[name])
-            each = [number(v, percent).removesuffix(" %") for v in found[name]] if len(found[name]) > 1 else []
-            small = "<wbr>".join(f"<span>{v}{' · ' if i + 1 < len(each) else ''}</span>" for i, v in enumerate(each))
-            body += f"<td{chosen[phase]}><b>{number(estimate.point, percent)}</b>"
-            if np.isfinite(estimate.point):
-                body += f"<small>{bounds(estimate, percent)}</small><small>{small}</small>"
-            body += "</td>"
-        body += "</tr>"
-    under = "Bold: mean over seeds; in brackets: its 95 % interval; below: each seed"
-    under = (f"Of {NOTE_OF_ONE_SEED}" if len(s["seeds"]) == 1 else under) + f" ({_seeds(s)})."
+            seeds = [number(v, percent).removesuffix(" %") for v in found[name]] if len(found[name]) > 1 else []
+            known = bool(np.isfinite(estimate.point))
+            cells[phase] = _Cell(known, number(estimate.point, percent), bounds(estimate, percent), seeds)
+        title, _, unit = label.partition(" (")
+        rows.append(_Row(title, unit, cells))
+    return rows
+
+
+def _notes(run: Run) -> str:
+    """How to read the table."""
+    s = run.summary
+    notes = "Bold: mean over seeds; in brackets: its 95 % interval; below: each seed"
+    notes = (f"Of {NOTE_OF_ONE_SEED}" if len(s["seeds"]) == 1 else notes) + f" ({_seeds(s)})."
     if levels := findings.references(s):
-        under += f" Returns to compare with: {levels}."
+        notes += f" Returns to compare with: {levels}."
     if s["best"] is None:
-        under += " The best possible return is not known here, so there is no share of range."
+        notes += " The best possible return is not known here, so there is no share of range."
     if "velocity_error_online" in _known(run.phases):
-        under += " Velocity error: mean of |v - v*| over the episodes of training tasks."
-    return signed(
-        f"<div class=wide><table class=summary><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>"
-        f"</div><p class=caption>{escape(under)}</p>"
-    )
+        notes += " Velocity error: mean of |v - v*| over the episodes of training tasks."
+    return notes
 
 
-def _losses(run: Run) -> str:
-    """Training metrics, folded away: for whoever wants to see whether training itself went well."""
-    drawn = ""
-    for title, phases, x_label in (
-        ("Offline phase", ["before"], "updates of the offline phase"),
-        ("Self-supervised phase", list(run.summary["arms"]), "iterations of the self-supervised phase"),
-    ):
-        if found := findings.curves(run, phases, LOSSES):
-            figure = _figure(plots.learning_curves(found, x_label=x_label), f"{title}: losses")
-            drawn += f"<h3>{title}</h3>{figure}"
-    return f"<details><summary>Losses of both phases</summary>{drawn}</details>" if drawn else ""
+def _losses(run: Run) -> dict[str, go.Figure]:
+    """Training metrics of each phase."""
+    phases = {
+        "Offline phase": (["before"], "updates of the offline phase"),
+        "Self-supervised phase": (list(run.summary["arms"]), "iterations of the self-supervised phase"),
+    }
+    curves = {title: findings.curves(run, names, LOSSES) for title, (names, _) in phases.items()}
+    return {title: plots.learning_curves(found, x_label=phases[title][1]) for title, found in curves.items() if found}
 
 
-def _settings(run: Run) -> str:
-    s, changed = run.summary, _changed(run)
-    facts = {
+def _made_with(run: Run) -> dict[str, str]:
+    s = run.summary
+    return {
         "task family": s["family"],
         "preset": s["preset"],
         "seeds": " ".join(map(str, s["seeds"])),
@@ -285,14 +289,3 @@ def _settings(run: Run) -> str:
         "commit": s.get("commit") or "unknown",
         "versions": ", ".join(f"{k} {v}" for k, v in s["versions"].items()),
     }
-    listed = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items())
-    rows = ""
-    for name, value in s["config"].items():
-        mark, note = "", ""
-        if name in changed:
-            mark, note = " class=default", f"<small>preset: {escape(str(changed[name]))}</small>"
-        rows += f"<tr{mark}><th scope=row>{escape(name)}</th><td>{escape(str(value))} {note}</td></tr>"
-    return (
-        f"<dl class=facts>{listed}</dl><p>The command that makes it again:</p><pre>{escape(command(run))}</pre>"
-        f"<details><summary>All settings</summary><div class=columns><table class=config>{rows}</table></div></details>"
-    )

@@ -216,7 +216,7 @@ def copy_transitions(
     """
     if (fewest := int(pearl.counts_of(source).min())) < n:
         raise ValueError(f"some task has only {fewest} transitions of PEARL's, and {n} are wanted of each")
-    columns = {name: getattr(pearl, name) for name in COLUMNS}
+    columns = {name: pearl.column(name) for name in COLUMNS}
     for task in range(pearl.n_tasks):
         rows = pearl.rows_of(task, source)
         rows = rows[:n] if part == "first" else rows[len(rows) - n :]

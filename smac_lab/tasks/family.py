@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -160,25 +161,23 @@ class TaskFamily:
         """What draws simulations, in pictures of that many pixels."""
         raise NotImplementedError
 
-    @property
+    @functools.cached_property
     def spec(self) -> FamilySpec:
         """Sizes of this family; the feature size is read off a first measurement."""
-        if "_spec" not in self.__dict__:
-            rng = np.random.default_rng(0)
-            simulation = Simulation(self, self.sample_tasks(rng, 1), num_threads=1, rewards=False)
-            simulation.reset(np.arange(1), [rng])
-            obs_dim = simulation.observe().shape[1]
-            if obs_dim != self.obs_dim:
-                raise ValueError(f"{self.name}: observe() gives {obs_dim} numbers, but obs_dim is {self.obs_dim}")
-            features = simulation.step(np.zeros((1, self.action_dim))).features
-            if features.ndim != 2:
-                raise ValueError(f"{self.name}: measure() must give (n, feature_dim), got {features.shape} for n=1")
-            feature_dim = features.shape[1]
-            context_dim = obs_dim + self.action_dim + 1 + (obs_dim if self.context_includes_next else 0)
-            self.__dict__["_spec"] = FamilySpec(
-                self.full_name, obs_dim, self.action_dim, self.task_dim, feature_dim, context_dim, self.horizon
-            )
-        return self.__dict__["_spec"]
+        rng = np.random.default_rng(0)
+        simulation = Simulation(self, self.sample_tasks(rng, 1), num_threads=1, rewards=False)
+        simulation.reset(np.arange(1), [rng])
+        obs_dim = simulation.observe().shape[1]
+        if obs_dim != self.obs_dim:
+            raise ValueError(f"{self.name}: observe() gives {obs_dim} numbers, but obs_dim is {self.obs_dim}")
+        features = simulation.step(np.zeros((1, self.action_dim))).features
+        if features.ndim != 2:
+            raise ValueError(f"{self.name}: measure() must give (n, feature_dim), got {features.shape} for n=1")
+        feature_dim = features.shape[1]
+        context_dim = obs_dim + self.action_dim + 1 + (obs_dim if self.context_includes_next else 0)
+        return FamilySpec(
+            self.full_name, obs_dim, self.action_dim, self.task_dim, feature_dim, context_dim, self.horizon
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.full_name!r})"
@@ -262,23 +261,21 @@ class MujocoFamily(TaskFamily):
     def edit_model(self, spec: Any) -> None:
         """Change the `mujoco.MjSpec` before it is compiled; the default leaves it as it is."""
 
-    @property
+    @functools.cached_property
     def model(self) -> Any:
         """The compiled `mujoco.MjModel`, made once an instance."""
-        if "_model" not in self.__dict__:
-            mujoco = _load_mujoco()
-            spec = mujoco.MjSpec.from_file(str(self.xml_path))
-            self.edit_model(spec)
-            # Scaling the mass in the compiler is deprecated and warns; scaled afterwards, with the solver's scales
-            # brought along, the model is the same to the bit.
-            total_mass, spec.compiler.settotalmass = spec.compiler.settotalmass, -1.0
-            model = spec.compile()
-            if total_mass > 0:
-                mujoco.mj_setTotalmass(model, total_mass)
-                mujoco.mj_setConst(model, mujoco.MjData(model))
-                model.stat.meanmass, model.stat.meaninertia = model.body_mass[1:].mean(), model.dof_M0.mean()
-            self.__dict__["_model"] = model
-        return self.__dict__["_model"]
+        mujoco = _load_mujoco()
+        spec = mujoco.MjSpec.from_file(str(self.xml_path))
+        self.edit_model(spec)
+        # Scaling the mass in the compiler is deprecated and warns; scaled afterwards, with the solver's scales
+        # brought along, the model is the same to the bit.
+        total_mass, spec.compiler.settotalmass = spec.compiler.settotalmass, -1.0
+        model = spec.compile()
+        if total_mass > 0:
+            mujoco.mj_setTotalmass(model, total_mass)
+            mujoco.mj_setConst(model, mujoco.MjData(model))
+            model.stat.meanmass, model.stat.meaninertia = model.body_mass[1:].mean(), model.dof_M0.mean()
+        return model
 
     @property
     def xml_path(self) -> Any:

@@ -50,7 +50,7 @@ class RewardExplorer(PointExplorer):
             n, b = self.family.horizon, self.buffer
             rows = torch.stack([b.rows_of(i, "offline")[:n] for i in range(len(self.tasks))])
             names = [name for name in Episodes._fields if name != "valid"]
-            kept: dict[str, Any] = {name: np.asarray(getattr(b, name)[rows].cpu(), np.float64) for name in names}
+            kept: dict[str, Any] = {name: np.asarray(b.column(name)[rows].cpu(), np.float64) for name in names}
             return {"offline": Episodes(**kept, valid=np.ones(rows.shape, bool)), "self-collected": acted}
 
         return self.once(("transitions", self.key), compute)

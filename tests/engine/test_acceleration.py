@@ -360,7 +360,7 @@ def test_every_call_is_one_step_whether_run_captured_or_replayed(fake_cuda):
     for _ in range(WARM_UP + 1):
         learn()
     assert len(FakeGraph.made) == 2
-    columns = {name: getattr(buffer, name)[:20].numpy() for name in lab.data.chains.COLUMNS}
+    columns = {name: buffer.column(name)[:20].numpy() for name in lab.data.chains.COLUMNS}
     buffer.append(0, columns, "offline")
     learn()
     assert len(FakeGraph.made) == 2
