@@ -2,17 +2,21 @@
 
 import ast
 import functools
+import html as markup
 import os
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import make_front_page  # found beside this file while mkdocs loads it
+import draw_layers  # found beside this file while mkdocs loads it
+import make_front_page
+from latex2mathml.converter import convert
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
 PLACE = '<div id="shift-explorer"></div>'
+LAYERS = '<div id="layers"></div>'  # on the design page
 
 
 @event_priority(100)  # before the plugin that turns notebooks into pages
@@ -35,8 +39,15 @@ def on_files(files, config):
 
 
 def on_page_content(html, page, config, files):
-    """Put the explorer into the front page, past the Markdown parser."""
-    return html.replace(PLACE, make_front_page.fragment()) if page.is_homepage else html
+    """Put pictures where they belong, past the Markdown parser, and set equations, which need no script then."""
+    if page.is_homepage:
+        html = html.replace(PLACE, make_front_page.fragment())
+    html = html.replace(LAYERS, f'<div style="overflow-x:auto">{draw_layers.svg()}</div>')
+    if page.file.src_uri.endswith(".ipynb"):
+        return re.sub(
+            r'(?s)<div class="[^"]*jp-RenderedMarkdown.*?</div>', lambda cell: DOLLARS.sub(mathml, cell[0]), html
+        )
+    return ARITHMATEX.sub(mathml, html)
 
 
 def on_post_page(html, page, config):
@@ -48,6 +59,20 @@ def on_post_page(html, page, config):
         return f'href="{os.path.relpath(target, Path(page.file.dest_uri).parent)}"' if target else match[0]
 
     return re.sub(r'href="([^"]+)"', led, html)
+
+
+# -- equations -------------------------------------------------------------------------------------------
+DOLLARS = re.compile(r"(?s)\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$<]+?)\$")
+ARITHMATEX = re.compile(
+    r'(?s)<div class="arithmatex">\\\[(?P<block>.+?)\\\]</div>|<span class="arithmatex">\\\((?P<inline>.+?)\\\)</span>'
+)
+
+
+def mathml(match):
+    """Return a LaTeX equation as MathML, which browsers draw by themselves."""
+    if match["block"] is None:
+        return convert(markup.unescape(match["inline"]).strip())
+    return f'<div class="equation">{convert(markup.unescape(match["block"]).strip(), display="block")}</div>'
 
 
 # -- links into the repository ---------------------------------------------------------------------------
@@ -68,6 +93,8 @@ def site_target(home, link):
     anchor = f"#{parts.fragment}" if parts.fragment else ""
     if path.suffix == ".md" and path.parts[0] == "docs":
         return f"{path.relative_to('docs').with_suffix('.html').as_posix()}{anchor}"
+    if path.suffix == ".ipynb" and path.parent.as_posix() == "notebooks":
+        return path.with_suffix(".html").as_posix()
     if path.as_posix() in ("README.md", "CONTRIBUTING.md"):
         return {"README.md": "index.html", "CONTRIBUTING.md": "contributing.html"}[str(path)] + anchor
     if path.as_posix() not in linked_sources():

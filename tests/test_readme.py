@@ -7,13 +7,14 @@ import re
 from pathlib import Path
 
 import pytest
+from docs_hooks import line_of
 
 import smac_lab as lab
 from smac_lab.config import SMACConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = {page: page.read_text() for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+PAGES = {page: page.read_text() for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))}
 BLOCKS = [
     block
     for page in ("README.md", "docs/seeds.md")
@@ -45,13 +46,15 @@ def test_settings_of_the_table_of_differences_exist() -> None:
             assert getattr(SMACConfig(**{field: value}, **more), field) == value
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_what_is_linked_exists(page: Path) -> None:
     for target in re.findall(r"\]\((?!http)([^)]+)\)", PAGES[page]):
         file, _, anchor = target.partition("#")
         linked = (page.parent / file).resolve() if file else page
         assert linked.exists(), target
-        if anchor:
+        if anchor and linked.suffix == ".py":
+            assert line_of(linked, anchor), target
+        elif anchor:
             titles = re.findall(r"^#+ (.+)$", PAGES[linked], re.MULTILINE)
             assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, target
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import browser
 import check_links
+import draw_layers
+import grimp
 import make_front_page
 import numpy as np
 import pytest
@@ -54,6 +56,29 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
     loads = r'<(?:script|img|iframe)[^>]*\bsrc="https?:[^"]+"|<link[^>]*stylesheet[^>]*"https?:[^"]+"'
     for page in site.rglob("*.html"):
         assert re.findall(loads, page.read_text()) == [], page
+
+
+def test_equations_are_set(site: Path) -> None:
+    """As MathML, on pages and in notebooks, with nothing left over that only a script could draw."""
+    pages = [*(site / "methods").glob("*.html"), *(site / "notebooks").glob("*.html")]
+    found = {page.stem: page.read_text() for page in pages}
+    assert sum("<math" in text for text in found.values()) > 15
+    for name, text in found.items():
+        shown = re.sub(r"(?s)<(script|style|code|pre)\b.*?</\1>", "", text)
+        assert not re.search(r"\\\(|\\\[|\$[^$<]*\\[a-z]+[^$<]*\$|<merror|arithmatex|\\[a-z]{3,}", shown), name
+
+
+def test_layers_are_drawn_from_the_code(site: Path) -> None:
+    rooms = [room for layer in draw_layers.layers() for room in layer]
+    counts, graph = draw_layers.imports(), grimp.build_graph("smac_lab")
+    pairs = {
+        (importer.split(".")[1], imported.split(".")[1])
+        for importer in graph.modules - {"smac_lab"}
+        for imported in graph.find_modules_directly_imported_by(importer) - {"smac_lab"}
+    }
+    assert set(counts) == {(a, b) for a, b in pairs if a != b and a in rooms and b in rooms}
+    assert all(rooms.index(importer) < rooms.index(imported) for importer, imported in counts)
+    assert (site / "design.html").read_text().count("<title>") == len(counts) + 1
 
 
 # -- the front page's explorer ------------------------------------------------------------------------------
