@@ -55,6 +55,7 @@ cheetah: $(READY)  ## the cheetah experiment with three seeds
 
 docs: $(READY)  ## the documentation as a site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python scripts/check_links.py build/site
 	@echo "wrote build/site/index.html; look at it with $(BIN)/mkdocs serve"
 
 lint: $(READY)  ## style, format and types

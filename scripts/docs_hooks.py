@@ -1,28 +1,169 @@
-"""What `mkdocs build` adds to `docs/`: the README as front page, the notebooks, a reference of the public names."""
+"""Add to `docs/` what is made from other files: front page with its explorer, notebooks, source, reference."""
 
+import ast
+import functools
+import html as markup
+import os
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import draw_layers  # found beside this file while mkdocs loads it
+import make_front_page
+from latex2mathml.converter import convert
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
+PLACE = '<div id="shift-explorer"></div>'
+LAYERS = '<div id="layers"></div>'  # on the design page
 
 
 @event_priority(100)  # before the plugin that turns notebooks into pages
 def on_files(files, config):
-    """Pages that are made from files elsewhere in the repository."""
-    readme = (ROOT / "README.md").read_text()
-    files.append(File.generated(config, "index.md", content=re.sub(r"\]\(docs/", "](", readme)))
-    files.append(File.generated(config, "reference.md", content=reference()))
+    """Add the pages that are made from files elsewhere in the repository."""
+
+    def add(path, content):
+        files.append(File.generated(config, path, content=content))
+
+    add("index.md", front_page())
+    add("contributing.md", (ROOT / "CONTRIBUTING.md").read_text())
+    add("reference.md", reference())
+    add("explorer/data.js", make_front_page.script(shift_data()))
+    add("shift-explorer.html", make_front_page.page(shift_data()))
     for notebook in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
-        target = f"notebooks/{notebook.name}"
-        files.append(File(target, str(ROOT), config.site_dir, config.use_directory_urls))
+        files.append(File(f"notebooks/{notebook.name}", str(ROOT), config.site_dir, config.use_directory_urls))
+    for path in linked_sources():
+        add(f"source/{path}.md", source_page(path))
     return files
 
 
+def on_page_content(html, page, config, files):
+    """Put pictures where they belong, past the Markdown parser, and set equations, which need no script then."""
+    if page.is_homepage:
+        html = html.replace(PLACE, make_front_page.fragment())
+    html = html.replace(LAYERS, f'<div style="overflow-x:auto">{draw_layers.svg()}</div>')
+    if page.file.src_uri.endswith(".ipynb"):
+        return re.sub(
+            r'(?s)<div class="[^"]*jp-RenderedMarkdown.*?</div>', lambda cell: DOLLARS.sub(mathml, cell[0]), html
+        )
+    return ARITHMATEX.sub(mathml, html)
+
+
+def on_post_page(html, page, config):
+    """Let links into the repository lead to pages of the site."""
+    home = home_of(page.file.src_uri)
+
+    def led(match):
+        target = site_target(home, match[1])
+        return f'href="{os.path.relpath(target, Path(page.file.dest_uri).parent)}"' if target else match[0]
+
+    return re.sub(r'href="([^"]+)"', led, html)
+
+
+# -- equations -------------------------------------------------------------------------------------------
+DOLLARS = re.compile(r"(?s)\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$<]+?)\$")
+ARITHMATEX = re.compile(
+    r'(?s)<div class="arithmatex">\\\[(?P<block>.+?)\\\]</div>|<span class="arithmatex">\\\((?P<inline>.+?)\\\)</span>'
+)
+
+
+def mathml(match):
+    """Return a LaTeX equation as MathML, which browsers draw by themselves."""
+    if match["block"] is None:
+        return convert(markup.unescape(match["inline"]).strip())
+    return f'<div class="equation">{convert(markup.unescape(match["block"]).strip(), display="block")}</div>'
+
+
+# -- links into the repository ---------------------------------------------------------------------------
+def home_of(uri):
+    """Return the folder of the repository from which a page's links begin."""
+    if uri in ("index.md", "contributing.md"):
+        return ROOT
+    return (ROOT / uri if uri.startswith("notebooks/") else ROOT / "docs" / uri).parent
+
+
+def site_target(home, link):
+    """Return the place in the site of a file of the repository; None for every other link."""
+    parts = urlsplit(link)
+    path = (home / parts.path).resolve()
+    if parts.scheme or parts.netloc or not parts.path or ROOT not in path.parents:
+        return None
+    path = path.relative_to(ROOT)
+    anchor = f"#{parts.fragment}" if parts.fragment else ""
+    if path.suffix == ".md" and path.parts[0] == "docs":
+        return f"{path.relative_to('docs').with_suffix('.html').as_posix()}{anchor}"
+    if path.suffix == ".ipynb" and path.parent.as_posix() == "notebooks":
+        return path.with_suffix(".html").as_posix()
+    if path.as_posix() in ("README.md", "CONTRIBUTING.md"):
+        return {"README.md": "index.html", "CONTRIBUTING.md": "contributing.html"}[str(path)] + anchor
+    if path.as_posix() not in linked_sources():
+        return None
+    line = line_of(ROOT / path, parts.fragment) if parts.fragment else None
+    return f"source/{path.as_posix()}.html{f'#__codelineno-0-{line}' if line else ''}"
+
+
+@functools.cache
+def linked_sources():
+    """List the files of the repository, pages aside, that a page or a notebook links to."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    found = set()
+    for page in [*pages, *sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))]:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            path = (page.parent / urlsplit(link).path).resolve()
+            own = path.suffix in (".md", ".ipynb", ".png", ".webp") or "://" in link or link.startswith("#")
+            if path.exists() and ROOT in path.parents and not own:
+                found.add(path.relative_to(ROOT).as_posix())
+    return sorted(found)
+
+
+def line_of(path, name):
+    """Return the line where a module defines `name`, such as `SMAC.update`."""
+    body, line = ast.parse(path.read_text()).body, None
+    for part in name.split("."):
+        line, body = next(
+            (node.lineno, node.body)
+            for node in body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == part
+        )
+    return line
+
+
+def source_page(path):
+    """Return a page with a file of the repository, lines numbered; of a folder, the names in it."""
+    file = ROOT / path
+    if file.is_dir():
+        shown = "\n".join(f"- `{path}/{one.name}`" for one in sorted(file.iterdir()) if not one.name.startswith("."))
+    else:
+        language = {".py": "python", ".xml": "xml", ".cff": "yaml"}.get(file.suffix, "text")
+        shown = f'~~~~~~{language} linenums="1"\n{file.read_text()}\n~~~~~~'
+    return f"---\nsearch: {{exclude: true}}\nhide: [toc]\n---\n\n# {path}\n\n{shown}\n"
+
+
+# -- pages -----------------------------------------------------------------------------------------------
+@functools.cache  # once for all builds of `mkdocs serve`
+def shift_data():
+    """Compute the explorer's data from the shipped agents."""
+    return make_front_page.data()
+
+
+def front_page():
+    """Return the README, with the explorer in the place of its first picture."""
+    readme = re.sub(r"\]\(docs/", "](", (ROOT / "README.md").read_text())
+    explorer = (
+        f"{make_front_page.WORDS}\n\n{PLACE}\n\n"
+        'These are the agents of one seed that are shipped as `example("point-robot")`, and their networks run in '
+        "this page. Mean returns are those of `measure_shift`. Paths take z at the posterior's mean; *decoded* is the "
+        "sum of the reward decoder's outputs along the path. To send the explorer, take "
+        "[the same in one file](shift-explorer.html); to open it on a run of yours, `smac-lab explore RUN`.\n"
+    )
+    text, replaced = re.subn(r"^!\[.*\]\(demo\.png\)$", lambda _: explorer, readme, count=1, flags=re.MULTILINE)
+    assert replaced, "the README has no picture that the explorer could take the place of"
+    return f"---\nhide: [toc]\n---\n\n{text}"
+
+
 def reference():
-    """The public names of `smac_lab` by concept, as its `__init__.py` lists them."""
+    """List the public names of `smac_lab` by concept, in the order of `__init__.py`."""
     source = (ROOT / "smac_lab" / "__init__.py").read_text()
     homes = {}
     for module, names in re.findall(r"^from (smac_lab[\w.]*) import (\([^)]*\)|.+)$", source, re.MULTILINE):

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import importlib
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from docs_hooks import line_of
 
 import smac_lab as lab
 from smac_lab.config import SMACConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = {page: page.read_text() for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+PAGES = {page: page.read_text() for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))}
 BLOCKS = [
     block
     for page in ("README.md", "docs/seeds.md")
@@ -47,13 +46,15 @@ def test_settings_of_the_table_of_differences_exist() -> None:
             assert getattr(SMACConfig(**{field: value}, **more), field) == value
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_what_is_linked_exists(page: Path) -> None:
     for target in re.findall(r"\]\((?!http)([^)]+)\)", PAGES[page]):
         file, _, anchor = target.partition("#")
         linked = (page.parent / file).resolve() if file else page
         assert linked.exists(), target
-        if anchor:
+        if anchor and linked.suffix == ".py":
+            assert line_of(linked, anchor), target
+        elif anchor:
             titles = re.findall(r"^#+ (.+)$", PAGES[linked], re.MULTILINE)
             assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, target
 
@@ -67,17 +68,6 @@ def test_words_of_the_glossary_name_code_that_exists() -> None:
         for part in path:
             found = getattr(thing, part, None)
             thing = importlib.import_module(f"{thing.__name__}.{part}") if found is None else found
-
-
-def test_the_site_builds(tmp_path: Path) -> None:
-    """A page that is missing, or a public name without a home, is an error."""
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    reference = (tmp_path / "site" / "reference" / "index.html").read_text()
-    public = set(lab.__all__) - {"tasks"}
-    assert {name for name in public if f'.{name}"' in reference} == public
-    assert (tmp_path / "site" / "notebooks" / "00_tour" / "index.html").stat().st_size > 100_000
 
 
 def test_the_readme_fits_on_a_screen_or_five() -> None:

@@ -1,4 +1,4 @@
-"""What a run found: its folder as arrays, and the sections of its report with captions computed from them."""
+"""Findings of a run: its folder as arrays, and the sections of its report with captions computed from them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NOTE_OF_ONE_SEED = "one seed: no interval"
 
 
 class Run(NamedTuple):
-    """What a run's folder holds. A phase is "before" (the offline phase) or the name of an arm."""
+    """Contents of a run's folder. A phase is "before" (the offline phase) or the name of an arm."""
 
     folder: Path
     summary: dict[str, Any]
@@ -247,7 +247,7 @@ def headline(run: Run) -> str:
 
 
 def sections(run: Run) -> Iterator[Section]:
-    """What a report shows, in its order; what there is no data for is left out."""
+    """List the sections of a report in order; those without data are left out."""
     yield _returns(run)
     yield from _successes(run)
     if run.shown_seed is not None:
@@ -278,7 +278,7 @@ def _returns(run: Run) -> Section:
 
 
 def _true_rewards(run: Run) -> str:
-    """What true rewards are worth, by the arms that have them: alone, and with an encoder that learns from them."""
+    """Compare the arms that have true rewards: such rewards alone, and with an encoder that learns from them."""
     online, text = {phase: found["online_context"] for phase, found in run.phases.items()}, ""
     if {"frozen-true-rewards", "frozen"} <= online.keys():
         true, decoded = online["frozen-true-rewards"], online["frozen"]

@@ -1,4 +1,4 @@
-"""What a handful of seeds lets one say: means, interquartile means, bootstrap intervals, and how much of a gap closed.
+"""Statistics of a handful of seeds: means, interquartile means, bootstrap intervals, and how much of a gap closed.
 
 The intervals are those of Agarwal et al., "Deep RL at the Edge of the Statistical Precipice" (NeurIPS 2021,
 arXiv 2108.13264), computed by the authors' library, rliable: runs are resampled within each task, percentiles

@@ -64,7 +64,7 @@ TASK_CYCLE = ["#a8bbac", "#b9a35d", "#a87118", "#824614", "#613d40", "#315884", 
 
 
 class TaskScale(NamedTuple):
-    """What colours a task: one number each, `(task,)`, its axis label, and whether it is an angle all round."""
+    """The number that colours each task, `(task,)`, its axis label, and whether it is an angle all round."""
 
     values: Array
     label: str

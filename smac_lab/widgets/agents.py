@@ -1,4 +1,4 @@
-"""What explorers of agents share: which agent, which task, and the latent plane in which all of them lie."""
+"""Common base of explorers of agents: agent, task, and the latent plane that they share."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class AgentExplorer(Explorer):
 
     @property
     def key(self) -> Key:
-        """What tells this agent from the others of the run."""
+        """Arm and iteration of this agent."""
         return key_of(self.state)
 
     @property

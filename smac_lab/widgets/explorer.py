@@ -1,4 +1,4 @@
-"""What all explorers share: a state with checked values, one figure that follows it, controls, links, and a player."""
+"""Base of all explorers: a state with checked values, one figure that follows it, controls, links, and a player."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class Explorer:
 
     # -- what a subclass says ----------------------------------------------------------------------------
     def make_controls(self) -> dict[str, Control]:
-        """What may be set."""
+        """Return the controls by name."""
         raise NotImplementedError
 
     def frame(self) -> go.Figure:
@@ -152,11 +152,11 @@ class Explorer:
         raise NotImplementedError
 
     def draw(self) -> Traces:
-        """What of the traces follows `self.state`."""
+        """Return the trace properties that depend on `self.state`."""
         raise NotImplementedError
 
     def draw_slowly(self) -> Traces:
-        """What else follows it; where that `takes_long`, a displayed explorer waits for the state to rest."""
+        """Return further ones; if that `takes_long`, a displayed explorer waits until the state rests."""
         return {}
 
     @property
@@ -169,7 +169,7 @@ class Explorer:
         return changes
 
     def by_hand(self, name: str, value: Any) -> dict[str, Any]:
-        """What changes when a person sets a control; here that alone."""
+        """Return the changes that follow when a person sets a control; here that one alone."""
         return {name: value}
 
     def film(self) -> str:
@@ -247,7 +247,7 @@ class Explorer:
         return self
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """What `compute` gives, computed the first time that this key is asked for."""
+        """Return the result of `compute`, computed on the first call with this key."""
         if key not in self._kept:
             self._kept[key] = compute()
         return self._kept[key]

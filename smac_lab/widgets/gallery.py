@@ -52,7 +52,7 @@ class RolloutGallery(AgentExplorer):
         return {"before the phase": (None, 0), "after": self.key}
 
     def z(self, key: tuple[str | None, int]) -> Gaussian:
-        """What an agent infers of the tasks in the grid, `(task, z_dim)`."""
+        """Return the posterior of an agent for the tasks in the grid, `(task, z_dim)`."""
         q = self.posterior(self.state["context"], key)
         return Gaussian(q.mean[self.grid], q.std[self.grid])
 

@@ -76,7 +76,7 @@ class LatentJoystick(PointExplorer):
         return self.family.reward(self._acted.features[0], self._acted.actions[0], own)
 
     def decoded_rewards(self) -> Array:
-        """What the decoder would label the present rollout with, given the chosen z, `(time,)`."""
+        """Return the decoded rewards of the present rollout, given the chosen z, `(time,)`."""
         assert self._acted is not None
         z = self.exact(self.z_at(self.chosen)).mean.expand(self.family.horizon, -1)
         inputs = (self.agent.tensor(part[0]) for part in (self._acted.observations, self._acted.actions))

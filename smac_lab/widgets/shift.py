@@ -181,7 +181,7 @@ class ShiftExplorer(AgentExplorer):
         return traces
 
     def acting(self) -> dict[str, Gaussian]:
-        """What z the agent is given: the selected task's two posteriors, or the chosen point, `(1, z_dim)` each."""
+        """Return the agent's z: the selected task's two posteriors, or the chosen point, `(1, z_dim)` each."""
         if self.state["show"] == "point":
             return {"point": self.exact(self.z_at(self.chosen))}
         task = [self.state["task"]]
@@ -189,7 +189,7 @@ class ShiftExplorer(AgentExplorer):
         return {name: Gaussian(q.mean[task], q.std[task]) for name, q in named}
 
     def draw_slowly(self) -> Traces:
-        """What the agent does then."""
+        """Return the traces of the rollouts."""
         task, given = self.state["task"], self.acting()
         names, acted = list(given), self.act(stacked(given.values()))
         paths = stage.lines(self.family, acted)

@@ -35,7 +35,7 @@ def axes_of(family: TaskFamily) -> Axes:
 
 
 def feature_label(family: TaskFamily) -> str:
-    """What the first feature is, with unit: where a task is one number, that number is its target."""
+    """Name the first feature, with unit; if a task is one number, that number is its target."""
     return family.task_label.removeprefix("target ") if family.task_dim == 1 else family.feature_label
 
 
@@ -48,7 +48,7 @@ def act(agent: SMAC, family: TaskFamily, task: Array, z: Gaussian, seed: int = 0
 
 
 def lines(family: TaskFamily, episodes: Episodes) -> Array:
-    """What is drawn of each simulation, `(n, time, 2)`; NaN from the end of its first episode on."""
+    """Return the line to draw for each simulation, `(n, time, 2)`; NaN from the end of its first episode on."""
     features = np.where(episodes.first[..., None], episodes.features, np.nan)
     if hasattr(family, "landmark"):
         start = episodes.observations[:, :1]
@@ -61,7 +61,7 @@ def lines(family: TaskFamily, episodes: Episodes) -> Array:
 
 
 def target(family: TaskFamily, task: Array, drawn: Array) -> Array:
-    """What the task asks for, in the same picture, `(point, 2)`; empty where it cannot be drawn."""
+    """Return the target of the task in the same picture, `(point, 2)`; empty where it cannot be drawn."""
     if hasattr(family, "landmark"):
         return np.atleast_2d(family.landmark(task))
     if _walks(family):
@@ -74,7 +74,7 @@ def target(family: TaskFamily, task: Array, drawn: Array) -> Array:
 
 
 def outcomes(family: TaskFamily, tasks: Array, episodes: Episodes) -> list[str]:
-    """What each episode returned and, where the family knows that, whether its task was reached at the last step.
+    """Return the return of each episode as text and, if the family has `success`, whether the last step succeeded.
 
     Args:
         family: of the episodes.
