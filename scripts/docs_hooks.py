@@ -42,7 +42,8 @@ def on_page_content(html, page, config, files):
     """Put pictures where they belong, past the Markdown parser, and set equations, which need no script then."""
     if page.is_homepage:
         html = html.replace(PLACE, make_front_page.fragment())
-    html = html.replace(LAYERS, f'<div style="overflow-x:auto">{draw_layers.svg()}</div>')
+    if LAYERS in html:
+        html = html.replace(LAYERS, f'<div style="overflow-x:auto">{draw_layers.svg()}</div>')
     if page.file.src_uri.endswith(".ipynb"):
         return re.sub(
             r'(?s)<div class="[^"]*jp-RenderedMarkdown.*?</div>', lambda cell: DOLLARS.sub(mathml, cell[0]), html
