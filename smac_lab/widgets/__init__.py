@@ -1,5 +1,6 @@
 """Explorers: figures over a state, with controls in a notebook and without a browser all the same."""
 
+from smac_lab.widgets.adaptation import AdaptationExplorer
 from smac_lab.widgets.context import ContextExplorer
 from smac_lab.widgets.explorer import Explorer
 from smac_lab.widgets.gallery import RolloutGallery
@@ -9,6 +10,7 @@ from smac_lab.widgets.reward import RewardExplorer
 from smac_lab.widgets.shift import ShiftExplorer
 
 __all__ = [
+    "AdaptationExplorer",
     "ContextExplorer",
     "Explorer",
     "LatentJoystick",
