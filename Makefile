@@ -42,7 +42,7 @@ test: $(READY)  ## the tests
 check: lint  ## lint, types, layers and the fast tests, in a minute and a half
 	$(BIN)/pytest -q tests/test_agent.py tests/test_actor_critic.py tests/test_encoder.py tests/test_nets.py \
 	    tests/test_reward_model.py tests/test_reference.py tests/test_training.py tests/test_arms.py tests/test_shift.py \
-	    tests/test_readme.py tests/data/test_buffer.py tests/engine tests/methods tests/runs/test_checkpoint.py
+	    tests/test_readme.py tests/data/test_buffer.py tests/engine tests/methods tests/runs/test_checkpoint.py smac_lab
 
 bench: $(READY)  ## speed, as ratios to what the machine can do
 	$(BIN)/smac-lab bench

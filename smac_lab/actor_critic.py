@@ -130,6 +130,12 @@ def bellman_target(
         next_values: the smallest of the target critics' values, `(task, batch)`.
         discount: gamma.
         reward_scale: r_scale.
+
+    Example:
+        >>> import torch
+        >>> rewards, terminations, next_values = torch.tensor([[[1.0, 1.0]], [[0.0, 1.0]], [[2.0, 2.0]]])
+        >>> bellman_target(rewards, terminations, next_values, discount=0.5)
+        tensor([[2., 1.]])
     """
     following = discount * (1.0 - terminations) * next_values
     return reward_scale * rewards + following

@@ -55,6 +55,14 @@ def evaluate(
     Raises:
         ValueError: a family that the agent is not for, be it another variant of its own; tasks or a `seed` that are
             not of as many seeds as the agent, or more tasks for one seed than for another.
+
+    Example:
+        >>> import smac_lab as lab
+        >>> family = lab.make_family("point-robot")
+        >>> agent = lab.SMAC(lab.SMACConfig.preset("point-robot", "smoke"), family.spec)
+        >>> _, test = family.split(n_train=1, n_test=3, seed=0)
+        >>> lab.evaluate(agent, family, test, repeats=4).returns.shape  # two episodes explore, the third counts
+        (3, 4, 3)
     """
     agent.check_spec(family.spec, "act in")
     repeats = agent.config.repeats if repeats is None else repeats

@@ -51,6 +51,14 @@ class SMAC(Method):
     Attributes:
         config: every number; losses read it at each update. Another one may be assigned, with the fields that the
             parts are built from (`built_from`) as they are.
+
+    Example:
+        >>> import smac_lab as lab
+        >>> family = lab.make_family("point-robot")
+        >>> agent = lab.SMAC(lab.SMACConfig.preset("point-robot", "smoke"), family.spec, seed=0)
+        >>> context = agent.tensor([[[0.0] * family.spec.context_dim] * 7])  # (task, n, context_dim)
+        >>> agent.infer_posterior(context).mean.shape
+        torch.Size([1, 5])
     """
 
     trainable = ALL_PARTS

@@ -430,7 +430,7 @@ def bench(
         for found in bm.profiling.profiles(effort) if profile else ():
             profiles.append(found)
         if scaling is not None:
-            curves = bm.scaling.measure(effort, bm.scaling.FEW if quick else bm.scaling.Sizes())
+            curves = bm.scaling.curves(effort, bm.scaling.FEW if quick else bm.scaling.Sizes())
             record["scaling"] = [curve._asdict() for curve in curves]
             say = functools.partial(print, file=sys.stderr)
             record["files"] = [str(f) for f in bm.scaling.write(scaling, curves, {"machine": record["machine"]}, say)]

@@ -63,6 +63,15 @@ class SMACConfig:
 
     Raises:
         ValueError: a field is out of its range; the message says what was given and what is allowed.
+
+    Example:
+        >>> import dataclasses, smac_lab as lab
+        >>> config = dataclasses.replace(lab.SMACConfig.preset("cheetah-vel", "cpu"), awac_lambda=10.0)
+        >>> config.awac_lambda, config.z_dim
+        (10.0, 5)
+        >>> dataclasses.replace(config, tau=2.0)
+        Traceback (most recent call last):
+        ValueError: tau=2.0 is not allowed: it must be a number in [0.0, 1.0]
     """
 
     # Tasks and behaviour data

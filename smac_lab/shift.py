@@ -77,6 +77,15 @@ def measure_shift(
     Raises:
         ValueError: a family or a buffer that the agent is not for, be it another variant of its own; an unknown source,
             or one of which some task has no transitions.
+
+    Example:
+        >>> import smac_lab as lab
+        >>> family = lab.make_family("point-robot")
+        >>> buffer, tasks = lab.starter_data(family)
+        >>> agent = lab.SMAC(lab.SMACConfig.preset("point-robot", "smoke"), family.spec)
+        >>> shift = lab.measure_shift(agent, family, tasks, buffer)
+        >>> shift.offline_returns.shape == shift.online_returns.shape == (len(tasks),)
+        True
     """
     agent.check_spec(family.spec, "act in")
     agent.check_spec(buffer.spec, "infer tasks from a buffer of")

@@ -38,6 +38,16 @@ def train_offline(
         ValueError: a buffer of another family, on another device, or joined from another number of seeds; fewer than 0
             steps, or a `log_every` below 1.
         FloatingPointError: a metric is no longer finite.
+
+    Example:
+        >>> import smac_lab as lab
+        >>> family = lab.make_family("point-robot")
+        >>> buffer, tasks = lab.starter_data(family)
+        >>> agent = lab.SMAC(lab.SMACConfig.preset("point-robot", "smoke"), family.spec)
+        >>> for step, metrics in lab.train_offline(agent, buffer, steps=3, log_every=2):
+        ...     print(step, metrics["critic_loss"] > 0)
+        2 True
+        3 True
     """
     steps = agent.config.offline_steps if steps is None else steps
     check_counts(steps=steps, log_every=log_every)
@@ -78,6 +88,16 @@ def train_self_supervised(
         ValueError: an unknown arm; another family than the agent's, or a buffer of one; a buffer on another device,
             or not of as many seeds; fewer than 0 iterations, or a `log_every` below 1.
         FloatingPointError: a metric is no longer finite.
+
+    Example:
+        >>> import dataclasses, smac_lab as lab
+        >>> family = lab.make_family("point-robot")
+        >>> buffer, tasks = lab.starter_data(family)
+        >>> config = dataclasses.replace(lab.SMACConfig.preset("point-robot", "smoke"), online_updates=2)
+        >>> agent, before = lab.SMAC(config, family.spec), len(buffer)
+        >>> for iteration, metrics in lab.train_self_supervised(agent, buffer, family, tasks, iterations=1):
+        ...     print(iteration, len(buffer) > before)
+        1 True
     """
     check_counts(iterations=agent.config.online_iterations if iterations is None else iterations, log_every=log_every)
     chosen = choose_arm(agent.config, arm, oracle)

@@ -44,7 +44,7 @@ class Sizes(NamedTuple):
 FEW = Sizes(((2, 4), (2, 16)), (2, 4), (1, 2), (100_000, 300_000))
 
 
-def measure(effort: Effort, sizes: Sizes) -> list[Curve]:
+def curves(effort: Effort, sizes: Sizes) -> list[Curve]:
     """The four curves; sizes are timed in turns."""
     rounds = max(2, effort.rounds // 3)
 

@@ -36,6 +36,12 @@ class TransitionBuffer(TransitionStore):
         spec: sizes of the family.
         n_tasks: number of tasks.
         device: where the transitions live.
+
+    Example:
+        >>> import torch, smac_lab as lab
+        >>> buffer, tasks = lab.starter_data(lab.make_family("point-robot"))
+        >>> buffer.sample_context(torch.tensor([0, 3]), 16, torch.Generator(), "offline").shape
+        torch.Size([2, 16, 5])
     """
 
     def __init__(self, spec: FamilySpec, n_tasks: int, device: str | torch.device = "cpu"):

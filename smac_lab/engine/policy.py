@@ -76,7 +76,7 @@ class EpisodePolicy:
         actions = self.agent.actions(observations.reshape(*self._leading, -1), z, noise)
         return actions.reshape(len(observations), -1)
 
-    def split(self, sizes: Sequence[int]) -> list[EpisodePolicy]:
+    def for_simulations(self, sizes: Sequence[int]) -> list[EpisodePolicy]:
         """Policies of the first `sizes[0]` simulations, of the next `sizes[1]`, and so on; of one seed's agent."""
         pieces = []
         for start, size in zip(np.cumsum([0, *sizes]).tolist(), sizes, strict=False):

@@ -65,8 +65,8 @@ class Episodes(NamedTuple):
 def rollout(policy: Policy, env: BatchEnv, seed: int | Sequence[int | None] | None = None) -> Episodes:
     """Run `policy` for one horizon in every simulation of `env`, all at once.
 
-    An `EpisodePolicy` of one seed's agent is run by several threads, each with a part of the simulations (see
-    `BatchEnv.split`).
+    An `EpisodePolicy` of one seed's agent is run by several threads, each with a share of the simulations (see
+    `BatchEnv.for_threads`).
 
     Args:
         policy: observations `(n, obs_dim)` to actions `(n, action_dim)`; called once a step.
@@ -76,10 +76,10 @@ def rollout(policy: Policy, env: BatchEnv, seed: int | Sequence[int | None] | No
     Returns:
         Episodes with `n` rows of `horizon` steps.
     """
-    seeds, parts = env.seeds(seed), env.split()
+    seeds, parts = env.seeds(seed), env.for_threads
     if len(parts) == 1 or not isinstance(policy, EpisodePolicy) or policy.agent.seeds is not None:
         return _rollout(policy, env, seeds)
-    policies = policy.split([part.num_envs for part in parts])
+    policies = policy.for_simulations([part.num_envs for part in parts])
     starts = np.cumsum([0, *[part.num_envs for part in parts]])
     own_seeds = [seeds[start:end] for start, end in itertools.pairwise(starts)]
     threads = torch.get_num_threads()

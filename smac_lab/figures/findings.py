@@ -116,7 +116,7 @@ def read_run(run_dir: str | Path) -> Run:
         for seed in summary["seeds"]:
             here = folder / f"seed_{seed}" / ("offline" if phase == "before" else folder_of(phase))
             for name, read, found in (
-                ("measurement.npz", _read_arrays, run.measurements),
+                ("measurement.npz", load_measurement, run.measurements),
                 ("metrics.csv", _read_columns, run.metrics),
             ):
                 if (here / name).is_file():
@@ -127,10 +127,6 @@ def read_run(run_dir: str | Path) -> Run:
             errors = [run.measurements[phase].get(seed, {}).get(name, np.nan) for seed in summary["seeds"]]
             phases[phase][name] = np.array(errors, dtype=np.float64)
     return run
-
-
-def _read_arrays(path: Path) -> dict[str, Array]:
-    return load_measurement(path)
 
 
 def _read_columns(path: Path) -> dict[str, Array]:

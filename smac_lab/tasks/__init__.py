@@ -44,6 +44,13 @@ def make_family(name: str, **options: Any) -> TaskFamily:
 
     Raises:
         ValueError: for an unknown name, option or value; the message lists the known ones.
+
+    Example:
+        >>> import smac_lab as lab
+        >>> lab.make_family("ant-dir:contact_cost=False").spec.horizon
+        200
+        >>> lab.make_family("cheetah-vel", obs="v5").full_name
+        'cheetah-vel:obs=v5'
     """
     name, _, variant = name.partition(":")
     if name not in FAMILIES:

@@ -189,35 +189,31 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._rngs: list[np.random.Generator | None] = [None] * self.num_envs
         self._elapsed = np.zeros(self.num_envs, dtype=np.int64)
-        self._parts: list[BatchEnv] | None = None
 
     @functools.cached_property
     def simulation(self) -> Simulation:
         """The physics, made when it is first needed."""
         return Simulation(self.family, self.tasks.values, self.num_threads, self.rewards)
 
-    def split(self) -> list[BatchEnv]:
-        """Consecutive parts that threads can step by themselves, each with its share of the physics threads.
+    @functools.cached_property
+    def for_threads(self) -> list[BatchEnv]:
+        """Consecutive shares that threads can step by themselves, each with some of the physics threads.
 
-        Between two steps of a rollout somebody must choose actions. One thread that does both for a part of the
-        simulations wastes no time in handing over, and keeps its part in its processor's cache. The parts have
+        Between two steps of a rollout somebody must choose actions. One thread that does both for a share of the
+        simulations wastes no time in handing over, and keeps its share in its processor's cache. The shares have
         physics of their own; whoever steps them leaves this environment alone. A family without an engine, whose
-        steps are Python's, is not split.
+        steps are Python's, is not shared out.
         """
-        if self._parts is None:
-            most = min(MAX_PARTS, self.num_threads, self.num_envs // PART_SIZE)
-            parts = max(1, most) if self.family.in_threads else 1
-            chunks = np.array_split(np.arange(self.num_envs), parts)
-            threads = [self.num_threads // parts + (i < self.num_threads % parts) for i in range(parts)]
-            self._parts = (
-                [self]
-                if parts == 1
-                else [
-                    BatchEnv(self.family, self.tasks[chunk], n, self.rewards)
-                    for chunk, n in zip(chunks, threads, strict=True)
-                ]
-            )
-        return self._parts
+        most = min(MAX_PARTS, self.num_threads, self.num_envs // PART_SIZE)
+        n = max(1, most) if self.family.in_threads else 1
+        if n == 1:
+            return [self]
+        chunks = np.array_split(np.arange(self.num_envs), n)
+        threads = [self.num_threads // n + (i < self.num_threads % n) for i in range(n)]
+        return [
+            BatchEnv(self.family, self.tasks[chunk], share, self.rewards)
+            for chunk, share in zip(chunks, threads, strict=True)
+        ]
 
     def seeds(self, seed: int | Sequence[int | None] | NDArray[np.integer] | None) -> list[int | None]:
         """What `reset` makes of its argument: the seed of each simulation, or None to go on.

@@ -29,7 +29,7 @@ def test_parts_of_a_policy_act_as_the_whole(cheetah, resampling, deterministic):
     family, config, _ = cheetah
     agent = lab.SMAC(dataclasses.replace(config, z_resampling=resampling), family.spec)
     observations = np.random.default_rng(0).standard_normal((5, 7, family.obs_dim))
-    whole, parts = make_policy(agent, 7, deterministic), make_policy(agent, 7, deterministic).split([3, 4])
+    whole, parts = make_policy(agent, 7, deterministic), make_policy(agent, 7, deterministic).for_simulations([3, 4])
     previous = None
     for step in observations:
         actions = whole(step)
@@ -76,7 +76,7 @@ def test_threads_roll_out_what_one_thread_does(cheetah):
     family, _, agent = cheetah
     tasks, _ = family.split(70, 1, 0)
     alone, shared = (rollout(make_policy(agent, 70), family.batch_env(tasks, n), seed=5) for n in (1, 2))
-    assert len(family.batch_env(tasks, 2).split()) == 2
+    assert len(family.batch_env(tasks, 2).for_threads) == 2
     for name in ("observations", "actions", "rewards", "next_observations", "features"):
         np.testing.assert_allclose(getattr(shared, name)[:, :10], getattr(alone, name)[:, :10], atol=1e-3, err_msg=name)
     assert np.array_equal(shared.truncations, alone.truncations)
@@ -89,16 +89,16 @@ def test_threads_roll_out_what_one_thread_does(cheetah):
 def test_how_simulations_are_divided(cheetah):
     family, *_ = cheetah
     tasks, _ = family.split(150, 1, 0)
-    parts = family.batch_env(tasks, 6, rewards=False).split()
+    parts = family.batch_env(tasks, 6, rewards=False).for_threads
     assert [part.num_envs for part in parts] == [38, 38, 37, 37]
     assert [part.num_threads for part in parts] == [2, 2, 1, 1]
     assert not any(part.rewards for part in parts), "reward-free interaction stays that"
     np.testing.assert_array_equal(np.concatenate([part.tasks.values for part in parts]), tasks.values)
     small = family.batch_env(tasks[:40], 6)
-    assert small.split() == [small]
+    assert small.for_threads == [small]
     points = lab.make_family("point-robot")
     one = points.batch_env(points.split(100, 1, 0)[0], 4)
-    assert one.split() == [one]
+    assert one.for_threads == [one]
 
 
 def test_torch_threads_are_as_before(cheetah):

@@ -351,7 +351,7 @@ def test_parts_of_a_batch_have_their_own_tasks_physics() -> None:
     family = HopperParams()
     tasks, _ = family.split(64, 1, seed=0)
     whole = family.batch_env(tasks, num_threads=2)
-    parts = family.batch_env(tasks, num_threads=2).split()
+    parts = family.batch_env(tasks, num_threads=2).for_threads
     assert len(parts) == 2
     actions = np.random.default_rng(0).uniform(-1, 1, (5, 64, 3))
     whole.reset(seed=0)
