@@ -18,6 +18,11 @@ from smac_lab.data.storage import StorageError
 from smac_lab.encoder import ContextEncoder, Gaussian
 from smac_lab.engine.learner import Objective
 from smac_lab.engine.rollout import rollout
+from smac_lab.methods import METHODS
+from smac_lab.methods.borel import BOReL, train_borel
+from smac_lab.methods.cloning import Cloning
+from smac_lab.methods.macaw import MACAW, train_macaw
+from smac_lab.methods.offline_pearl import OfflinePEARL
 from smac_lab.methods.pearl import train_pearl
 from smac_lab.nets import MLP, Standardise
 from smac_lab.reward_model import RewardDecoder, reward_loss
@@ -72,6 +77,14 @@ __all__ = [
     "ARMS",
     "Arm",
     "train_pearl",
+    # prior work
+    "METHODS",
+    "MACAW",
+    "train_macaw",
+    "BOReL",
+    "train_borel",
+    "Cloning",
+    "OfflinePEARL",
     # the measures
     "evaluate",
     "Evaluation",
