@@ -85,7 +85,9 @@ def print_summary(summary: Mapping[str, Any]) -> str:
         summary: contents of `summary.json`.
     """
     phases = findings.measures(summary)
+    only = len(phases) == 1
     titles = [f"{phase} *" if phase == summary["default_arm"] else phase for phase in phases]
+    titles = [summary.get("method", "offline phase")] if only else titles
     rows = [("", titles)]
     for name, (label, percent) in _known(phases).items():
         estimates = [over_seeds(found[name]) for found in phases.values()]
@@ -101,15 +103,17 @@ def print_summary(summary: Mapping[str, Any]) -> str:
     successes = [line(what, [found.get(phase, "") for phase in phases]) for what, found in described.items()]
     if successes:
         successes = ["", "success at the last step, %: offline / self-collected context / held-out tasks", *successes]
+    what = "returns given each kind of context" + ("" if only else ", and what closed of the gap")
+    note = NOTE_OF_ONE_SEED if len(summary["seeds"]) == 1 else "see report.html for each seed"
     return "\n".join([
         f"{summary['family']}, preset {summary['preset']}, {_seeds(summary)}",
-        "returns given each kind of context, and what closed of the gap: mean over seeds [95 % interval]",
+        f"{what}: mean over seeds [95 % interval]",
         "",
         *(line(label, cells) for label, cells in rows if any(cells)),
         *successes,
         "",
         f"for comparison: {known}" if known else "",
-        f"* the default arm; {NOTE_OF_ONE_SEED if len(summary['seeds']) == 1 else 'see report.html for each seed'}",
+        note if only else f"* the default arm; {note}",
     ])  # fmt: skip
 
 
