@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from rliable import metrics
 
 from smac_lab.figures import stats
 
@@ -75,3 +76,18 @@ def test_share_of_range():
     np.testing.assert_allclose(stats.share_of_range([-20.0, -12.0, -4.0], -20.0, -4.0), [0.0, 0.5, 1.0])
     assert np.isnan(stats.share_of_range([1.0, 2.0], 0.0, None)).all()
     assert np.isnan(stats.share_of_range(1.0, 2.0, 2.0))
+
+
+def test_probability_of_improvement_counts_pairs() -> None:
+    """Of nine pairs one is above, one is a tie and seven are below: (1 + 0.5) / 9; as rliable's own, without ties."""
+    found = stats.probability_of_improvement([0.0, 1.0, 5.0], [5.0, 6.0, 4.0])
+    assert found.point == pytest.approx(1.5 / 9)
+    assert found.low <= found.point <= found.high
+    x, y = np.array([[1.0, 9.0], [2.0, 8.0], [7.0, 3.0]]), np.array([[1.5, 2.5], [6.0, 8.5], [0.5, 0.1]])
+    assert stats.probability_of_improvement(x, y).point == pytest.approx(metrics.probability_of_improvement(x, y))
+    assert np.isnan(stats.probability_of_improvement([1.0], [0.0]).low)
+    assert np.isnan(stats.probability_of_improvement([1.0, np.nan], [0.0, 1.0]).point)
+
+
+def test_a_profile_is_the_share_above() -> None:
+    np.testing.assert_allclose(stats.profile([0.1, 0.5, 0.5, 0.9], [0.0, 0.3, 0.5, 1.0]), [1.0, 0.75, 0.25, 0.0])
