@@ -224,7 +224,8 @@ class MACAW(Method):
     def loss(self, batch: Meta) -> tuple[Tensor, Info]:
         """Outer losses of value and policy after one inner step on each, averaged over tasks (MACAW, algorithm 1)."""
         losses, info = vmap(self.task_loss)(batch.inner, batch.outer)
-        steps = {"value_step": self.steps.value.exp().mean(), "actor_step": self.steps.actor.exp().mean()}
+        sizes = {"value_step": self.steps.value, "actor_step": self.steps.actor}
+        steps = {name: functional.softplus(size).mean() for name, size in sizes.items()}
         return losses.mean(), {**{name: value.mean() for name, value in info.items()}, **steps}
 
     def task_loss(self, inner: Outcomes, outer: Outcomes) -> tuple[Tensor, Info]:
