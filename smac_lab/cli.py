@@ -213,8 +213,9 @@ def train(
         raise ValueError(f"--threads {threads} is not allowed: at least 1")
     if threads is not None:
         torch.set_num_threads(threads)
-    name = f"{slug(make_family(family).full_name)}-{preset}"
-    out = out or Path("runs") / (name if method == "smac" else f"{name}-{method}")
+    if out is None:
+        name = f"{slug(make_family(family).full_name)}-{preset}"
+        out = Path("runs") / (name if method == "smac" else f"{name}-{method}")
     going_on: tuple[str, ...] = arms if arms is not None else DEFAULT_ARMS if method == "smac" else ()
     experiment = Experiment(
         family,

@@ -31,6 +31,7 @@ class Entry(NamedTuple):
 
     family: str
     name: str
+    run: str  # the run's folder
     seeds: tuple[int, ...]
     measures: dict[str, Array]
     minutes: float | None  # of learning, per seed
@@ -73,7 +74,8 @@ def gather(runs: Sequence[str | Path]) -> Comparison:
         ValueError: two variants of a family, whose returns mean different things, or no run.
         FileNotFoundError: a folder is not that of a finished run.
     """
-    summaries = [read_run(run).summary for run in runs]
+    found = [read_run(run) for run in runs]
+    summaries = [run.summary for run in found]
     if not summaries:
         raise ValueError("there is nothing to compare: name the folders of finished runs")
     variants: dict[str, set[str]] = {}
@@ -81,11 +83,20 @@ def gather(runs: Sequence[str | Path]) -> Comparison:
         variants.setdefault(family.partition(":")[0], set()).add(family)
     if mixed := [sorted(names) for names in variants.values() if len(names) > 1]:
         raise ValueError(f"returns of different variants cannot be compared: {'; '.join(map(' and '.join, mixed))}")
-    entries = [entry for summary in summaries for entry in _entries(summary)]
+    entries = _told_apart([entry for run in found for entry in _entries(run.summary, str(run.folder))])
     return Comparison(entries, {family: _ends(entries, family) for family in dict.fromkeys(e.family for e in entries)})
 
 
-def _entries(summary: Mapping[str, Any]) -> list[Entry]:
+def _told_apart(entries: list[Entry]) -> list[Entry]:
+    """Entries whose names say which run they are of, where two runs of a family have one of that name."""
+    kinds = [(entry.family, entry.name) for entry in entries]
+    return [
+        entry._replace(name=f"{entry.name} ({entry.run})") if kinds.count(kind) > 1 else entry
+        for entry, kind in zip(entries, kinds, strict=True)
+    ]
+
+
+def _entries(summary: Mapping[str, Any], folder: str) -> list[Entry]:
     """A method's offline phase, and each arm."""
     method, seconds = summary.get("method", "smac"), summary.get("seconds", {})
     known = {name: summary.get(name) for name in ("random", "behaviour", "best")}
@@ -99,6 +110,7 @@ def _entries(summary: Mapping[str, Any]) -> list[Entry]:
             Entry(
                 summary["family"],
                 "smac, offline phase" if name == "smac" else name,
+                folder,
                 tuple(summary["seeds"]),
                 found,
                 None if spent is None else spent / 60,
@@ -126,8 +138,9 @@ def rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     titles += ["score", "better than the first", "minutes", "parameters", "random", "data", "best known"]
     table: list[list[str]] = []
     first_of: dict[str, Entry] = {}
+    last = None
     for entry in comparison.entries:
-        new = entry.family not in first_of
+        new, last = entry.run != last, entry.run
         first = first_of.setdefault(entry.family, entry)
         cells = [entry.family, str(len(entry.seeds))] if new else ["", ""]
         cells.append(entry.name)

@@ -72,6 +72,12 @@ def test_the_table_says_who_took_how_long_and_beats_whom(runs: list[Path]) -> No
     assert macaw["shift"] == "\N{EN DASH}"  # there is no z
 
 
+def test_two_runs_of_one_method_are_told_apart(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / name, "ant-dir") for name in ("a", "b")]
+    names = comparison.gather(runs).names
+    assert names == [f"{name} ({run})" for run in runs for name in ("smac, offline phase", "frozen")]
+
+
 def test_a_table_over_all_families_needs_all_of_them(runs: list[Path]) -> None:
     assert "all 2 families" in comparison.markdown(comparison.gather(runs))
     three = comparison.markdown(comparison.gather(runs[:3]))

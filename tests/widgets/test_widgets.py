@@ -361,21 +361,27 @@ def made_up(n: int, seconds: float = 0.0):
 
 
 @pytest.mark.parametrize("explorer", [widgets.ShiftExplorer, widgets.LatentJoystick])
-def test_on_display_the_rollout_of_a_body_waits_until_the_state_rests(explorer) -> None:
+def test_on_display_the_rollout_of_a_body_waits_until_the_state_rests(explorer, monkeypatch) -> None:
+    monkeypatch.setattr("smac_lab.widgets.explorer.REST", 1.0)  # s: longer than a busy machine takes for a step
     made = explorer(example("cheetah-vel"))
+
+    def rest() -> None:
+        until = time.monotonic() + 30
+        while "..." in made.text and time.monotonic() < until:
+            time.sleep(0.02)
+
     assert made.text.endswith(".")
     assert not made.text.endswith("...")
     assert made.widget is not None
     made.update(iteration=40)
     made.update(task=3)
+    rest()
     slow = list(made.draw_slowly())
     before = repr([trace(made, name) for name in slow])
     made.update(task=4)
     assert "..." in made.text
     assert repr([trace(made, name) for name in slow]) == before
-    until = time.monotonic() + 30
-    while "..." in made.text and time.monotonic() < until:
-        time.sleep(0.02)
+    rest()
     assert "..." not in made.text
     assert made.text == explorer(example("cheetah-vel"), iteration=40, task=4).text
 
