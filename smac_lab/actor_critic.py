@@ -78,6 +78,12 @@ def sample_action(mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
     return torch.tanh(mean + log_std.exp() * noise)
 
 
+def act(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """a ~ pi, reparameterised, `(..., action_dim)`, and log pi(a), `(...)`, as soft actor-critic needs them."""
+    u = mean + log_std.exp() * noise
+    return torch.tanh(u), log_prob_before_tanh(mean, log_std, u)
+
+
 def log_prob(mean: Tensor, log_std: Tensor, actions: Tensor, max_action: float = MAX_ACTION) -> Tensor:
     """log pi(a) of a tanh-squashed Gaussian, `(...)`, in nats.
 

@@ -102,10 +102,9 @@ def evaluate(
 
 def context_of(agent: Method, episodes: Episodes) -> Tensor:
     """Episodes as context of the agent's encoder, `(..., simulation, time, context_dim)`."""
-    includes_next = agent.spec.context_dim > agent.spec.obs_dim + agent.spec.action_dim + 1
     return make_context(
         agent.tensor(episodes.observations),
         agent.tensor(episodes.actions),
         agent.tensor(episodes.rewards),
-        agent.tensor(episodes.next_observations) if includes_next else None,
+        agent.tensor(episodes.next_observations) if agent.spec.includes_next else None,
     )

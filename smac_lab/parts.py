@@ -23,8 +23,7 @@ SMALLEST_DEVIATION = 1e-6  # an observed number that deviates less never changes
 def default_part(name: str, config: SMACConfig, spec: FamilySpec) -> nn.Module:
     """The library's own encoder, actor, critics or reward decoder, from PyTorch's global stream."""
     obs, act, z = spec.obs_dim, spec.action_dim, config.z_dim
-    includes_next = spec.context_dim > obs + act + 1
-    starts = (0, obs + act + 1) if includes_next else (0,)  # of the observations in a context transition
+    starts = (0, obs + act + 1) if spec.includes_next else (0,)  # of the observations in a context transition
     scaled = config.observation_scaling
     scaling = Standardise(obs) if scaled else None
     part: Any

@@ -46,7 +46,6 @@ class TransitionBuffer(TransitionStore):
 
     def __init__(self, spec: FamilySpec, n_tasks: int, device: str | torch.device = "cpu"):
         super().__init__(spec, n_tasks, device)
-        self.includes_next = spec.context_dim > spec.obs_dim + spec.action_dim + 1
         self._lookups: dict[str, Lookup] = {}
 
     @property
@@ -209,7 +208,9 @@ class TransitionBuffer(TransitionStore):
 
     def _context(self, rows: Tensor) -> Tensor:
         t = self._transitions(rows)
-        return make_context(t.observations, t.actions, t.rewards, t.next_observations if self.includes_next else None)
+        return make_context(
+            t.observations, t.actions, t.rewards, t.next_observations if self.spec.includes_next else None
+        )
 
     def _gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Rows, and the observations of the rows after them, which lie right behind in memory."""

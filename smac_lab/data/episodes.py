@@ -54,7 +54,7 @@ class EpisodeData:
         chosen = torch.cat(places)
 
         def column(name: str) -> Tensor:
-            values: Tensor = getattr(buffer, name)[chosen].to(torch.get_default_dtype())
+            values: Tensor = buffer.column(name)[chosen].to(torch.get_default_dtype())
             return values.unflatten(0, (-1, horizon))
 
         ends = column("terminations").maximum(column("truncations"))

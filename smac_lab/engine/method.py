@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smac_lab.encoder import Gaussian
-from smac_lab.engine.learner import Learner
+from smac_lab.engine.learner import Learner, Part
 from smac_lab.engine.seeds import Generators
 from smac_lab.tasks.spec import FamilySpec
 
@@ -26,6 +26,7 @@ class Method(Learner):
 
     reads_episodes: ClassVar[bool] = False  # context must be successive whole episodes, not independent transitions
     adapts_while_exploring: ClassVar[bool] = False  # explores with what earlier episodes taught, not with the prior
+    numbers: Any = None  # the method's own, where the experiment's config does not have them all
 
     @abstractmethod
     def unadapted(self, simulations: int) -> Any:
@@ -50,6 +51,16 @@ class Method(Learner):
     def posterior(self, adapted: Any) -> Gaussian | None:
         """Return the belief over a latent task variable, `(simulation, z_dim)`; None where a method has none."""
         return None
+
+    @property
+    def losses(self) -> tuple[Any, ...]:
+        """Agents of one class and equal numbers minimise the same."""
+        return (self.numbers,)
+
+    def remade(self, parts: Mapping[str, Part], seed: Any) -> Self:
+        """See `Learner.remade`."""
+        make: Any = type(self)
+        return make(self.config, self.spec, seed=seed, numbers=self.numbers, **parts)
 
     def tensor(self, values: Any) -> Tensor:
         """Return numbers as the networks take them: default dtype, on the agent's device."""

@@ -98,6 +98,7 @@ def _rollout(policy: Policy, env: BatchEnv, seeds: list[int | None]) -> Episodes
     terminations, truncations, valid = np.empty((3, n, horizon), dtype=bool)
     features = np.empty((n, horizon, env.family.spec.feature_dim))
 
+    watch = policy.watch if isinstance(policy, Watching) else None
     observation, _ = env.reset(seed=seeds)
     for t in range(horizon):
         action = policy(observation)
@@ -105,8 +106,8 @@ def _rollout(policy: Policy, env: BatchEnv, seeds: list[int | None]) -> Episodes
         observation, rewards[:, t], terminations[:, t], truncations[:, t], info = env.step(action)
         next_observations[:, t] = info.get("final_obs", observation)
         features[:, t], valid[:, t] = info["features"], ~info["diverged"]
-        if isinstance(policy, Watching):
-            policy.watch(action, rewards[:, t], next_observations[:, t])
+        if watch is not None:
+            watch(action, rewards[:, t], next_observations[:, t])
     return Episodes(observations, actions, rewards, next_observations, terminations, truncations, features, valid)
 
 

@@ -60,7 +60,7 @@ class Comparison(NamedTuple):
         families = {entry.family for entry in self.entries}
         if {entry.family for entry in found} != families or len({len(entry.seeds) for entry in found}) != 1:
             return None
-        scores = np.stack([self.scores(entry, kind) for entry in sorted(found)], axis=1)
+        scores = np.stack([self.scores(entry, kind) for entry in sorted(found, key=lambda entry: entry.family)], axis=1)
         return scores if np.isfinite(scores).all() else None
 
 

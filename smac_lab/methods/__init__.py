@@ -24,7 +24,6 @@ class Entry(NamedTuple):
     """How a method is made and how it learns from static data.
 
     Args:
-        about: what it is, in a line.
         make: `(config, spec, seed=...)` to an agent; and `numbers=...` where it has numbers of its own.
         learn: `(agent, buffer, family, tasks, steps, log_every)` to a generator, as `train_offline`.
         paper: its own numbers, None where the experiment's config has all.
@@ -35,7 +34,6 @@ class Entry(NamedTuple):
         seeds_at_once: whether one agent may be of several seeds.
     """
 
-    about: str
     make: type[Any]
     learn: Callable[..., Iterator[tuple[int, Metrics]]]
     updates: Callable[[SMACConfig, Any], int]
@@ -71,49 +69,47 @@ def _both_stages(config: SMACConfig, numbers: BOReLNumbers) -> int:
 
 
 MACAW_CPU: dict[str, Any] = {
-    "steps": 4_000,  # 50 ms each there; on the point robot it learns no more after 1,000
+    "steps": 4_000,  # three minutes
     "hidden": (64, 64),  # an adapted copy of all parameters per task makes width dear
     "latent": 16,  # likewise: maps have latent times as many parameters as layers
-    "value_rate": 1e-3,  # a hundredth of the steps
+    "value_rate": 1e-3,  # so few steps
     "actor_rate": 1e-3,  # likewise
 }
 BOREL_CPU: dict[str, Any] = {
-    "belief_updates": 2_000,  # the bound has settled
-    "policy_updates": 12_000,
+    "belief_updates": 2_000,  # two minutes on the point robot, eight on the half-cheetah, of one core
+    "policy_updates": 12_000,  # seven minutes
     "policy_tasks": 8,  # half, for twice as many updates
     "batch_size": 128,  # likewise
 }
-MACAW_SMOKE: dict[str, Any] = {"steps": 20, "hidden": (16, 16), "latent": 4, "batch_size": 16}
+MACAW_SMOKE: dict[str, Any] = {
+    "steps": 20, "hidden": (16, 16), "latent": 4, "inner_batch_size": 16, "batch_size": 16,
+}  # fmt: skip
 BOREL_SMOKE: dict[str, Any] = {
     "belief_updates": 10, "policy_updates": 10, "hidden": 16, "policy_hidden": (16, 16), "batch_size": 16,
     "policy_tasks": 4, "episodes": 2,
 }  # fmt: skip
-# As SMAC's authors ran them for their comparison (docs/paper-and-code.md): without what each paper is about.
+# As SMAC's authors ran them for their comparison: without what each paper is about.
 MACAW_IN_SMAC = MACAWNumbers(
-    steps=100_000, tasks=10, batch_size=128, hidden=(300, 300, 300), layers="biases", value_step=1e-2, actor_step=1e-2,
-    value_rate=1e-3, actor_rate=1e-3, advantage_head=0.0,
+    steps=100_000, tasks=10, inner_batch_size=32, batch_size=128, contiguous=False, hidden=(300, 300, 300),
+    layers="biases", value_step=1e-2, actor_step=1e-2, value_rate=1e-3, actor_rate=1e-3, advantage_head=0.0,
 )  # fmt: skip
 BOREL_IN_SMAC = BOReLNumbers(relabel=False, policy_updates=400_000)
 
 METHODS: dict[MethodName, Entry] = {
-    "smac": Entry("this repository's", SMAC, _smac_offline, _offline_steps, goes_online=True),
-    "cloning": Entry("meta behaviour cloning: SMAC's parts, all data imitated", Cloning, _smac_offline, _offline_steps),
-    "offline-pearl": Entry("PEARL's losses on static data", OfflinePEARL, _smac_offline, _offline_steps),
+    "smac": Entry(SMAC, _smac_offline, _offline_steps, goes_online=True),
+    "cloning": Entry(Cloning, _smac_offline, _offline_steps),
+    "offline-pearl": Entry(OfflinePEARL, _smac_offline, _offline_steps),
     "macaw": Entry(
-        "weights adapt by an advantage-weighted gradient step (Mitchell et al., 2021)",
         MACAW, train_macaw, lambda config, n: n.steps, MACAWNumbers(), MACAW_CPU, MACAW_SMOKE,
     ),
     "borel": Entry(
-        "a belief adapts at every step (Dorfman et al., 2021)",
         BOReL, train_borel, _both_stages, BOReLNumbers(), BOREL_CPU, BOREL_SMOKE, check_borel, seeds_at_once=False,
     ),
     "macaw-in-smac": Entry(
-        "MACAW as SMAC's authors ran it: no advantage head, biases transformed in place of weights",
         MACAW, train_macaw, lambda config, n: n.steps, MACAW_IN_SMAC,
         {"steps": 4_000, "hidden": (64, 64), "latent": 16}, MACAW_SMOKE,
     ),
     "borel-in-smac": Entry(
-        "BOReL as SMAC's authors ran it: no reward relabelling",
         BOReL, train_borel, _both_stages, BOREL_IN_SMAC, BOREL_CPU, BOREL_SMOKE, check_borel, seeds_at_once=False,
     ),
 }  # fmt: skip

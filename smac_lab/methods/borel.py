@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from smac_lab.actor_critic import (
     Actor,
     Critics,
+    act,
     bellman_error,
     bellman_target,
     detached_values,
-    log_prob_before_tanh,
 )
 from smac_lab.batch import Info
 from smac_lab.config import SMACConfig
@@ -32,7 +32,7 @@ from smac_lab.engine.method import Method
 from smac_lab.engine.seeds import Generators, draw
 from smac_lab.nets import MLP, polyak_update
 from smac_lab.tasks.family import TaskFamily
-from smac_lab.tasks.spec import FamilySpec, Tasks
+from smac_lab.tasks.spec import FamilySpec, Tasks, only_set
 from smac_lab.training import check_buffer, check_counts
 
 
@@ -265,8 +265,7 @@ class BOReL(Method):
 
     def _act(self, observations: Tensor, belief: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = self.actor(observations, belief)
-        u = mean + log_std.exp() * noise
-        return torch.tanh(u), log_prob_before_tanh(mean, log_std, u)
+        return act(mean, log_std, noise)
 
     # -- numbers and parts -------------------------------------------------------------------------------
     @property
@@ -282,15 +281,6 @@ class BOReL(Method):
             "belief": Objective("belief", self.belief_loss, ("encoder", "decoder")),
             "policy": Objective("policy", self.policy_loss, ("actor", "critics")),
         }
-
-    @property
-    def losses(self) -> tuple[Any, ...]:
-        """Agents of equal numbers minimise the same."""
-        return (self.numbers,)
-
-    def remade(self, parts: Mapping[str, Part], seed: Any) -> Self:
-        """See `Learner.remade`."""
-        return type(self)(self.config, self.spec, seed=seed, numbers=self.numbers, **parts)
 
     @property
     def learning_rate(self) -> float:
@@ -361,8 +351,7 @@ class BeliefPolicy:
 
 
 def _context(spec: FamilySpec, observations: Tensor, actions: Tensor, rewards: Tensor, following: Tensor) -> Tensor:
-    includes_next = spec.context_dim > spec.obs_dim + spec.action_dim + 1
-    return make_context(observations, actions, rewards, following if includes_next else None)
+    return make_context(observations, actions, rewards, following if spec.includes_next else None)
 
 
 # -- learning --------------------------------------------------------------------------------------------
@@ -398,8 +387,7 @@ def train_borel(
     check_counts(steps=steps, log_every=log_every)
     check_buffer(agent, buffer)
     check_borel(family, n)
-    assert isinstance(tasks, Tasks)
-    done, own = 0, EpisodeData(buffer)
+    done, own, tasks = 0, EpisodeData(buffer), only_set(tasks)
 
     # learning the belief
     first = min(steps, max(0, n.belief_updates - agent.updates))

@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -42,7 +42,9 @@ class MACAWNumbers:
 
     steps: int = 1_000_000  # outer steps
     tasks: int = 5  # in an outer step
-    batch_size: int = 256  # transitions per task, of the inner and of the outer batch each
+    inner_batch_size: int = 256  # transitions per task that the inner step sees
+    batch_size: int = 256  # and those that judge it
+    contiguous: bool = True  # whether the inner step sees successive transitions, as at meta-test
     hidden: tuple[int, ...] = (100, 100, 100)
     layers: Literal["weights", "biases"] = "weights"  # what a latent vector transforms; see `AdaptiveMLP`
     latent: int = 100
@@ -295,15 +297,6 @@ class MACAW(Method):
         return {"offline": Objective("offline", self.loss, self.trainable)}
 
     @property
-    def losses(self) -> tuple[Any, ...]:
-        """Agents of equal numbers minimise the same."""
-        return (self.numbers,)
-
-    def remade(self, parts: Mapping[str, Part], seed: Any) -> Self:
-        """See `Learner.remade`."""
-        return type(self)(self.config, self.spec, seed=seed, numbers=self.numbers, **parts)
-
-    @property
     def learning_rate(self) -> float:
         """Adam's, of the step sizes; the parts' own are `rates` of it."""
         return self.numbers.step_rate
@@ -335,7 +328,7 @@ class MACAW(Method):
         returns = returns_to_go(rewards, ends, self.config.discount)
 
         def adapted(observations: Tensor, actions: Tensor, returns: Tensor) -> Layers:
-            data = Outcomes(observations, actions, returns, observations, returns)
+            data = Outcomes(observations, actions, returns, observations, returns)  # the inner step never bootstraps
             return self._layers(self.inner_step(data)[1])
 
         each = vmap(adapted, chunk_size=AT_ONCE)
@@ -345,7 +338,7 @@ class MACAW(Method):
         return self.actor.policy.layers(_below(p, "policy"))
 
     def _mapped(self, function: Callable[..., Layers], *inputs: Tensor) -> Layers:
-        with torch.no_grad(), torch.inference_mode(False):
+        with torch.no_grad(), torch.inference_mode(False):  # what inference mode made has no gradient: hence the clones
             inputs = tuple(value.clone() for value in inputs)
             return function(*inputs) if self.seeds is None else over_seeds(nn.ModuleDict(self.parts), function, *inputs)
 
@@ -425,7 +418,7 @@ def train_macaw(
     steps: int | None = None,
     log_every: int = 200,
 ) -> Iterator[tuple[int, Metrics]]:
-    """Meta-train on static data: outer steps of `numbers.tasks` tasks, inner batches contiguous as at meta-test.
+    """Meta-train on static data: outer steps of `numbers.tasks` tasks each.
 
     Args:
         agent: updated in place.
@@ -441,13 +434,12 @@ def train_macaw(
     steps = n.steps if steps is None else steps
     check_counts(steps=steps, log_every=log_every)
     check_buffer(agent, buffer)
-    if agent.updates == 0:
-        fit_scaling(agent.parts.values(), buffer)
+    fit_scaling(agent.parts.values(), buffer)
     data = OutcomeData(buffer, agent.config.discount)
 
     def learn() -> Info:
         chosen = buffer.draw_tasks(n.tasks, agent.generator)
-        inner = data.draw(chosen, n.batch_size, agent.generator, contiguous=True)
+        inner = data.draw(chosen, n.inner_batch_size, agent.generator, n.contiguous)
         return agent.update(Meta(inner, data.draw(chosen, n.batch_size, agent.generator, contiguous=False)))
 
     yield from metered(learn, steps, log_every)

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from smac_lab.actor_critic import detached_values, log_prob_before_tanh
+from smac_lab.actor_critic import act, detached_values
 from smac_lab.agent import SMAC
 from smac_lab.batch import Batch, Info
 from smac_lab.config import SMACConfig
@@ -51,7 +51,7 @@ def pearl_loss(agent: SMAC, batch: Batch, temperature: float | Tensor = 1.0) -> 
 
     with torch.no_grad():
         next_mean, next_log_std = agent.actor(batch.next_observations, still)
-        next_actions, next_log_probs = _act(next_mean, next_log_std, batch.noise.next_action)
+        next_actions, next_log_probs = act(next_mean, next_log_std, batch.noise.next_action)
         next_values = agent.target_critics(batch.next_observations, next_actions, still).amin(0)
         next_values = next_values - temperature * next_log_probs
         following = c.discount * (1.0 - batch.terminations) * next_values
@@ -62,7 +62,7 @@ def pearl_loss(agent: SMAC, batch: Batch, temperature: float | Tensor = 1.0) -> 
     kl = kl_to_prior(posterior)  # (task,)
 
     mean, log_std = agent.actor(batch.observations, still)
-    actions, log_probs = _act(mean, log_std, batch.noise.action)
+    actions, log_probs = act(mean, log_std, batch.noise.action)
     actor = (
         temperature * log_probs - detached_values(agent.critics, batch.observations, actions, still).amin(0)
     ).mean()
@@ -75,12 +75,6 @@ def pearl_loss(agent: SMAC, batch: Batch, temperature: float | Tensor = 1.0) -> 
         "q_mean": values.mean(),
         "entropy": -log_probs.mean(),
     }
-
-
-def _act(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """a ~ pi, reparameterised, `(task, batch, action_dim)`, and log pi(a), `(task, batch)`."""
-    u = mean + log_std.exp() * noise
-    return torch.tanh(u), log_prob_before_tanh(mean, log_std, u)
 
 
 def last_visit(config: SMACConfig, horizon: int) -> ContextFrom:

@@ -125,7 +125,7 @@ def _write_files(
         "seed": agent.seed,
         "updates": agent.updates,
         "method": name_of(agent),
-        "numbers": dataclasses.asdict(agent.numbers) if hasattr(agent, "numbers") else None,
+        "numbers": None if agent.numbers is None else dataclasses.asdict(agent.numbers),
         "parts": {part: _qualified(type(getattr(agent, part))) for part in _may_differ(agent, DEFAULT_PARTS)},
         "losses": {loss: _qualified(getattr(agent, loss)) for loss in _may_differ(agent, DEFAULT_LOSSES)},
         "has_labeller": getattr(agent, "labeller", None) is not None,

@@ -22,6 +22,11 @@ class FamilySpec(NamedTuple):
     context_dim: int  # one context transition: (s, a, r), and s' where the dynamics differ between tasks
     horizon: int
 
+    @property
+    def includes_next(self) -> bool:
+        """Whether a context transition has s'."""
+        return self.context_dim > self.obs_dim + self.action_dim + 1
+
 
 @dataclass(frozen=True, eq=False)
 class Tasks:

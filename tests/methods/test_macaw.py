@@ -18,7 +18,7 @@ import smac_lab as lab
 from smac_lab.data.episodes import EpisodeData, last_of_episode, returns_to_go
 from smac_lab.methods.macaw import MACAW, MACAWNumbers, Meta, OutcomeData, Outcomes, train_macaw
 
-SMALL = {"hidden": (7, 5), "latent": 3, "batch_size": 6, "tasks": 3}
+SMALL = {"hidden": (7, 5), "latent": 3, "inner_batch_size": 6, "batch_size": 6, "tasks": 3}
 
 
 @pytest.fixture(autouse=True)
