@@ -293,8 +293,10 @@ def compare(
         figure: also draw intervals and performance profiles, in this file (.html, or .png where chromium is).
     """
     from smac_lab.data.storage import replace_text, replacing
-    from smac_lab.figures import comparison
+    from smac_lab.figures import comparison, report
 
+    if figure is not None and figure.suffix not in (".html", ".png"):
+        raise ValueError(f"--figure {figure} is not allowed: it must end in .html or .png")
     found = comparison.gather(runs)
     print(comparison.latex(found) if table == "latex" else comparison.markdown(found))
     if figure is not None:
@@ -303,9 +305,12 @@ def compare(
         if figure.suffix == ".html":
             replace_text(figure, drawn.to_html(include_plotlyjs=True))
         else:
+            try:
+                picture = report.png_of(drawn, width=1200)
+            except RuntimeError as error:
+                raise ValueError(f"no {figure}: {error}") from error
             with replacing(figure) as partial:
-                drawn.update_layout(paper_bgcolor="white")
-                partial.write_bytes(drawn.to_image(format=figure.suffix.removeprefix("."), width=1200, scale=1.5))
+                partial.write_bytes(picture)
         wrote(figure, "add other runs to the same command")
 
 

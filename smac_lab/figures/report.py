@@ -65,17 +65,27 @@ def write_picture(run_dir: str | Path, path: str | Path) -> Path:
     panels = {p: posteriors for p, posteriors in run.posteriors(seed).items() if p in ("before", run.default)}
     scale, s = run.scale(run.measurements["before"][seed]["tasks"]), run.summary
     figure = plots.overview(panels, scale, run.phases, random=s["random"], best=s["best"])
+    picture = png_of(figure, width=500 + 500 * len(panels), height=480)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(picture)
+    return path
+
+
+def png_of(figure: go.Figure, **size: int) -> bytes:
+    """Return a figure as a PNG on white.
+
+    Raises:
+        RuntimeError: kaleido or a Chromium browser is not installed.
+    """
     figure.update_layout(paper_bgcolor="white", font_color="#333333")
     try:
-        picture = figure.to_image(format="png", width=500 + 500 * len(panels), height=480, scale=1.5)
+        picture: bytes = figure.to_image(format="png", scale=1.5, **size)
     except Exception as error:  # kaleido's and choreographer's own kinds, which differ between versions
         raise RuntimeError(
             "plotly could not export a picture; it needs kaleido and a Chromium browser "
             f"(`pip install kaleido`, `apt-get install chromium`): {type(error).__name__}: {error}"
         ) from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(picture)
-    return path
+    return picture
 
 
 def print_summary(summary: Mapping[str, Any]) -> str:
@@ -185,7 +195,7 @@ def _page(run: Run) -> str:
     frame.filters |= {"signed": signed, "colour": style.phase_colour, "label": style.phase_label, "drawn": _drawn}
     arms = [phase for phase in run.phases if phase != "before"]
     return frame.get_template("report.html.jinja").render(
-        title=f"SMAC on {s['family']}",
+        title=f"{'SMAC' if s.get('method', 'smac') == 'smac' else s['method']} on {s['family']}",
         facts=[
             s["family"],
             f"preset {s['preset']}",

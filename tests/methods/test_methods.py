@@ -49,6 +49,7 @@ def test_a_run_of_any_method(name: str, tmp_path: Path) -> None:
     assert again.final_returns.mean() == pytest.approx(summary["before"]["test"][0])
     page = report.write_report(tmp_path).read_text()
     assert f"--method {name}" in page
+    assert f"{name} on point-robot" in page
     assert json.loads((tmp_path / "config.json").read_text())["method"] == name
     assert run_experiment(tmp_path, experiment, quiet=True)["before"] == summary["before"]  # nothing is left to do
 

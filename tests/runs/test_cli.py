@@ -223,6 +223,9 @@ def test_runs_of_two_variants_are_not_compared(finished: Path, tmp_path: Path) -
     again = tmp_path / "again"
     again.mkdir()
     (again / "summary.json").write_text((finished / "run" / "summary.json").read_text())
+    done = run("compare", finished / "run", again, "--figure", tmp_path / "figure.gif")
+    assert done.returncode == 2
+    assert "figure.gif is not allowed: it must end in .html or .png" in done.stderr
     done = run("compare", finished / "run", again)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("| cheetah-vel |") == 2
