@@ -259,6 +259,9 @@ WATCH_CALLBACKS = """() => {
 DRAWN = """() =>
     ![...document.querySelectorAll('.jp-OutputArea-output')].some(shown => /^Loading widget/.test(shown.innerText))
     && [...document.querySelectorAll('.js-plotly-plot')].every(plot => plot.querySelector('.main-svg'))"""
+# anywidget logs this when a widget's code takes over 2 s to load, as plotly's does on a busy machine, and shows the
+# widget as soon as it has loaded; a widget that cannot be loaded has another message.
+SLOW_TO_LOAD = "[anywidget] Failed to initialize model"
 OPENED = "() => window.jupyterapp?.shell?.currentWidget?.content?.model"
 KERNEL = "jupyterapp.shell.currentWidget?.context?.sessionContext?.session?.kernel"
 
@@ -285,7 +288,8 @@ class Page:
             self._note(f"{message.text} ({at})" if at else message.text)
 
     def _note(self, error: str) -> None:
-        self.console_errors.append(error)
+        if SLOW_TO_LOAD not in error:
+            self.console_errors.append(error)
 
     # -- notebooks -------------------------------------------------------------------------------------------
     def open_notebook(self, lab: JupyterLab, path: str, timeout: float = 120.0) -> None:

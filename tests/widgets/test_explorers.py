@@ -59,10 +59,11 @@ def test_training_monitor_while_it_trains(page) -> None:
     hands.click("save")
     hands.page.locator("[role=status]", has_text="Saved after").wait_for()
     hands.click("stop")
-    seen = hands.data()
-    # The next cell goes on with it, until the kernel is interrupted.
-    hands.wait_for_change(seen)
+    # The next cell goes on with it, until the kernel is interrupted; between two cells there is nothing to interrupt.
+    ended = hands.page.locator(".jp-CodeCell .jp-InputArea-prompt", has_text=re.compile(r"\d"))
+    ended.nth(len(NAMES) + 1).wait_for()
     hands.page.locator("[role=status]", has_text="running").wait_for()
+    hands.wait_for_change(hands.data())
     page.page.evaluate(f"() => {browser.KERNEL}.interrupt()")
     hands.page.locator("[role=status]", has_text="stopped").wait_for()
     page.page.wait_for_function("() => window.smacRun === 'done'", timeout=60_000)
