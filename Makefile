@@ -36,8 +36,8 @@ lab: $(READY)  ## JupyterLab in notebooks/, for this machine only
 notebooks: $(READY)  ## run the notebooks and store what they show; NAMES=03 for one
 	$(BIN)/python scripts/run_notebooks.py $(NAMES)
 
-test: $(READY)  ## the tests
-	$(BIN)/pytest --durations=20
+test: $(READY)  ## the tests, on all cores
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durations=20
 
 check: lint  ## lint, types, layers and the fast tests, in a minute and a half
 	$(BIN)/pytest -q tests/test_agent.py tests/test_actor_critic.py tests/test_encoder.py tests/test_nets.py \
