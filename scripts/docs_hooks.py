@@ -48,6 +48,12 @@ def on_page_content(html, page, config, files):
         return re.sub(
             r'(?s)<div class="[^"]*jp-RenderedMarkdown.*?</div>', lambda cell: DOLLARS.sub(mathml, cell[0]), html
         )
+    if page.file.src_uri == "glossary.md":
+        html = re.sub(
+            r"<tr>\s*<td>([^<]+)</td>", lambda row: row[0].replace("<td>", f'<td id="{anchor(row[1])}">'), html
+        )
+    if page.file.src_uri == "reference.md":
+        html = link_words(html, glossary())
     return ARITHMATEX.sub(mathml, html)
 
 
@@ -74,6 +80,42 @@ def mathml(match):
     if match["block"] is None:
         return convert(markup.unescape(match["inline"]).strip())
     return f'<div class="equation">{convert(markup.unescape(match["block"]).strip(), display="block")}</div>'
+
+
+# -- words of the glossary -------------------------------------------------------------------------------
+def anchor(word):
+    """Return the anchor of a word in the glossary."""
+    return re.sub(r"\W+", "-", word.strip().lower()).strip("-")
+
+
+def glossary():
+    """Return the words of the glossary's table, each with its anchor; a row of two words counts for both."""
+    rows = re.findall(r"^\| ([^|]+?) \|", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
+    return {word.strip(): anchor(row) for row in rows if row not in ("word", "---") for word in row.split(",")}
+
+
+def link_words(html, words):
+    """Link the first use of each word in each docstring of the reference to its entry in the glossary."""
+    pattern = re.compile(
+        rf"\b({'|'.join(sorted(map(re.escape, words), key=len, reverse=True))})(?=s?\b)", re.IGNORECASE
+    )
+    linked, inside, pieces = set(), 0, re.split(r"(<[^>]+>)", html)
+
+    def link(found):
+        word = found[1].lower()
+        if word in linked or word not in words:
+            return found[0]
+        linked.add(word)
+        return f'<a href="glossary.html#{words[word]}">{found[0]}</a>'
+
+    for i, piece in enumerate(pieces):
+        if '<div class="doc doc-object' in piece:
+            linked.clear()
+        elif tag := re.match(r"<(/?)(a|code|pre|h\d|summary|label|math)\b", piece):
+            inside += -1 if tag[1] else 1
+        elif not inside and not piece.startswith("<"):
+            pieces[i] = pattern.sub(link, piece)
+    return "".join(pieces)
 
 
 # -- links into the repository ---------------------------------------------------------------------------

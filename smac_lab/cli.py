@@ -40,17 +40,17 @@ def demo(
     workers: int | None = None,
     acts: tuple[Literal["claim", "narrow"], ...] = ("claim", "narrow"),
 ) -> None:
-    """The paper on the point robot in two acts, each of three seeds side by side, with a report.
+    """Run the paper on the point robot in two acts, each with three seeds side by side, and write a report.
 
-    The first act shows its claim under its own kind of data. In the second act the data betrays the task by where it
-    goes, and the encoder reads nothing else.
+    The first act shows the paper's claim on the paper's kind of data. In the second act the behaviour data alone gives
+    the task away, and the encoder reads nothing else.
 
     Args:
         out: folder of the first act's run, and of the second's under `narrow`; interrupted runs there are continued.
-        preset: smoke (seconds), cpu (minutes on two cores) or paper.
-        seed: seeds, each a run of its own.
-        workers: processes; default one a seed.
-        acts: which of the two.
+        preset: smoke (seconds), cpu (minutes on two cores), gpu (minutes on one) or paper.
+        seed: seeds, a separate run each.
+        workers: processes; default one per seed.
+        acts: which of the two acts to run.
     """
     from smac_lab.figures import report
 
@@ -78,8 +78,8 @@ def config(
 
     Args:
         family: as in `smac-lab train`.
-        preset: smoke, cpu or paper.
-        behaviour: how much scripted data betrays the task; default: the preset's own.
+        preset: smoke, cpu, gpu or paper.
+        behaviour: how much scripted data gives the task away; default: the preset's.
         settings: fields of SMACConfig that replace the preset's.
     """
     from smac_lab.tasks import make_family
@@ -103,16 +103,16 @@ def collect(
     *,
     settings: Settings,
 ) -> None:
-    """Make the offline data set of a task family. Run it again to go on after a stop.
+    """Collect the offline data set of a task family. Run the same command again to continue after a stop.
 
     Args:
         family: point-robot, cheetah-vel, ant-dir, humanoid-dir, walker-params, hopper-params, sawyer, ...; options may
-            stand behind it, as in ant-dir:contact_cost=False.
-        preset: smoke, cpu or paper.
-        behaviour: how much scripted data betrays the task; default: the preset's own.
+            follow it, as in ant-dir:contact_cost=False.
+        preset: smoke, cpu, gpu or paper.
+        behaviour: how much scripted data gives the task away; default: the preset's.
         seed: of tasks and data.
         out: folder; default data/<family>-<preset>-<seed>.
-        starter: also store a small excerpt there, with states to replay: what smac_lab/starter holds.
+        starter: also store a small excerpt in this folder, with states to replay, as in smac_lab/starter.
         settings: fields of SMACConfig that replace the preset's.
     """
     import numpy as np
@@ -185,21 +185,21 @@ def train(
     *,
     settings: Settings,
 ) -> None:
-    """Both phases of meta-training, every arm, with measurements and a report. Run it again to go on after a stop.
+    """Meta-train: both phases, every arm, measurements, a report. Run the same command again to continue after a stop.
 
     Args:
         family: point-robot, cheetah-vel, ant-dir, humanoid-dir, walker-params, hopper-params, sawyer, ...; options may
-            stand behind it, as in ant-dir:contact_cost=False.
-        preset: smoke, cpu or paper.
-        behaviour: how much scripted data betrays the task; default: the preset's own.
-        seed: seeds, each a run of its own.
-        method: what learns from the data: smac, or prior work.
-        arms: ways of going on after the offline phase; default frozen, self-labelled and oracle for smac, else none.
-        data: data set made by `smac-lab collect` with the same seed; default: make it.
+            follow it, as in ant-dir:contact_cost=False.
+        preset: smoke, cpu, gpu or paper.
+        behaviour: how much scripted data gives the task away; default: the preset's.
+        seed: seeds, a separate run each.
+        method: the method that learns from the data: smac, or prior work.
+        arms: variants of the self-supervised phase; default frozen, self-labelled and oracle for smac, else none.
+        data: data set made by `smac-lab collect` with the same seed; default: collect it.
         out: folder of the run; default runs/<family>-<preset>.
-        workers: processes for several seeds; default one for each lot of seeds that learn at once.
-        threads: torch threads of a run in this process; default all processors.
-        at_once: seeds that learn at once, as one agent; default all of them on a GPU, one on a processor.
+        workers: processes for several seeds; default one per group of seeds that learn at once.
+        threads: PyTorch threads of a run in this process; default all processors.
+        at_once: seeds that learn at once, as one agent; default all of them on a GPU, one on a CPU.
         settings: fields of SMACConfig that replace the preset's.
     """
     import torch
@@ -245,8 +245,8 @@ def evaluate(
     Args:
         run: folder of one phase of a run, such as runs/demo/seed_0/frozen.
         seed: of simulations and draws.
-        diagnose: also replace one link of the chain from exploration to action at a time, on training tasks.
-        out: where to write the returns; default <run>/evaluation.json.
+        diagnose: also replace the links between exploration and action one at a time, on training tasks.
+        out: file for the returns; default <run>/evaluation.json.
     """
     from smac_lab import adaptation, diagnosis
     from smac_lab.data.storage import replace_text
@@ -285,12 +285,12 @@ def compare(
     table: Literal["markdown", "latex"] = "markdown",
     figure: Path | None = None,
 ) -> None:
-    """Several finished runs in one table, methods and arms side by side, with intervals.
+    """Print finished runs in one table, methods and arms side by side, with intervals.
 
     Args:
-        runs: folders of runs, such as runs/ant-dir-cpu; of one variant of a family only.
-        table: how the table is printed.
-        figure: also draw intervals and performance profiles, in this file (.html, or .png where chromium is).
+        runs: folders of runs, such as runs/ant-dir-cpu; a family may occur in one variant only.
+        table: format of the table.
+        figure: also draw intervals and performance profiles to this file (.html, or .png if Chromium is installed).
     """
     from smac_lab.data.storage import replace_text, replacing
     from smac_lab.figures import comparison, report
@@ -320,13 +320,13 @@ def explore(
     port: int = 8866,
     browser: bool = True,
 ) -> None:
-    """Open the ShiftExplorer on a finished run in the web browser; for this machine only. Ctrl-C ends it.
+    """Open the ShiftExplorer on a finished run in the web browser, on this machine only. Ctrl-C ends it.
 
     Args:
-        run: folder of a run or of an excerpt, or the name of an example that is shipped: point-robot, cheetah-vel, ...
-        seed: which of the run's seeds; default the first.
-        port: where the page is served.
-        browser: open it; otherwise the address, with its token, is only printed.
+        run: folder of a run or of an excerpt, or the name of an example in the package: point-robot, cheetah-vel, ...
+        seed: one of the run's seeds; default the first.
+        port: port of the page's server.
+        browser: open the page; otherwise its address, with the token, is only printed.
     """
     import subprocess
     import tempfile
@@ -364,14 +364,14 @@ def excerpt(
     iterations: tuple[int, ...] = (),
     arms: tuple[ArmName, ...] = (),
 ) -> None:
-    """Store a run's agents small enough to be sent: networks in half precision, at a few iterations of each arm.
+    """Store a small copy of a run's agents to share: networks in half precision, at a few iterations of each arm.
 
     Args:
         run: folder of a finished run.
         out: folder to write.
-        seed: which of its seeds; default the first.
-        iterations: of each arm; default the last alone.
-        arms: default all of the run.
+        seed: one of the run's seeds; default the first.
+        iterations: iterations of each arm to keep; default the last one.
+        arms: arms to keep; default all of the run.
     """
     from smac_lab.figures import findings, report
     from smac_lab.runs import snapshots
@@ -404,29 +404,29 @@ def bench(
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     quick: bool = False,
 ) -> None:
-    """How fast it is here: ratios to what the machine can do and to what one would otherwise write, measured in turns.
+    """Measure speed as ratios: to the limits of this machine, and to the code that one would otherwise write.
 
     Args:
         what: simulation, update, evaluate, pipeline; default all.
-        family: whose run `pipeline` is about.
-        preset: of that run.
-        processes: environments, a process each, of gymnasium's AsyncVectorEnv; default four a core.
-        profile: also where the time goes in each stage.
-        scaling: also cost against size, drawn in this file (.html, with .json and .png beside it).
+        family: family of the run that `pipeline` measures.
+        preset: preset of that run.
+        processes: environments of gymnasium's AsyncVectorEnv, a process each; default four per core.
+        profile: also show how the time of each stage divides.
+        scaling: also draw cost against size to this file (.html, with .json and .png beside it).
         as_json: print one JSON object instead of tables.
-        quick: tiny sizes, which only show that it runs.
+        quick: use tiny sizes, which only show that everything runs.
     """
     import contextlib
 
     from smac_lab import bench as bm
 
     effort = bm.QUICK if quick else bm.Effort()
-    SMACConfig.preset(family, preset)  # unknown names end here
+    SMACConfig.preset(family, preset)  # raises for unknown names
     record: dict[str, Any] = {"machine": bm.machine(), "quick": quick, "interrupted": True}
     rows: list[bm.Row] = []
     stages: list[bm.pipeline.Stage] = []
     profiles: list[bm.profiling.Profile] = []
-    with contextlib.suppress(KeyboardInterrupt):  # what is known by then is told
+    with contextlib.suppress(KeyboardInterrupt):  # report what has been measured so far
         for case in what:
             for row in bm.rows(case, effort, processes, (family, preset)):
                 rows.append(row)
@@ -456,7 +456,7 @@ def bench(
 
 
 def film(out: Path, family_name: str, phase: Path) -> None:
-    """Film a body on four held-out tasks after adaptation as `video.mp4`, where something here can render it."""
+    """Film a body on four held-out tasks after adaptation as `video.mp4`, if this machine can render."""
     import numpy as np
     import torch
 
@@ -480,7 +480,7 @@ def film(out: Path, family_name: str, phase: Path) -> None:
 
 
 def configure(family: str, preset: str, behaviour: str | None, settings: Mapping[str, Any]) -> SMACConfig:
-    """The preset with some settings replaced."""
+    """Return the preset with some settings replaced."""
     return dataclasses.replace(SMACConfig.preset(family, preset, behaviour), **settings)
 
 
@@ -494,7 +494,7 @@ AS_JSON = tyro.constructors.PrimitiveConstructorSpec(
 
 
 def flags_of_config() -> type:
-    """Build the type of `Settings`: a key for each field of SMACConfig, with its type and the comment beside it."""
+    """Build the type of `Settings`: a key per field of SMACConfig, with its type and the comment beside it."""
     comments = dict(re.findall(r"^    (\w+): .*  # (.*)$", inspect.getsource(SMACConfig), re.MULTILINE))
     hints = get_type_hints(SMACConfig, include_extras=True) | {"behaviour_changes": Annotated[dict[str, Any], AS_JSON]}
     flags = {}
@@ -506,7 +506,7 @@ def flags_of_config() -> type:
 
 
 def refuse_repeated(words: list[str]) -> None:
-    """Raise ValueError if an option is given twice: the first of the two would be dropped without a word."""
+    """Raise ValueError if an option is given twice: the first value would be dropped silently."""
     options = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--") and len(word) > 2]
     options = [option.replace("--no-", "--") for option in options]
     for option in options:
@@ -515,10 +515,10 @@ def refuse_repeated(words: list[str]) -> None:
 
 
 def read(words: list[str]) -> Callable[[], None]:
-    """Return the command that these words call, bound to its arguments.
+    """Parse a command line into the command that it calls, bound to its arguments.
 
     Raises:
-        ValueError: words that no command takes.
+        ValueError: no command takes these words.
     """
 
     def bind(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
@@ -546,7 +546,7 @@ def read(words: list[str]) -> Callable[[], None]:
 
 
 def unboxed(box: str) -> str:
-    """Return what a box of tyro's says, and the options that it proposes, as one line."""
+    """Return the message in one of tyro's boxes, with the options that it proposes, as one line."""
     parts = [""]
     for line in (line.strip("│ ") for line in box.splitlines()):
         if re.match("[╭╰]|[─-]{4}", line):  # a rule
@@ -562,18 +562,18 @@ def unboxed(box: str) -> str:
 
 
 def slug(family: str) -> str:
-    """A family's full name as file names may have it."""
+    """Return a family's full name as a part of file names."""
     return family.replace(":", "-").replace("=", "-").replace(",", "-")
 
 
 def wrote(file: Path, next_step: str, *more: Path) -> None:
-    """Say what a command wrote and what to do next."""
+    """Print what a command wrote and what to do next."""
     print(f"\nwrote {', '.join(str(f) for f in (file, *more))}\nnext: {next_step}")
 
 
 def main() -> None:
-    """Entry point of `smac-lab`: bad input ends in one line, and an interrupted run can be continued."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds as Ctrl-C does, and so ends its workers
+    """Run `smac-lab`: print bad input as one line; an interrupted run can be continued."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds as Ctrl-C does, which ends the workers
     try:
         read(sys.argv[1:])()
     except (ValueError, FloatingPointError, OSError) as error:

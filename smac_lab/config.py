@@ -13,7 +13,7 @@ from smac_lab.presets import BEHAVIOURS, PRESETS, WITHOUT_EXPLORATION
 if TYPE_CHECKING:
     import torch
 
-PresetName = Literal["smoke", "cpu", "paper"]
+PresetName = Literal["smoke", "cpu", "gpu", "paper"]
 MethodName = Literal["smac", "cloning", "offline-pearl", "macaw", "borel", "macaw-in-smac", "borel-in-smac"]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
 
@@ -191,7 +191,8 @@ class SMACConfig:
 
         Args:
             family: a name known to `make_family`.
-            preset: "smoke" (seconds, shows that everything runs), "cpu" (two cores) or "paper".
+            preset: "smoke" (seconds, shows that everything runs), "cpu" (two cores), "gpu" (four seeds at once on one
+                card, three minutes per arm) or "paper".
             behaviour: "expert", "narrow" or "broad" scripted data, which the encoder reads, too, for families that have
                 a script; default: the preset's own recipe.
 

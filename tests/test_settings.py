@@ -18,6 +18,7 @@ from smac_lab.actor_critic import log_prob
 from smac_lab.engine.learner import Objective
 from smac_lab.nets import Standardise
 from smac_lab.parts import ALL_PARTS
+from smac_lab.presets import GPU, PRESETS
 from smac_lab.runs.snapshots import Snapshots, read_snapshots, write_excerpt
 from smac_lab.sampling import sample_offline
 from smac_lab.training import begin_self_supervision
@@ -315,3 +316,13 @@ def test_targets_rest_where_critics_do(problem: Problem) -> None:
     before = [p.clone() for p in agent.target_critics.parameters()]
     agent.update(batch, trains=("actor",))
     assert all(torch.equal(*pair) for pair in zip(before, agent.target_critics.parameters(), strict=True))
+
+
+# -- presets ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("family", PRESETS)
+def test_gpu_is_the_recipe_of_cpu_at_the_paper_s_size(family: str) -> None:
+    cpu, gpu, paper = (lab.SMACConfig.preset(family, name).to_dict() for name in ("cpu", "gpu", "paper"))
+    assert {name for name in gpu if gpu[name] != cpu[name]} <= set(GPU)
+    assert all(gpu[f"{part}_hidden"] == paper[f"{part}_hidden"] for part in ("encoder", "actor", "critic"))
+    assert gpu["offline_steps"] >= cpu["offline_steps"]
+    assert gpu["online_iterations"] * gpu["online_updates"] > cpu["online_iterations"] * cpu["online_updates"]

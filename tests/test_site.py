@@ -58,6 +58,25 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
         assert re.findall(loads, page.read_text()) == [], page
 
 
+def test_words_of_the_reference_lead_to_the_glossary(site: Path) -> None:
+    """The link checker has followed them; here, that most of the words are linked, and none in code."""
+    reference = (site / "reference.html").read_text()
+    assert len(set(re.findall(r'href="glossary.html#([^"]+)"', reference))) > 20
+    assert not re.search(r'(?s)<(code|pre)\b[^>]*>(?:(?!</\1>).)*href="glossary', reference)
+
+
+@pytest.mark.browser
+def test_search_works_from_a_file(site: Path) -> None:
+    if reason := browser.missing():
+        pytest.skip(reason)
+    with browser.Browser() as chromium, chromium.page(1366, 900) as page:
+        page.page.context.set_offline(True)
+        page.page.goto((site / "glossary.html").as_uri())
+        page.page.locator("input.md-search__input").fill("gap_closed")
+        page.page.locator(".md-search-result__link").first.wait_for()
+        assert page.console_errors == []
+
+
 def test_equations_are_set(site: Path) -> None:
     """As MathML, on pages and in notebooks, with nothing left over that only a script could draw."""
     pages = [*(site / "methods").glob("*.html"), *(site / "notebooks").glob("*.html")]
