@@ -195,7 +195,8 @@ def train(
         seed: seeds, a separate run each.
         method: the method that learns from the data: smac, or prior work.
         arms: variants of the self-supervised phase; default frozen, self-labelled and oracle for smac, else none.
-        data: data set made by `smac-lab collect` with the same seed; default: collect it.
+        data: data set made by `smac-lab collect` with the same seed, or a run with the same seeds, whose static data
+            is used; default: collect it.
         out: folder of the run; default runs/<family>-<preset>.
         workers: processes for several seeds; default one per group of seeds that learn at once.
         threads: PyTorch threads of a run in this process; default all processors.

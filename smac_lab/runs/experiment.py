@@ -33,7 +33,7 @@ from smac_lab.runs import checkpoint
 from smac_lab.runs.behaviour import collect_behaviour, run_pearl, uses_pearl
 from smac_lab.runs.log import MetricLog
 from smac_lab.runs.measurement import load_measurement, measure, save_measurement, summarise
-from smac_lab.runs.plan import Experiment
+from smac_lab.runs.plan import Experiment, is_run
 from smac_lab.runs.summary import write_summary
 from smac_lab.tasks import make_family
 from smac_lab.tasks.family import TaskFamily
@@ -43,18 +43,27 @@ from smac_lab.training import train_self_supervised
 Tick = Callable[[str, int, int], None]  # (phase, done, total), in updates; in episodes for the script
 
 
-def read_data(experiment: Experiment) -> TransitionBuffer:
-    """The data set that an experiment names.
+def read_data(experiment: Experiment, seed: int) -> TransitionBuffer:
+    """Read one seed's static data from the data set, or from the run, that an experiment names.
 
     Raises:
         StorageError: it is missing, damaged, of another family, or of other tasks than the seed's.
     """
     assert experiment.data is not None
-    family, config = make_family(experiment.family), experiment.config
-    train, _ = family.split(config.n_train_tasks, config.n_test_tasks, experiment.seeds[0])
-    buffer, tasks, _ = load_dataset(experiment.data, family)
+    family, config, folder = make_family(experiment.family), experiment.config, Path(experiment.data)
+    train, _ = family.split(config.n_train_tasks, config.n_test_tasks, seed)
+    if is_run(folder):
+        own = folder / f"seed_{seed}" / "offline" / "checkpoint"
+        if not checkpoint.exists(own):
+            raise StorageError(f"{folder} is a run without data of seed {seed}: there is no checkpoint in {own}")
+        agent, stored, _ = checkpoint.load(own, family=family)
+        assert stored is not None
+        tasks, _ = family.split(agent.config.n_train_tasks, agent.config.n_test_tasks, int(agent.seed))
+        buffer = stored
+    else:
+        buffer, tasks, _ = load_dataset(folder, family)
     if not np.array_equal(tasks.values, train.values):
-        raise StorageError(f"{experiment.data} was collected for other tasks than those of seed {experiment.seeds[0]}")
+        raise StorageError(f"{folder} was collected for other tasks than those of seed {seed}")
     return buffer.to(config.torch_device())
 
 
@@ -126,7 +135,7 @@ def _start(
     buffers = []
     for one in seeds:
         if experiment.data is not None:
-            buffer = read_data(experiment)
+            buffer = read_data(experiment, one.number)
         else:
             told = partial(tick, "episodes of the script")
             buffer = collect_behaviour(family, one.train, c, one.number, None, told, pearl.pop(one.number, None))
@@ -251,7 +260,8 @@ def run_experiment(
     lots = [experiment.seeds[start : start + size] for start in range(0, len(experiment.seeds), size)]
     began = time.monotonic()
     if experiment.data is not None:
-        read_data(experiment)  # tells what is wrong with it before anything is written
+        for seed in experiment.seeds:
+            read_data(experiment, seed)  # raises before anything is written
     workers = min(workers or len(lots), len(lots))
     threads = torch.get_num_threads() if workers == 1 else max(1, (os.cpu_count() or 1) // workers)
     with holding(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from smac_lab.arms import find_arm, folder_of
@@ -12,6 +13,11 @@ from smac_lab.runs.behaviour import check_recipe, uses_pearl
 from smac_lab.tasks import make_family
 
 DEFAULT_ARMS = ("frozen", "self-labelled", "oracle")
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is of a run, rather than of a data set."""
+    return any(folder.glob("seed_*"))
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,8 @@ class Experiment:
         config: every number.
         seeds: one independent run each: tasks, data, agent.
         arms: ways of going on after the offline phase, names from `ARMS`.
-        data: folder of a data set from `smac-lab collect`, or None to make the data.
+        data: folder of a data set from `smac-lab collect`, or of a run whose static data is to be used, or None to
+            collect the data.
         evaluations: how often each arm is measured on its way.
         method: what learns, a name from `METHODS`; its own numbers are those of the preset's name.
 
@@ -54,8 +61,11 @@ class Experiment:
             raise ValueError(f"arms={self.arms} is not allowed: each arm once")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds={self.seeds} is not allowed: at least one seed, each once")
-        if self.data is not None and len(self.seeds) > 1:
-            raise ValueError(f"a data set holds the tasks of one seed, but there are {len(self.seeds)} seeds")
+        if self.data is not None and len(self.seeds) > 1 and not is_run(Path(self.data)):
+            raise ValueError(
+                f"a data set holds the tasks of one seed, but there are {len(self.seeds)} seeds; the folder of a run "
+                "holds those of all of its seeds"
+            )
 
     @property
     def entry(self) -> Entry:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from smac_lab import cli
 from smac_lab.config import SMACConfig
@@ -118,6 +119,22 @@ def test_data_of_other_tasks_or_families_is_refused(finished: Path, tmp_path: Pa
     words = ("--preset", "smoke", "--data", finished / "data", "--out", tmp_path / "x")
     assert "does not fit" in run("train", "point-robot", *words).stderr
     assert "other tasks" in run("train", "cheetah-vel", "--seed", "1", *words).stderr
+
+
+def test_a_method_learns_from_the_data_of_a_run(finished: Path, tmp_path: Path) -> None:
+    words = ("train", "cheetah-vel", "--preset", "smoke", "--method", "cloning", "--data", finished / "run")
+    done = run(*words, "--out", tmp_path / "x")
+    assert done.returncode == 0, done.stderr
+    (theirs, own) = (
+        checkpoint.load(f / "seed_0" / "offline" / "checkpoint").buffer for f in (finished / "run", tmp_path / "x")
+    )
+    assert own is not None
+    assert theirs is not None
+    assert torch.equal(own.rows, theirs.rows)
+    assert "run without data of seed 1" in run(*words, "--seed", "0", "1", "--out", tmp_path / "y").stderr
+    words = ("train", "cheetah-vel", "--preset", "smoke", "--data", finished / "data", "--seed", "0", "1")
+    assert "a data set holds the tasks of one seed" in run(*words, "--out", tmp_path / "y").stderr
+    assert not (tmp_path / "y").exists()
 
 
 def test_another_experiment_does_not_overwrite_a_run(finished: Path) -> None:
