@@ -47,8 +47,8 @@ def evaluate(
 
     Args:
         agent: trained agent. With several seeds every result has a leading seed axis.
-        family, tasks: what to act in; with several seeds, one set of tasks for all or a list of one equally large
-            set per seed.
+        family, tasks: to act in; with several seeds, one set of tasks for all, or a list of equally large sets, one per
+            seed.
         seed: of simulations and draws; with several seeds, one for all or one per seed.
         repeats, exploration_episodes: defaults from the agent's config (4 and 2).
         deterministic: act with the mean action.

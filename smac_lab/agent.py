@@ -138,7 +138,7 @@ class SMAC(Method):
         return self.reward_loss(self, batch, z, posterior)
 
     def infer(self, batch: Batch) -> tuple[Gaussian, Tensor]:
-        """Infer the posterior, `(task, z_dim)`, and draw one z per task, repeated to `(task, batch, z_dim)`."""
+        """Infer the posterior, `(task, z_dim)`; draw one z per task, repeated for its batch, `(task, batch, z_dim)`."""
         assert batch.noise is not None
         posterior = Gaussian(*self.encoder(batch.context))
         z = posterior.sample(batch.noise.z).unsqueeze(1)

@@ -64,7 +64,7 @@ def reward_loss(agent: Networks, batch: Batch, z: Tensor, posterior: Gaussian) -
 
 
 def context_error(agent: Networks, context: Tensor, z: Tensor) -> Tensor:
-    """E[(r - r_hat(s, a, z))^2] over the context's own transitions, a scalar.
+    """E[(r - r_hat(s, a, z))^2] over the context's transitions, a scalar.
 
     Args:
         context: `(task, n, context_dim)`.

@@ -65,8 +65,8 @@ def measure_shift(
 
     Args:
         agent: trained agent; not changed. With several seeds every result has a leading seed axis.
-        family, tasks: training tasks; `tasks[i]` is the buffer's task `i`. With several seeds, one set of tasks for all
-            or a list of one equally large set per seed.
+        family, tasks: training tasks; `tasks[i]` is the buffer's task `i`. With several seeds, one set of tasks for
+            all, or a list of equally large sets, one per seed.
         buffer: its static transitions are used.
         seed: of simulations and draws; with several seeds, one for all or one per seed.
         repeats: independent contexts per task; default `config.repeats`.

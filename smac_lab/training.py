@@ -68,13 +68,13 @@ def train_self_supervised(
     oracle: bool = False,
     log_every: int = 1,
 ) -> Iterator[tuple[int, Metrics]]:
-    """Repeatedly collect without rewards, label with the frozen decoder and train on the mixture.
+    """Collect without rewards, label with the frozen decoder and train on the mixture, iteration by iteration.
 
     Args:
         agent: updated in place. The arm's changes of its config stay.
         buffer: self-collected transitions are appended to it; pass a `clone()` to keep the original.
-        family, tasks: what to interact with; `tasks[i]` is the buffer's task `i`. With several seeds, one set of tasks
-            for all or a list of one set per seed; `buffer` is then made by `TransitionBuffer.join`.
+        family, tasks: to interact with; `tasks[i]` is the buffer's task `i`. With several seeds, one set of tasks
+            for all, or a list of sets, one per seed; `buffer` is then made by `TransitionBuffer.join`.
         iterations: iterations from now on; default `config.online_iterations`.
         arm: a name from `ARMS`, or a custom `Arm`; default: the arm that `config.online_encoder` names.
         oracle: keep the true rewards of new interaction: without `arm`, as `arm="oracle"`; with `arm`, in that arm.

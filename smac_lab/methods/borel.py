@@ -200,7 +200,7 @@ class BOReL(Method):
 
     # -- losses ------------------------------------------------------------------------------------------
     def belief_loss(self, batch: TrajectoryBatch) -> tuple[Tensor, Info]:
-        """Compute the negative evidence lower bound (Dorfman et al., eq. 3; Zintgraf et al., VariBAD, eq. 6).
+        """Compute the negative ELBO of a trajectory's rewards (Dorfman et al., eq. 3; Zintgraf et al., VariBAD, eq. 6).
 
         mean_t sum_k (r_hat(s_k, a_k, s'_k, m_t) - r_k)^2 + kl_weight sum_t KL(q_t || q_{t-1}), m_t ~ q_t, averaged over
         trajectories. Steps t and k are drawn at random, and the sum over k is scaled up to the whole trajectory.

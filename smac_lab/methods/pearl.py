@@ -98,7 +98,7 @@ def train_pearl(
     log_every: int = 1,
     temperature: Callable[[int], float] = lambda iteration: 1.0,
 ) -> Iterator[tuple[int, Metrics]]:
-    """Repeatedly collect with true rewards and train on everything collected.
+    """Collect with true rewards and train on everything collected, iteration by iteration.
 
     An iteration collects like one of the self-supervised phase: `online_tasks` tasks, `prior_episodes` episodes each
     with z ~ p(z) and `posterior_episodes` with z ~ q(.|own data). The encoder reads exploration alone (`last_visit`).
@@ -107,8 +107,8 @@ def train_pearl(
         agent: updated in place.
         buffer: collected transitions are appended to it; with several seeds, made by `TransitionBuffer.join`. If a task
             has no exploration yet, all tasks begin with `initial_episodes`.
-        family, tasks: what to interact with; `tasks[i]` is the buffer's task `i`. With several seeds, one set of tasks
-            for all or a list of one set per seed.
+        family, tasks: to interact with; `tasks[i]` is the buffer's task `i`. With several seeds, one set of tasks
+            for all, or a list of sets, one per seed.
         iterations: iterations from now on.
         updates: updates per iteration.
         initial_episodes: episodes per task before the first iteration, with z ~ p(z).

@@ -157,7 +157,7 @@ def load(
             parameters are loaded into the modules passed.
 
     Raises:
-        StorageError: no checkpoint there, a pickle, a damaged file, another family, or a missing part.
+        StorageError: no checkpoint under `path`, a pickle, a damaged file, another family, or a missing part.
     """
     folder, state = _read_state(Path(path))
     spec = FamilySpec(**state["spec"])

@@ -47,7 +47,7 @@ def read_data(experiment: Experiment, seed: int) -> TransitionBuffer:
     """Read one seed's static data from the data set, or from the run, that an experiment names.
 
     Raises:
-        StorageError: it is missing, damaged, of another family, or of other tasks than the seed's.
+        StorageError: the data is missing, damaged, of another family, or of other tasks than the seed's.
     """
     assert experiment.data is not None
     family, config, folder = make_family(experiment.family), experiment.config, Path(experiment.data)
@@ -233,7 +233,7 @@ def run_experiment(
 
     Args:
         folder: the run's folder; an interrupted run in it is continued.
-        experiment: what to run.
+        experiment: the experiment to run.
         workers: processes; default one per group of seeds that learn at once. One worker runs the groups in this
             process, one after another.
         quiet: no progress bars.

@@ -37,7 +37,7 @@ def measure(
     buffer: TransitionBuffer,
     seeds: Sequence[int],
 ) -> list[dict[str, Array]]:
-    """Measure everything that a report shows of an agent, as arrays, named as in `Shift` where it has them.
+    """Measure everything that a report shows of an agent, as arrays; shared names are those of `Shift`.
 
     Args:
         agent: of one seed or of several, which are measured side by side.
@@ -208,7 +208,7 @@ def load_measurement(file: Path) -> dict[str, Array]:
 def references(
     family: TaskFamily, tasks: Tasks, buffer: TransitionBuffer | None, seed: int = 0
 ) -> dict[str, float | None]:
-    """Measure mean returns to compare with: uniformly random policy, the family's controller, behaviour data."""
+    """Measure mean returns to compare with: a uniformly random policy's, the controller's, the behaviour data's."""
     env = family.batch_env(tasks.repeat(4))
     rng = np.random.default_rng(seed)
     random = rollout(lambda o: rng.uniform(-1.0, 1.0, (len(o), family.action_dim)), env, seed=seed)

@@ -28,12 +28,11 @@ class Experiment:
         family: name of the task family.
         preset: name that the config came from.
         config: every number.
-        seeds: one independent run each: tasks, data, agent.
-        arms: ways of going on after the offline phase, names from `ARMS`.
-        data: folder of a data set from `smac-lab collect`, or of a run whose static data is to be used, or None to
-            collect the data.
-        evaluations: how often each arm is measured on its way.
-        method: what learns, a name from `METHODS`; its own numbers are those of the preset's name.
+        seeds: each is an independent run, with separate tasks, data and agent.
+        arms: names from `ARMS`, the ways of going on after the offline phase.
+        data: folder of a data set from `smac-lab collect`, or of a run whose static data is used; None: collect data.
+        evaluations: number of measurements during each arm.
+        method: name from `METHODS`; the preset's name selects the method's numbers.
 
     Raises:
         ValueError: unknown family, method or arm, no seed, or arms for a method that does not go online.
