@@ -34,7 +34,7 @@ def pearl_loss(agent: SMAC, batch: Batch, temperature: float | Tensor = 1.0) -> 
     over the tasks of the meta-batch for any `kl_reduction`. Actor (soft actor-critic, with z detached):
     mean (alpha log pi(a|s, z) - min_k Q_k(s, a, z)) + 1e-3 mean mu^2 + 1e-3 mean (log sigma)^2, a ~ pi, with the
     Gaussian N(mu, sigma^2) before the tanh. The authors' temperature alpha is 1; `reward_scale` weighs rewards against
-    it. Means are over all transitions; means of mu and log sigma are over action dimensions, too.
+    it. Means are over all transitions; those of mu and log sigma also over action dimensions.
 
     Two target critics replace the state-value network of PEARL's code, as in soft actor-critic's second version
     (Haarnoja et al., 2018, arXiv 1812.05905).

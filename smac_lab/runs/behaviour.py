@@ -23,7 +23,7 @@ from smac_lab.tasks.spec import Tasks
 
 Tick = Callable[[int, int], None]  # (done, total), in iterations of PEARL, or in episodes of the script
 SAVES = 10  # checkpoints of a PEARL run
-AT_ONCE = 2_000  # most scripted episodes of a body simulated side by side, to bound memory and to report progress
+AT_ONCE = 2_000  # greatest number of scripted episodes of a body side by side, to bound memory and report progress
 
 
 def check_recipe(family: TaskFamily, config: SMACConfig) -> None:
@@ -118,7 +118,7 @@ def collect_behaviour(
             pursued = Tasks(np.where(on_task[:, None], own.values, family.detours(rng, own.values)))
             policy = scripted_policy(family, pursued, config.behaviour_noise, rng, own, on_task)
             act(policy, family, tasks, repeats, buffer, "offline", rng, ids)
-            if not uses_pearl(config):  # PEARL has reported progress, in iterations
+            if not uses_pearl(config):  # otherwise PEARL's iterations were reported
                 tick(int(ids[-1] + 1) * repeats, len(tasks) * repeats)
     if config.exploration_transitions == 0:
         return buffer
