@@ -1,6 +1,7 @@
 """smac_lab: offline meta-reinforcement learning with online self-supervision, to look at and to change.
 
-What is public is named here, by concept; in the rooms below (`smac_lab.figures`, `smac_lab.runs`, ...) names may move.
+The public names are listed here, by concept. Names in the subpackages (`smac_lab.figures`, `smac_lab.runs`, ...) may
+move.
 """
 
 from smac_lab import tasks
@@ -35,12 +36,12 @@ from smac_lab.training import train_offline, train_self_supervised
 from smac_lab.version import __version__ as __version__
 
 __all__ = [
-    # what is asked
+    # tasks
     "TaskFamily",
     "Tasks",
     "make_family",
     "tasks",
-    # what is learned from
+    # data
     "TransitionBuffer",
     "collect_behaviour",
     "rollout",
@@ -52,7 +53,7 @@ __all__ = [
     "to_minari",
     "relabelled",
     "shared_between_tasks",
-    # the parts, and their losses
+    # the parts and their losses
     "Actor",
     "Critics",
     "ContextEncoder",
@@ -85,12 +86,12 @@ __all__ = [
     "train_borel",
     "Cloning",
     "OfflinePEARL",
-    # the measures
+    # measurements
     "evaluate",
     "Evaluation",
     "measure_shift",
     "Shift",
-    # on disk
+    # checkpoints
     "save",
     "load",
     "Run",

@@ -1,4 +1,4 @@
-"""Actor and critics, both told the task through z, with the losses that train them."""
+"""Actor and critics, both conditioned on the task through z, and the losses that train them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from smac_lab.batch import Batch, Info, Networks
 from smac_lab.nets import MLP, EnsembleMLP, Standardise
 
 LOG_STD_RANGE = (-20.0, 2.0)
-MAX_ACTION = 0.999999  # data actions are clipped here before atanh, where no other limit is given
+MAX_ACTION = 0.999999  # data actions are clipped to +- this before atanh, unless another limit is passed
 
 
 class Actor(Module):
@@ -24,7 +24,7 @@ class Actor(Module):
     Args:
         obs_dim, action_dim, z_dim: sizes.
         hidden: hidden layers.
-        scaling: applied to the observations first; None: they are read as they are.
+        scaling: applied to the observations first; None: the observations are read unscaled.
     """
 
     def __init__(
@@ -40,19 +40,19 @@ class Actor(Module):
         self.net = MLP(obs_dim + z_dim, hidden, 2 * action_dim, small_output=True)
 
     def forward(self, observations: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation before the tanh, `(..., action_dim)` each; log_std within [-20, 2]."""
+        """Return mean and log standard deviation before the tanh, `(..., action_dim)` each; log_std within [-20, 2]."""
         mean, log_std = self.net(torch.cat([self.scaling(observations), z], dim=-1)).chunk(2, dim=-1)
         return mean, log_std.clamp(*LOG_STD_RANGE)
 
 
 class Critics(Module):
-    """Q(s, a, z), twice over, in one batched product a layer.
+    """Q(s, a, z) of several critics, in one batched product per layer.
 
     Args:
         obs_dim, action_dim, z_dim: sizes.
         hidden: hidden layers of each critic.
-        num_critics: how many.
-        scaling: as the actor's.
+        num_critics: number of critics.
+        scaling: as for `Actor`.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Critics(Module):
         self.net = EnsembleMLP(num_critics, obs_dim + action_dim + z_dim, hidden, 1)
 
     def forward(self, observations: Tensor, actions: Tensor, z: Tensor) -> Tensor:
-        """Values `(critic, ...)` for inputs `(..., dim)`."""
+        """Return values `(critic, ...)` for inputs `(..., dim)`."""
         return self.net(torch.cat([self.scaling(observations), actions, z], dim=-1)).squeeze(-1)
 
 
@@ -79,7 +79,7 @@ def sample_action(mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
 
 
 def act(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """a ~ pi, reparameterised, `(..., action_dim)`, and log pi(a), `(...)`, as soft actor-critic needs them."""
+    """Draw a ~ pi, reparameterised, `(..., action_dim)`, and compute log pi(a), `(...)`, for soft actor-critic."""
     u = mean + log_std.exp() * noise
     return torch.tanh(u), log_prob_before_tanh(mean, log_std, u)
 
@@ -87,8 +87,8 @@ def act(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
 def log_prob(mean: Tensor, log_std: Tensor, actions: Tensor, max_action: float = MAX_ACTION) -> Tensor:
     """log pi(a) of a tanh-squashed Gaussian, `(...)`, in nats.
 
-    Actions of the data are known after the tanh alone: u = atanh(a), with a clipped to +-`max_action`, since
-    atanh(1) has no end. At 0.999999 a saturated action is u = 7.25, at 0.95 it is 1.83.
+    The data contain actions after the tanh only: u = atanh(a), with a clipped to +-`max_action`, since atanh(1) is
+    infinite. A saturated action gives u = 7.25 at `max_action` 0.999999, and u = 1.83 at 0.95.
     """
     return log_prob_before_tanh(mean, log_std, actions.clamp(-max_action, max_action).atanh())
 
@@ -105,9 +105,9 @@ def log_prob_before_tanh(mean: Tensor, log_std: Tensor, u: Tensor) -> Tensor:
 
 
 def awac_weights(advantages: Tensor, awac_lambda: float, kind: str) -> Tensor:
-    """How much each data action is imitated, same shape as `advantages`.
+    """Compute the weight of each data action in imitation, in the shape of `advantages`.
 
-    "softmax" (the authors' code): N softmax(A / lambda) over the whole batch of N, so weights average one.
+    "softmax" (the authors' code): N softmax(A / lambda) over the whole batch of N, so the weights average one.
     "exp" (the paper, eq. 4): exp(A / lambda).
     """
     scaled = advantages / awac_lambda
@@ -119,7 +119,7 @@ def awac_weights(advantages: Tensor, awac_lambda: float, kind: str) -> Tensor:
 def detached_values(critics: Module, observations: Tensor, actions: Tensor, z: Tensor) -> Tensor:
     """Q(s, a, z) with the critics' parameters detached, `(critic, task, batch)`.
 
-    For actor losses that judge actions: the gradient reaches the actions, and the critics learn nothing.
+    Actor losses judge actions with it: the gradient reaches the actions, but not the critics.
     """
     parameters = {name: parameter.detach() for name, parameter in critics.named_parameters()}
     return functional_call(critics, parameters, (observations, actions, z))
@@ -164,7 +164,7 @@ def weighted_imitation(log_probs: Tensor, weights: Tensor) -> Tensor:
 
 # -- the losses of a phase -------------------------------------------------------------------------------
 class Seen(NamedTuple):
-    """The networks' outputs on one batch, which critic, AWAC and Q loss share."""
+    """Outputs of the networks on one batch, shared by critic, AWAC and Q loss."""
 
     mean: Tensor  # of pi(.|s, z) before the tanh, (task, batch, action_dim)
     log_std: Tensor
@@ -173,13 +173,13 @@ class Seen(NamedTuple):
 
 
 def look(agent: Networks, batch: Batch, z: Tensor, through_actions: bool = False) -> Seen:
-    """Ask actor and critics once for everything that a phase's losses read.
+    """Evaluate actor and critics once, on everything that the losses of a phase read.
 
     Args:
-        agent, batch: what a loss is given.
-        z: of each transition, `(task, batch, z_dim)`; its gradient is stopped.
-        through_actions: whether a gradient is to reach the policy's actions through `policy_values`. It never reaches
-            the critics there.
+        agent, batch: as passed to a loss.
+        z: latent task variable of each transition, `(task, batch, z_dim)`; it is detached.
+        through_actions: whether the gradient of `policy_values` reaches the policy's actions. It never reaches the
+            critics.
     """
     assert batch.noise is not None
     z = z.detach()
@@ -194,19 +194,19 @@ def look(agent: Networks, batch: Batch, z: Tensor, through_actions: bool = False
 
 
 def critic_loss(agent: Networks, batch: Batch, z: Tensor, seen: Seen | None = None) -> tuple[Tensor, Info]:
-    """`bellman_error` against `bellman_target`, with a' ~ pi(.|s', z).
+    """Compute `bellman_error` against `bellman_target`, with a' ~ pi(.|s', z).
 
     z is detached: the critics do not train the encoder (SMAC, section 4).
 
     Args:
-        agent, batch: what to learn from.
+        agent, batch: the agent and the data.
         z: latent task variable of each transition, `(task, batch, z_dim)`.
-        seen: what `look` found; default: only what is needed is computed.
+        seen: output of `look`; default: compute only the values that this loss needs.
     """
     assert batch.noise is not None
     z, c = z.detach(), agent.config
     with torch.no_grad():
-        next_z = z if batch.noise.next_z is None else batch.noise.next_z  # the authors' code draws a second one
+        next_z = z if batch.noise.next_z is None else batch.noise.next_z  # the authors' code draws a second z
         mean, log_std = agent.actor(batch.next_observations, next_z)
         next_actions = sample_action(mean, log_std, batch.noise.next_action)
         next_values = agent.target_critics(batch.next_observations, next_actions, z).amin(0)  # (task, batch)
@@ -217,7 +217,7 @@ def critic_loss(agent: Networks, batch: Batch, z: Tensor, seen: Seen | None = No
 
 
 def awac_loss(agent: Networks, batch: Batch, z: Tensor, seen: Seen | None = None) -> tuple[Tensor, Info]:
-    """Advantage-weighted imitation of the data: `weighted_imitation` with `awac_weights`. Only the actor is trained.
+    """Compute `weighted_imitation` of the data with `awac_weights`, a loss that trains only the actor.
 
     A = min_k Q_k(s, a, z) - min_k Q_k(s, a_pi, z) with one a_pi ~ pi(.|s, z).
 
@@ -239,13 +239,13 @@ def awac_loss(agent: Networks, batch: Batch, z: Tensor, seen: Seen | None = None
 
 
 def q_loss(agent: Networks, batch: Batch, z: Tensor, seen: Seen | None = None) -> tuple[Tensor, Info]:
-    """The actor's own actions judged by the critics: -E[min_k Q_k(s, pi(s, z), z)], reparameterised.
+    """Compute -E[min_k Q_k(s, pi(s, z), z)], reparameterised: the critics judge the actor's actions.
 
-    Critic parameters enter detached (`detached_values`), so only the actor is trained.
+    The critics' parameters are detached (`detached_values`), so only the actor is trained.
 
     Args:
         agent, batch, z: as in `critic_loss`.
-        seen: what `look` found with `through_actions`.
+        seen: output of `look` with `through_actions`.
     """
     seen = look(agent, batch, z, through_actions=True) if seen is None else seen
     loss = -seen.policy_values.amin(0).mean()

@@ -22,7 +22,7 @@ class Evaluation(NamedTuple):
 
     returns: Array  # (task, repeat, episode): the last episode is the one after adaptation
     final_returns: Array  # (task,): mean over repeats of the last episode's return
-    contexts: Tensor  # (task, repeat, n, context_dim): everything seen during exploration
+    contexts: Tensor  # (task, repeat, n, context_dim): all transitions of the exploration
     posterior: Gaussian  # (task, repeat, z_dim): q(z | context); z_dim is 0 for methods without z
     episodes: Episodes  # the last episode, (task * repeat, time, ...)
 
@@ -39,22 +39,24 @@ def evaluate(
     deterministic: bool = True,
     num_threads: int = 0,
 ) -> Evaluation:
-    """Meta-test on `tasks`: every task and repeat, of every seed, side by side in one batch of simulations.
+    """Run the meta-test on `tasks`: all tasks, repeats and seeds side by side in one batch of simulations.
 
-    `exploration_episodes` episodes unadapted (SMAC: z ~ p(z)), then one adapted to everything seen (z ~ q(.|h)), all
-    with true rewards, which meta-test has. The agent is not changed, and its own generator is not used.
+    The agent explores for `exploration_episodes` episodes (SMAC: with z ~ p(z)), then acts for one episode adapted to
+    all of them (z ~ q(.|h)). A method that adapts while exploring (BOReL) adapts before each further episode, too.
+    All episodes have true rewards. The agent is not changed, and its generator is not used.
 
     Args:
         agent: trained agent. With several seeds every result has a leading seed axis.
-        family, tasks: what to act in; with several seeds, tasks of all of them or a list with as many tasks for each.
-        seed: of simulations and draws; with several seeds, one for all of them or one for each.
+        family, tasks: to act in; with several seeds, one set of tasks for all, or a list of equally large sets, one per
+            seed.
+        seed: of simulations and draws; with several seeds, one for all or one per seed.
         repeats, exploration_episodes: defaults from the agent's config (4 and 2).
         deterministic: act with the mean action.
-        num_threads: physics threads, 0 for as many as PyTorch uses.
+        num_threads: physics threads; 0: as many as PyTorch uses.
 
     Raises:
-        ValueError: a family that the agent is not for, be it another variant of its own; tasks or a `seed` that are
-            not of as many seeds as the agent, or more tasks for one seed than for another.
+        ValueError: the agent was built for another family or variant; `tasks` or `seed` do not match the agent's number
+            of seeds; the seeds have unequal numbers of tasks.
 
     Example:
         >>> import smac_lab as lab
@@ -101,7 +103,7 @@ def evaluate(
 
 
 def context_of(agent: Method, episodes: Episodes) -> Tensor:
-    """Episodes as context of the agent's encoder, `(..., simulation, time, context_dim)`."""
+    """Convert episodes to context for the agent's encoder, `(..., simulation, time, context_dim)`."""
     return make_context(
         agent.tensor(episodes.observations),
         agent.tensor(episodes.actions),

@@ -1,4 +1,4 @@
-"""SMAC: the parts, wired. What each phase minimises and which parts learn from it, how it labels, how it acts."""
+"""SMAC: the agent that joins the parts. Loss and trained parts of each phase, labelling, acting."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ class SMAC(Method):
     Args:
         config: numbers of the experiment.
         spec: sizes of the task family.
-        seed: makes initial parameters and every later draw. Several, such as `range(16)`, make as many agents that
-            learn at once: parameters, batches, contexts, metrics and results then have a leading seed axis, and each
-            seed draws what it would draw alone. Losses and parts are written for one seed all the same.
-        encoder, actor, critics, reward_decoder: parts of your own, by the shapes in the README: a module, or a
-            function without arguments that makes one, called once a seed under that seed. (Several seeds start
-            from equal copies of a module.)
+        seed: determines initial parameters and every later draw. Several seeds, such as `range(16)`, make as many
+            agents that learn at once: parameters, batches, contexts, metrics and results then have a leading seed axis,
+            and each seed draws the numbers that it would draw alone. Losses and parts are still written for one seed.
+        encoder, actor, critics, reward_decoder: custom parts, with the shapes in the README: a module, or a function
+            without arguments that makes a module, called once per seed under that seed. (If a module is passed, all
+            seeds start from equal copies of it.)
         actor_loss: replaces AWAC in both phases, `(agent, batch, z) -> (loss, info)`.
         critic_loss: likewise for the Bellman error.
         reward_loss: likewise for encoder and decoder, `(agent, batch, z, posterior) -> (loss, info)`.
 
     Raises:
-        ValueError: a part returns outputs of the wrong shape; no seed, or one twice.
+        ValueError: a part returns outputs of the wrong shape; no seed is given, or one seed twice.
 
     Attributes:
-        config: every number; losses read it at each update. Another one may be assigned, with the fields that the
-            parts are built from (`built_from`) as they are.
+        config: every number; losses read it at each update. Another config may be assigned if the fields that the
+            parts are built from (`built_from`) stay equal.
 
     Example:
         >>> import smac_lab as lab
@@ -104,18 +104,18 @@ class SMAC(Method):
     def self_supervised_loss(self, batch: Batch) -> tuple[Tensor, Info]:
         """Bellman error (critics) + AWAC and -Q(s, pi(s, z), z) (actor); SMAC, algorithm 2.
 
-        The encoder reads, but does not learn.
+        The encoder infers z, but does not learn.
         """
         _, z = self.infer(batch)
         return self._improve(batch, z)
 
     def self_labelled_loss(self, batch: Batch) -> tuple[Tensor, Info]:
-        """As `self_supervised_loss`, and q(z|h) is also to explain the batch's rewards through the decoder.
+        """Add `reward_loss` to `self_supervised_loss`: q(z|h) must also explain the rewards through the decoder.
 
-        The `self-labelled` arm (ours) trains the encoder with it and holds the decoder still: rewards are decoded on
-        self-collected, true on offline transitions, and no true reward of new interaction is used. The authors'
-        code has the same loss as an option that trains both, off in their scripts. The `oracle` arm trains both,
-        from true rewards.
+        The `self-labelled` arm (ours) trains the encoder with this loss, but not the decoder. Rewards are decoded on
+        self-collected and true on offline transitions; no true reward of new interaction is used. The `oracle` arm
+        trains encoder and decoder, from true rewards. The authors' code has this loss as an option that trains both;
+        their scripts leave it off.
         """
         posterior, z = self.infer(batch)
         reward, reward_info = self.reward_loss(self, batch, z, posterior)
@@ -123,7 +123,7 @@ class SMAC(Method):
         return reward + improve, {**reward_info, **info}
 
     def _improve(self, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
-        """What actor and critics minimise on self-collected and offline data together."""
+        """Compute the loss of actor and critics on self-collected and offline data together."""
         z = z.detach()
         seen = self._shared(batch, z, through_actions=True)
         critic, critic_info = self.critic_loss(self, batch, z, *seen)
@@ -133,19 +133,19 @@ class SMAC(Method):
         return loss, {**critic_info, **awac_info, **q_info}
 
     def inference_loss(self, batch: Batch) -> tuple[Tensor, Info]:
-        """Reward error + KL alone: what keeps encoder and decoder learning from offline data."""
+        """Compute reward error + KL alone, which trains encoder and decoder on offline data."""
         posterior, z = self.infer(batch)
         return self.reward_loss(self, batch, z, posterior)
 
     def infer(self, batch: Batch) -> tuple[Gaussian, Tensor]:
-        """Posterior `(task, z_dim)` and one z a task, spread over its transitions, `(task, batch, z_dim)`."""
+        """Infer the posterior, `(task, z_dim)`; draw one z per task, repeated for its batch, `(task, batch, z_dim)`."""
         assert batch.noise is not None
         posterior = Gaussian(*self.encoder(batch.context))
         z = posterior.sample(batch.noise.z).unsqueeze(1)
         return posterior, z.expand(-1, batch.observations.shape[1], -1)
 
     def _shared(self, batch: Batch, z: Tensor, through_actions: bool = False) -> tuple[Seen, ...]:
-        """What the losses share, as their further argument; none where one of them is not the library's."""
+        """Return the output of `look` as the losses' extra argument; nothing if the actor or critic loss is custom."""
         own = self.actor_loss is awac_loss and self.critic_loss is critic_loss
         return (look(self, batch, z, through_actions),) if own else ()
 
@@ -163,7 +163,7 @@ class SMAC(Method):
 
     @property
     def objectives(self) -> dict[str, Objective]:
-        """What the phases and arms minimise, by name."""
+        """Objectives of the phases and arms, by name."""
         actor_critic = ("actor", "critics")
         made = (
             Objective("offline", self.offline_loss, ALL_PARTS),
@@ -186,12 +186,12 @@ class SMAC(Method):
 
     # -- learning ----------------------------------------------------------------------------------------
     def after_step(self, trained: Sequence[str]) -> None:
-        """Let the slow copy of the critics follow, where they moved."""
+        """Update the slow copy of the critics if the critics were trained."""
         if "critics" in trained:
             polyak_update(self.target_critics, self.critics, self.config.tau)
 
     def draw_noise(self, batch: Batch) -> Noise:
-        """Noise for one update, from the agent's own generator."""
+        """Draw the noise of one update from the agent's generator."""
         tasks, size = batch.observations.shape[-3:-1]
         z = self.normal(tasks, self.config.z_dim)
         action, next_action = self.normal(2, tasks, size, self.spec.action_dim).unbind(-4)
@@ -204,17 +204,17 @@ class SMAC(Method):
         return Noise(z, action, next_action, next_z)
 
     def fit_observation_scaling(self, buffer: TransitionBuffer) -> None:
-        """Standardise what the parts observe by the buffer's static transitions; see `parts.fit_scaling`."""
+        """Standardise the observations of the parts by the buffer's static transitions; see `parts.fit_scaling`."""
         fit_scaling(self.parts.values(), buffer)
 
     # -- labels ------------------------------------------------------------------------------------------
     def freeze_labeller(self) -> None:
-        """Keep a frozen copy of encoder and decoder, which labels whatever the policy collects from now on."""
+        """Keep a frozen copy of encoder and decoder, which labels all transitions collected from now on."""
         parts = {"encoder": self.encoder, "reward_decoder": self.reward_decoder}
         self.labeller = nn.ModuleDict({k: copy.deepcopy(v) for k, v in parts.items()}).requires_grad_(False)
 
     def label(self, context: Tensor, observations: Tensor, actions: Tensor) -> Tensor:
-        """Decoded rewards of self-collected transitions, `(task, batch)`; see `reward_model.relabel`."""
+        """Decode the rewards of self-collected transitions, `(task, batch)`; see `reward_model.relabel`."""
         own = {"encoder": self.encoder, "reward_decoder": self.reward_decoder}
         labeller = nn.ModuleDict(own) if self.labeller is None else self.labeller
         noise = self.normal(context.shape[-3], self.config.z_dim)
@@ -227,28 +227,28 @@ class SMAC(Method):
     # -- acting ------------------------------------------------------------------------------------------
     @torch.inference_mode()
     def infer_posterior(self, context: Tensor) -> Gaussian:
-        """q(z|h) of each task, `(task, n, context_dim)` to mean and std, `(task, z_dim)` each.
+        """Infer q(z|h) of each task: `(task, n, context_dim)` to mean and std, `(task, z_dim)` each.
 
         Raises:
-            ValueError: context of another width, or with numbers that are not finite.
+            ValueError: the context has another width, or numbers that are not finite.
         """
         return Gaussian(*self._apply(self.encoder, self.checked(context)))
 
     def prior(self, tasks: int) -> Gaussian:
-        """p(z) = N(0, I) for each task."""
+        """Return p(z) = N(0, I) for each task."""
         zeros = torch.zeros(*self.seed_axis, tasks, self.config.z_dim, device=self.device)
         return Gaussian(zeros, torch.ones_like(zeros))
 
     def unadapted(self, simulations: int) -> Gaussian:
-        """p(z) for each simulation."""
+        """Return p(z) for each simulation."""
         return self.prior(simulations)
 
     def adapt(self, context: Tensor) -> Gaussian:
-        """q(z|h) of each simulation's context: SMAC adapts z."""
+        """Infer q(z|h) from each simulation's context: SMAC adapts z."""
         return self.infer_posterior(context)
 
     def posterior(self, adapted: Gaussian) -> Gaussian:
-        """What SMAC adapts is that posterior."""
+        """Return `adapted`: in SMAC it is the posterior."""
         return adapted
 
     def act(
@@ -258,7 +258,7 @@ class SMAC(Method):
         deterministic: bool = True,
         generator: Generators | None = None,
     ) -> np.ndarray:
-        """Actions in [-1, 1] for `observations`, `(..., obs_dim)`, and z, `(..., z_dim)`, as a numpy array."""
+        """Return actions in [-1, 1] for `observations`, `(..., obs_dim)`, and z, `(..., z_dim)`, as a numpy array."""
         shape = (*observations.shape[:-1], self.spec.action_dim)
         chosen = self.generator if generator is None else generator
         return self.actions(observations, z, None if deterministic else draw(torch.randn, shape, chosen))
@@ -267,17 +267,17 @@ class SMAC(Method):
     def actions(
         self, observations: np.ndarray | Tensor, z: np.ndarray | Tensor, noise: Tensor | None = None
     ) -> np.ndarray:
-        """As `act`, with the N(0, I) drawn by the caller, `(..., action_dim)`; without, the mean action."""
+        """Act as `act`, with N(0, I) drawn by the caller, `(..., action_dim)`; without `noise`, the mean action."""
         mean, log_std = self._apply(self.actor, self.tensor(observations), self.tensor(z))
         return (torch.tanh(mean) if noise is None else sample_action(mean, log_std, noise)).cpu().numpy()
 
     def policy(self, z: Gaussian, generator: Generators, deterministic: bool = True) -> EpisodePolicy:
-        """A policy for one episode of many simulations: `(n, obs_dim)` to `(n, action_dim)`; see `EpisodePolicy`."""
+        """Return a policy for one episode of many simulations, `(n, obs_dim)` to `(n, action_dim)`: `EpisodePolicy`."""
         return EpisodePolicy(self, z, generator, deterministic)
 
     # -- saving ------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next update depends on."""
+        """Return everything that the next update depends on."""
         state, labeller = super().state_dict(), None if self.labeller is None else self.labeller.state_dict()
         return {"parts": state["parts"], "labeller": labeller, **state}
 

@@ -12,15 +12,15 @@ ArmName = Literal[
 class Arm(NamedTuple):
     """One way of going on after the offline phase.
 
-    An arm of your own is another value of this class, passed to `train_self_supervised(..., arm=...)`.
+    A custom arm is another value of this class, passed to `train_self_supervised(..., arm=...)`.
 
     Args:
-        about: what it does, in a line.
-        objective: which of the agent's objectives it minimises (`SMAC.objectives`).
+        about: description, in one line.
+        objective: name of the agent's objective that it minimises (`SMAC.objectives`).
         true_rewards: whether new interaction keeps its true rewards instead of decoded ones.
-        interacts: whether there is new interaction at all.
+        interacts: whether it collects new data.
         and_then: a second objective, minimised on offline data after every update.
-        changes: fields of the config that it fixes, and that stay so with the agent.
+        changes: fields of the config that it sets; they stay set in the agent.
     """
 
     about: str
@@ -41,15 +41,15 @@ ARMS: dict[str, Arm] = {
     "no-q": Arm("frozen with imitation alone: the actor never follows -Q", changes={"online_q_weight": 0.0}),
     "offline": Arm("nothing online: as many updates more on the offline data", "offline", interacts=False),
 }
-# What the field `online_encoder` of the config stands for.
+# Values of the config's field `online_encoder`, and the arms that they select.
 OF_ENCODER = {"frozen": "frozen", "self-labelled": "self-labelled", "offline": "offline-encoder"}
 
 
 def find_arm(name: str) -> Arm:
-    """The arm of that name.
+    """Return the arm of that name.
 
     Raises:
-        ValueError: there is none; the message lists those that there are.
+        ValueError: no arm has that name; the message lists the known arms.
     """
     if name not in ARMS:
         raise ValueError(f"unknown arm {name!r}; known arms: {', '.join(ARMS)}")
@@ -57,5 +57,5 @@ def find_arm(name: str) -> Arm:
 
 
 def folder_of(arm: str) -> str:
-    """An arm's folder in a run; that of `offline` is not the offline phase's own."""
+    """Return the name of an arm's folder in a run; the folder "offline" is the offline phase's, not the arm's."""
     return "offline-continued" if arm == "offline" else arm

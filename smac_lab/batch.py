@@ -1,4 +1,4 @@
-"""What one update sees, and what its losses may ask for."""
+"""The data of one update, and the attributes of an agent that its losses may read."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from smac_lab.config import SMACConfig
 from smac_lab.tasks.spec import FamilySpec
 
-Info = dict[str, Tensor]  # what a loss tells beside its value
+Info = dict[str, Tensor]  # metrics that a loss returns beside its value
 
 
 class Noise(NamedTuple):
-    """Standard normal numbers that an update consumes; `agent.draw_noise` makes them."""
+    """Random numbers of one update, drawn by `agent.draw_noise`; standard normal but for `next_z`."""
 
     z: Tensor  # (task, z_dim)
     action: Tensor  # (task, batch, action_dim)
@@ -31,11 +31,11 @@ class Batch(NamedTuple):
     next_observations: Tensor  # (task, batch, obs_dim)
     terminations: Tensor  # (task, batch), 0 or 1
     context: Tensor  # (task, n, context_dim)
-    noise: Noise | None = None  # drawn by `agent.update` where it is not given
+    noise: Noise | None = None  # None: `agent.update` draws it
 
 
 class Networks(Protocol):
-    """What a loss may ask of an agent; it changes nothing."""
+    """The attributes of an agent that a loss may read; it changes none."""
 
     actor: nn.Module
     critics: nn.Module
@@ -49,4 +49,4 @@ class Networks(Protocol):
         """Every number."""
 
 
-PhaseLoss = Callable[[Any], tuple[Tensor, Info]]  # of a `Batch`, or of what another method learns from
+PhaseLoss = Callable[[Any], tuple[Tensor, Info]]  # of a `Batch`, or of another method's batch

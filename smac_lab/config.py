@@ -20,7 +20,7 @@ Precision = Literal["auto", "fp32", "tf32", "bf16"]
 
 @dataclass(frozen=True)
 class Range:
-    """What a number may be."""
+    """A range of allowed numbers."""
 
     low: float
     high: float = math.inf
@@ -28,14 +28,14 @@ class Range:
     includes_high: bool = True
 
     def check(self, name: str, value: Any, kind: type) -> None:
-        """Raise ValueError, which names the field and what is allowed, unless the value is such a number."""
+        """Raise ValueError unless the value is a number in the range; the message names the field and the range."""
         number = isinstance(value, int) or (kind is float and isinstance(value, float))
         ok = number and not isinstance(value, bool) and self.low <= value <= self.high and value != math.inf
         ok = ok and (self.includes_low or value > self.low) and (self.includes_high or value < self.high)
         _check(ok, name, value, self.told(kind))
 
     def told(self, kind: type) -> str:
-        """In words."""
+        """Describe the range in words."""
         if kind is int:
             return f"an integer of at least {self.low}"
         if not self.includes_low and self.high == math.inf:
@@ -59,10 +59,10 @@ Between = Annotated[float, Range(0.0, 1.0, includes_low=False, includes_high=Fal
 
 @dataclass(frozen=True)
 class SMACConfig:
-    """An experiment. Defaults are the paper's; `preset` gives the ones for a task family and a machine.
+    """An experiment. The defaults are the paper's; `preset` has those for a task family and a machine.
 
     Raises:
-        ValueError: a field is out of its range; the message says what was given and what is allowed.
+        ValueError: a field is out of its range; the message names the value and the range.
 
     Example:
         >>> import dataclasses, smac_lab as lab
@@ -78,17 +78,17 @@ class SMACConfig:
     n_train_tasks: int = 100  # tasks with data
     n_test_tasks: int = 20  # held-out tasks
     behaviour_transitions: int = 1200  # per training task; a multiple of the horizon
-    behaviour_policy: Literal["random", "scripted", "pearl"] = "random"  # who collects; see `collect_behaviour`
-    behaviour_part: Literal["last", "first"] = "last"  # which of a task's transitions are kept, where PEARL collects
-    exploration_transitions: OrNone = 0  # per training task, for the encoder alone; 0: it reads the transitions above
-    exploration_policy: Literal["pearl", "scripted"] = "pearl"  # who explores; "scripted" stands in for prior z
-    behaviour_iterations: int = 100  # of PEARL, each with as many episodes as one of the self-supervised phase
-    behaviour_updates: int = 16_000  # of PEARL in an iteration
-    behaviour_initial_episodes: int = 10  # of each task, before PEARL's first iteration
+    behaviour_policy: Literal["random", "scripted", "pearl"] = "random"  # collecting policy; see `collect_behaviour`
+    behaviour_part: Literal["last", "first"] = "last"  # which transitions of each task are kept, if PEARL collects
+    exploration_transitions: OrNone = 0  # per training task, for the encoder alone; 0: it reads the behaviour data
+    exploration_policy: Literal["pearl", "scripted"] = "pearl"  # the policy that explores; "scripted" replaces prior z
+    behaviour_iterations: int = 100  # PEARL's; each has as many episodes as an iteration of the self-supervised phase
+    behaviour_updates: int = 16_000  # PEARL's, per iteration
+    behaviour_initial_episodes: int = 10  # per task, before PEARL's first iteration
     behaviour_temperature: Positive = 1.0  # alpha of PEARL's entropy; the authors' is 1
-    behaviour_last_temperature: Positive = 1.0  # alpha of its last iteration, approached geometrically
-    behaviour_changes: dict[str, Any] = dataclasses.field(default_factory=dict)  # fields that are others for PEARL
-    behaviour_on_task: Share = 0.0  # share of scripted episodes that pursue their own task; the others pursue another
+    behaviour_last_temperature: Positive = 1.0  # alpha of PEARL's last iteration, approached geometrically
+    behaviour_changes: dict[str, Any] = dataclasses.field(default_factory=dict)  # fields with other values for PEARL
+    behaviour_on_task: Share = 0.0  # share of scripted episodes on their own task; the rest pursue another task
     behaviour_noise: float = 0.5  # standard deviation of Gaussian noise on scripted actions
 
     # Networks
@@ -106,46 +106,46 @@ class SMACConfig:
     awac_weight: Literal["softmax", "exp"] = "softmax"  # authors' code: softmax over the batch; paper: exp(A / lambda)
     next_z: Literal["shared", "resampled"] = "shared"  # authors' code draws a second z for the next action
     kl_reduction: Literal["mean", "sum"] = "mean"  # over tasks; `pearl_loss` sums, as PEARL's code does
-    explain_context: bool = False  # whether z is to explain the rewards of its context, too; see `reward_loss`
+    explain_context: bool = False  # whether z must also explain the rewards of its context; see `reward_loss`
     online_q_weight: float = 1.0  # weight of -Q(s, pi(s, z), z) in the self-supervised phase
-    online_awac_weight: float = 1.0  # weight of the AWAC term there
+    online_awac_weight: float = 1.0  # weight of the AWAC term in the self-supervised phase
 
     # Optimisation
     learning_rate: float = 3e-4  # Adam, every part
-    learning_rate_decay: PositiveShare = 1.0  # what is left of it at the end of each phase; falls over the last fifth
+    learning_rate_decay: PositiveShare = 1.0  # share of the rate left at the end of a phase; falls over the last fifth
     tau: Share = 0.005  # Polyak rate of the target critics
     initial_weights: Literal["authors", "pytorch"] = "authors"  # hidden layers in +-1/sqrt(n_out), or in +-1/sqrt(n_in)
-    optimizer_moments: Literal["carried", "fresh"] = "carried"  # Adam's, over the switch to the self-supervised phase
-    observation_scaling: bool = False  # standardise what networks observe by the static data's mean and deviation
+    optimizer_moments: Literal["carried", "fresh"] = "carried"  # Adam's, at the start of the self-supervised phase
+    observation_scaling: bool = False  # standardise observations by the static data's mean and deviation
     max_action: Between = 0.999999  # data actions are clipped here before atanh; the authors' value
 
     # Offline phase
     offline_steps: OrNone = 50_000  # updates
-    meta_batch: int = 4  # tasks in an update
-    batch_size: int = 128  # transitions a task
-    context_size: int = 64  # context transitions a task, in training
+    meta_batch: int = 4  # tasks per update
+    batch_size: int = 128  # transitions per task
+    context_size: int = 64  # context transitions per task, in training
 
     # Self-supervised phase
     online_iterations: OrNone = 501  # each collects, then updates
     online_updates: OrNone = 16_000  # per iteration
-    online_meta_batch: int = 4  # tasks in an update
-    online_batch_size: int = 256  # transitions a task
-    online_tasks: int = 5  # tasks that collect in an iteration
-    prior_episodes: OrNone = 3  # episodes a task with z ~ p(z)
-    posterior_episodes: OrNone = 2  # episodes a task with z ~ q(.|own data)
-    label_context_size: int = 256  # context transitions behind z_label and behind collecting posteriors
+    online_meta_batch: int = 4  # tasks per update
+    online_batch_size: int = 256  # transitions per task
+    online_tasks: int = 5  # tasks that collect per iteration
+    prior_episodes: OrNone = 3  # episodes per task with z ~ p(z)
+    posterior_episodes: OrNone = 2  # episodes per task with z ~ q(.|own data)
+    label_context_size: int = 256  # context transitions for z_label and for the posteriors in collecting
     collecting_posterior: Literal["episode", "iteration"] = "episode"  # how often q(z|own data) is inferred anew
-    online_encoder: Literal["frozen", "offline", "self-labelled"] = "frozen"  # the arm where none is named; see arms.py
+    online_encoder: Literal["frozen", "offline", "self-labelled"] = "frozen"  # the default arm; see arms.py
     online_context: Literal["mixed", "separate", "episodes"] = "mixed"  # see sampling.sample_self_supervised
 
     # Meta-test
     z_resampling: Literal["step", "episode"] | int = "step"  # when z is drawn anew; or a number of steps
     exploration_episodes: int = 2  # with z ~ p(z), before the episode that counts
-    repeats: int = 4  # repetitions a task
+    repeats: int = 4  # repetitions per task
 
     # Machine
-    device: str = "auto"  # "auto": cuda where there is one, else cpu
-    compile: bool = False  # torch.compile the losses, checked against the plain ones; half a minute for each, at first
+    device: str = "auto"  # "auto": cuda if available, else cpu
+    compile: bool = False  # torch.compile the losses, checked against uncompiled ones; at first half a minute per loss
     precision: Precision = "auto"  # of dense products in updates; "auto": tf32 on a GPU that has it, else fp32
 
     def __post_init__(self) -> None:
@@ -187,14 +187,14 @@ class SMACConfig:
 
     @classmethod
     def preset(cls, family: str, preset: str = "cpu", behaviour: str | None = None) -> SMACConfig:
-        """The configuration for a named task family.
+        """Return the configuration for a named task family.
 
         Args:
-            family: a name known to `make_family`.
+            family: a name that `make_family` accepts.
             preset: "smoke" (seconds, shows that everything runs), "cpu" (two cores), "gpu" (four seeds at once on one
                 card, three minutes per arm) or "paper".
-            behaviour: "expert", "narrow" or "broad" scripted data, which the encoder reads, too, for families that have
-                a script; default: the preset's own recipe.
+            behaviour: "expert", "narrow" or "broad" scripted data, which the encoder reads too, for families that have
+                a script; default: the preset's recipe.
 
         Raises:
             ValueError: unknown family, preset or behaviour.
@@ -214,10 +214,12 @@ class SMACConfig:
         return cls(**fields)
 
     def for_pearl(self) -> SMACConfig:
-        """The configuration of the PEARL agent that makes the data: this one with `behaviour_changes`.
+        """Return the configuration of the PEARL agent that makes the data: this one with `behaviour_changes`.
+
+        Observation scaling, `explain_context` and learning-rate decay are off unless `behaviour_changes` sets them.
 
         Raises:
-            ValueError: they name no field, or a value is out of its range.
+            ValueError: `behaviour_changes` names an unknown field, or a value is out of its range.
         """
         known = {field.name for field in dataclasses.fields(self)}
         if unknown := sorted(set(self.behaviour_changes) - known):
@@ -226,10 +228,10 @@ class SMACConfig:
         return dataclasses.replace(self, **{**as_the_authors_had_it, **self.behaviour_changes, "behaviour_changes": {}})
 
     def torch_device(self) -> torch.device:
-        """The device that `device` names here, where agents and buffers live.
+        """Return the device of agents and buffers that `device` names on this machine.
 
         Raises:
-            ValueError: there is no such device here.
+            ValueError: this machine has no such device.
         """
         import torch
 
@@ -242,15 +244,15 @@ class SMACConfig:
         return torch.device(self.device)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, as JSON can hold them."""
+        """Return all fields, as JSON can store them."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> SMACConfig:
-        """Inverse of `to_dict`.
+        """Build a configuration from the output of `to_dict`.
 
         Raises:
-            ValueError: a field that this version does not know.
+            ValueError: this version does not have one of the fields.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(fields) - known):

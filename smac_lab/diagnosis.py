@@ -1,4 +1,4 @@
-"""Where the gap between offline and self-collected context is lost: one link replaced at a time."""
+"""Diagnosis of the gap between offline and self-collected context: one link replaced at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from smac_lab.tasks.spec import Tasks
 
 
 class Finding(NamedTuple):
-    """One experiment: what was replaced, and what came of it."""
+    """One experiment on one link of meta-test, and its result."""
 
     link: str  # posterior, exploration, context sampling, labels or critic
     experiment: str
@@ -30,11 +30,11 @@ class Finding(NamedTuple):
 def diagnose(
     agent: SMAC, family: TaskFamily, tasks: Tasks, buffer: TransitionBuffer, *, seed: int = 0
 ) -> list[Finding]:
-    """Replace one link of meta-test at a time and see what the return does.
+    """Replace one link of meta-test at a time and measure the return.
 
-    The chain is: explore with z ~ p(z) -> take everything seen as context -> infer z -> act. The first two
-    findings are its two ends (offline and self-collected context); each further return belongs to a context
-    that differs from one of them in one respect, so the step in which the return falls is where it is lost.
+    The chain is: explore with z ~ p(z) -> take all transitions as context -> infer z -> act. The first two findings are
+    the returns given offline and given self-collected context. Each further return is measured with a context that
+    differs from one of these two in one respect; the return is lost in the link whose replacement lowers it.
 
     Args:
         agent: trained agent; not changed.
@@ -100,7 +100,7 @@ def diagnose(
 def _label_errors(
     agent: SMAC, family: TaskFamily, tasks: Tasks, buffer: TransitionBuffer, acted: Episodes, generator: torch.Generator
 ) -> list[Finding]:
-    """Root mean squared error of decoded rewards, z_label ~ q(.|offline context) as in the phase itself."""
+    """Measure the root mean squared error of decoded rewards; z_label is the mean of q(.|offline context)."""
     labeller = agent.labeller or agent.parts
     task = torch.arange(len(tasks))
     size = min(256, int(buffer.counts.min()))
@@ -126,7 +126,10 @@ def _label_errors(
 
 
 def _q_correlation(agent: SMAC, acted: Episodes, posterior: Gaussian) -> float:
-    """Pearson correlation of min_k Q_k(s_t, a_t, z) with sum_k gamma^k r_(t+k), over the first half of episodes."""
+    """Compute the Pearson correlation of min_k Q_k(s_t, a_t, z) with sum_k gamma^k r_(t+k).
+
+    Only the first half of each episode is used.
+    """
     rewards = acted.rewards
     to_go = np.zeros_like(rewards)
     running = np.zeros(len(rewards))

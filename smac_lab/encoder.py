@@ -1,4 +1,4 @@
-"""The context encoder q(z|h): what a set of transitions says about the task."""
+"""The context encoder q(z|h), which infers the task from a set of transitions."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Gaussian(NamedTuple):
     std: Tensor
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Reparameterised draw: mean + std * noise, with noise ~ N(0, I) drawn by the caller."""
+        """Return the reparameterised draw mean + std * noise, with noise ~ N(0, I) drawn by the caller."""
         return self.mean + self.std * noise
 
 
 class ContextEncoder(Module):
-    """A Gaussian factor from every transition, multiplied together: q(z|h) ~ prod_n N(z; mu(h_n), sigma^2(h_n)).
+    """Encoder that multiplies one Gaussian factor per transition: q(z|h) ~ prod_n N(z; mu(h_n), sigma^2(h_n)).
 
     The product does not depend on the order of the transitions (Rakelly et al., PEARL, ICML 2019, eq. 2).
 
@@ -34,7 +34,7 @@ class ContextEncoder(Module):
         context_dim: size of a context transition (s, a, r).
         z_dim: size of the latent task variable.
         hidden: hidden layers of the network that reads one transition.
-        scaling: applied to the transitions first; None: they are read as they are.
+        scaling: applied to the transitions first; None: the transitions are read unscaled.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class ContextEncoder(Module):
         self.net = MLP(context_dim, hidden, 2 * z_dim)
 
     def forward(self, context: Tensor) -> Gaussian:
-        """Posterior of each task: `(task, n, context_dim)` to mean and std, `(task, z_dim)` each."""
+        """Infer the posterior of each task: `(task, n, context_dim)` to mean and std, `(task, z_dim)` each."""
         means, raw = self.net(self.scaling(context)).chunk(2, dim=-1)  # (task, n, z_dim) each
         return product_of_gaussians(means, functional.softplus(raw))
 
 
 def product_of_gaussians(means: Tensor, variances: Tensor) -> Gaussian:
-    """Product of `n` Gaussian densities, renormalised.
+    """Multiply `n` Gaussian densities and renormalise.
 
     1 / sigma^2 = sum_n 1 / sigma_n^2 and mu = sigma^2 sum_n mu_n / sigma_n^2; variances are clamped at 1e-7.
 
@@ -83,12 +83,12 @@ def kl_divergence(q: Gaussian, p: Gaussian) -> Tensor:
 
 
 def make_context(observations: Tensor, actions: Tensor, rewards: Tensor, next_observations: Tensor | None) -> Tensor:
-    """Context transitions (s, a, r), or (s, a, r, s') where dynamics differ between tasks, `(..., context_dim)`."""
+    """Build context transitions (s, a, r), or (s, a, r, s') if tasks differ in dynamics, `(..., context_dim)`."""
     parts = [observations, actions, rewards.unsqueeze(-1)]
     return torch.cat(parts if next_observations is None else [*parts, next_observations], dim=-1)
 
 
 def split_context(context: Tensor, obs_dim: int, action_dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Observations, actions and rewards of what `make_context` made: `(..., dim)` twice, and `(...)`."""
+    """Read observations and actions, `(..., dim)` each, and rewards, `(...)`, from the output of `make_context`."""
     actions_end = obs_dim + action_dim
     return context[..., :obs_dim], context[..., obs_dim:actions_end], context[..., actions_end]

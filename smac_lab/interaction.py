@@ -29,18 +29,18 @@ def self_collect(
     oracle: bool,
     context_from: ContextFrom | None = None,
 ) -> Metrics:
-    """One round of reward-free interaction, labelled and appended to the buffer.
+    """Run one round of reward-free interaction, label its transitions and append them to the buffer.
 
-    `online_tasks` tasks act `prior_episodes` episodes with z ~ p(z) and `posterior_episodes` with
-    z ~ q(.|own data). Unless `oracle`, the simulation never computes a reward.
+    The agent acts in `online_tasks` tasks: per task, `prior_episodes` episodes with z ~ p(z) and `posterior_episodes`
+    episodes with z ~ q(.|own data). The simulation computes rewards only if `oracle`.
 
     Args:
         agent, buffer, family, tasks: as in `train_self_supervised`.
         oracle: whether true rewards are stored in place of decoded ones.
-        context_from: what q(.|own data) is inferred from; default `buffer.mixed_context`.
+        context_from: source of the context for q(.|own data); default `buffer.mixed_context`.
 
     Returns:
-        The mean of the rewards stored, and the number of transitions that a seed now has.
+        The mean of the stored rewards, and the number of transitions per seed that the buffer now has.
     """
     c = agent.config
     ids = buffer.draw_tasks(c.online_tasks, agent.generator)  # (..., task); ... is () or (seed,) from here on
@@ -51,7 +51,8 @@ def self_collect(
         context = buffer.sample_context(ids, c.label_context_size, agent.generator, source, last=last)
         return agent.infer_posterior(context)
 
-    # Side by side where the posterior is inferred once, and one after the other where each has seen those before.
+    # Episodes run side by side if the posterior is inferred once per iteration. Otherwise, posterior episodes run one
+    # after another, so that each posterior may use the episodes before.
     if c.collecting_posterior == "iteration":
         posteriors = [posterior()] * c.posterior_episodes if c.posterior_episodes else []
         rewards = [collect_episodes(agent, buffer, family, tasks, ids, [*priors, *posteriors], len(priors), oracle)]
@@ -76,10 +77,10 @@ def collect_episodes(
     n_prior: int,
     oracle: bool,
 ) -> Tensor:
-    """An episode of each task `ids` for each of `beliefs` about z, of which the first `n_prior` are the prior.
+    """Collect one episode per task in `ids` and belief about z; the first `n_prior` beliefs are the prior.
 
     Returns:
-        The rewards stored, `(..., time)`.
+        The stored rewards, `(..., episode * task * time)`.
     """
     generator = agent.generator
     # acting without rewards
@@ -109,8 +110,8 @@ def collect_episodes(
 
 
 def _tasks_of(buffer: TransitionBuffer, tasks: Tasks | Sequence[Tasks], ids: Tensor) -> Tasks:
-    """Parameters of the buffer's tasks `ids`, in a row."""
+    """Return the parameters of the buffer's tasks `ids`, flattened."""
     index = ids.flatten().cpu().numpy()
-    if isinstance(tasks, Tasks):  # every seed has the same
+    if isinstance(tasks, Tasks):  # every seed has the same tasks
         return tasks[index % buffer.tasks_each]
     return Tasks(np.concatenate([one.values for one in tasks]))[index]

@@ -1,4 +1,4 @@
-"""Networks without meaning of their own: MLPs, and the slow copy of a network that makes targets."""
+"""General networks: MLPs, standardisation of observations, initial weights, and the update of a slow copy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-OUTPUT_SCALE = 3e-3  # the last layer of an actor starts this small, so that first actions are near zero
+OUTPUT_SCALE = 3e-3  # bound of an actor's initial last layer, small so that first actions are near zero
 
 
 class MLP(nn.Sequential):
@@ -35,13 +35,13 @@ class MLP(nn.Sequential):
             nn.init.uniform_(last.bias, -OUTPUT_SCALE, OUTPUT_SCALE)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Outputs in the inputs' precision, whatever the products were computed in (see `SMACConfig.precision`)."""
+        """Return outputs in the inputs' precision, even if products are in a lower one (see `SMACConfig.precision`)."""
         rows = input.reshape(-1, input.shape[-1])  # ReLU in place on a view would copy gradients layer by layer
         return super().forward(rows).to(input.dtype).reshape(*input.shape[:-1], -1)
 
 
 class EnsembleMLP(nn.Module):
-    """Independent MLPs, evaluated together in one batched product a layer."""
+    """Independent MLPs, evaluated together in one batched product per layer."""
 
     def __init__(self, members: int, in_dim: int, hidden: Sequence[int], out_dim: int):
         super().__init__()
@@ -53,7 +53,7 @@ class EnsembleMLP(nn.Module):
             self.biases.append(nn.Parameter(torch.empty(members, 1, n_out).uniform_(-bound, bound)))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Every member's output for the same inputs, `(..., in_dim)` to `(members, ..., out_dim)`."""
+        """Return the outputs of every member for the same inputs, `(..., in_dim)` to `(members, ..., out_dim)`."""
         members = self.biases[0].shape[0]
         hidden = inputs.reshape(1, -1, inputs.shape[-1]).expand(members, -1, -1)
         last = len(self.weights) - 1
@@ -61,7 +61,7 @@ class EnsembleMLP(nn.Module):
             hidden = torch.baddbmm(self.biases[layer], hidden, self.weights[layer]).relu_()
         if hidden.dtype == inputs.dtype:
             outputs = torch.baddbmm(self.biases[last], hidden, self.weights[last])
-        else:  # bf16 knows values of -100 to a half only, and two actions differ by less: the last layer is exact
+        else:  # bf16 rounds -100 to the nearest 0.5, and two actions differ by less: the last layer is exact
             weights = self.weights[last].mT.unsqueeze(-3)  # (members, 1, out_dim, n_in); faster than a thin product
             outputs = (hidden.to(inputs.dtype).unsqueeze(-2) * weights).sum(-1) + self.biases[last]
         return outputs.reshape(members, *inputs.shape[:-1], outputs.shape[-1])
@@ -70,12 +70,12 @@ class EnsembleMLP(nn.Module):
 class Standardise(nn.Module):
     """(x - mean) / std in the columns that hold observations; the identity until `fit` (`observation_scaling`).
 
-    A part that has one among its modules, of yours too, is standardised when the offline phase begins
-    (`SMAC.fit_observation_scaling`), and carries the numbers in its `state_dict`.
+    The start of the offline phase fits every `Standardise` in the parts, custom parts included
+    (`SMAC.fit_observation_scaling`). A part's `state_dict` contains its mean and std.
 
     Args:
         width: size of the inputs.
-        starts: first columns of the observations in them.
+        starts: first columns of the observations in the inputs.
     """
 
     mean: Tensor
@@ -90,23 +90,23 @@ class Standardise(nn.Module):
         self.register_buffer("fitted", torch.zeros(()))
 
     def fit(self, mean: Tensor, std: Tensor) -> None:
-        """Take the mean and standard deviation of each number observed, `(obs_dim,)` or `(seed, obs_dim)`."""
+        """Set the mean and standard deviation of each observed number, `(obs_dim,)` or `(seed, obs_dim)`."""
         for start in self.starts:
             self.mean[..., start : start + mean.shape[-1]] = mean
             self.std[..., start : start + std.shape[-1]] = std
         self.fitted.fill_(1.0)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Inputs of the same shape, `(..., width)`."""
+        """Standardise inputs, `(..., width)`."""
         return (inputs - self.mean) / self.std
 
 
 @torch.no_grad()
 def start_as_authors(net: MLP | EnsembleMLP, output_scale: float) -> None:
-    """Draw initial weights anew as the authors' code does (rlkit's `fanin_init`), from PyTorch's global stream.
+    """Redraw initial weights as the authors' code does (rlkit's `fanin_init`), from PyTorch's global stream.
 
-    Hidden layers are uniform in +-1/sqrt(n_out), where PyTorch takes n_in, with biases of 0; the last layer and its
-    bias are uniform in +-`output_scale`.
+    Hidden layers are uniform in +-1/sqrt(n_out) (PyTorch uses n_in), with biases of 0. The last layer and its bias are
+    uniform in +-`output_scale`.
     """
     if isinstance(net, EnsembleMLP):
         layers = [(weight, bias, weight.shape[-1]) for weight, bias in zip(net.weights, net.biases, strict=True)]

@@ -1,4 +1,4 @@
-"""The networks of an agent: made, checked, and told what observations look like."""
+"""The networks of an agent: default parts, shape checks, and scaling of observations."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from smac_lab.reward_model import RewardDecoder
 from smac_lab.tasks.spec import FamilySpec
 
 ALL_PARTS = ("actor", "critics", "encoder", "reward_decoder")
-SMALLEST_DEVIATION = 1e-6  # an observed number that deviates less never changes, but for rounding
+SMALLEST_DEVIATION = 1e-6  # an observed number with a smaller deviation is constant, up to rounding
 
 
 def default_part(name: str, config: SMACConfig, spec: FamilySpec) -> nn.Module:
-    """The library's own encoder, actor, critics or reward decoder, from PyTorch's global stream."""
+    """Build the library's encoder, actor, critics or reward decoder, from PyTorch's global stream."""
     obs, act, z = spec.obs_dim, spec.action_dim, config.z_dim
     starts = (0, obs + act + 1) if spec.includes_next else (0,)  # of the observations in a context transition
     scaled = config.observation_scaling
@@ -50,7 +50,7 @@ def check_parts(
     seed_axis: tuple[int, ...],
     device: torch.device,
 ) -> None:
-    """Run every part once on zeros, so that a wrong shape is told now and not an hour into training.
+    """Run every part once on zeros, to find a wrong shape before training.
 
     Args:
         parts: by name.
@@ -58,7 +58,7 @@ def check_parts(
         config, spec, seed_axis, device: the agent's.
 
     Raises:
-        ValueError: a part returns outputs of another shape than it owes.
+        ValueError: a part returns outputs of the wrong shape.
     """
     tasks, batch, n = 2, 3, 4
     seeds = seed_axis
@@ -80,10 +80,10 @@ def check_parts(
 
 
 def expect_shapes(part: str, outputs: Iterable[Tensor], expected: dict[str, tuple[int, ...]]) -> None:
-    """Compare a part's outputs with the shapes it owes.
+    """Compare the shapes of a part's outputs with the expected shapes.
 
     Raises:
-        ValueError: they differ.
+        ValueError: the shapes differ.
     """
     got = [tuple(output.shape) for output in outputs]
     if got != list(expected.values()):
@@ -93,10 +93,10 @@ def expect_shapes(part: str, outputs: Iterable[Tensor], expected: dict[str, tupl
 
 @torch.no_grad()
 def fit_scaling(parts: Iterable[nn.Module], buffer: TransitionBuffer) -> None:
-    """Standardise what the parts observe by the mean and deviation of the buffer's static transitions.
+    """Standardise the observations of the parts by the mean and deviation of the buffer's static transitions.
 
-    Only the first call does something, and only where parts have a `Standardise` (`observation_scaling`). A number
-    that never changes is centred alone.
+    Only the first call has an effect, and only if the parts contain a `Standardise` (`observation_scaling`). A constant
+    number is centred, but not scaled.
     """
     found = [m for part in parts for m in part.modules() if isinstance(m, Standardise)]
     if not found or bool(found[0].fitted.all()):

@@ -1,4 +1,4 @@
-"""The reward decoder r(s, a, z): the reward a task would pay, used to label what the policy collects by itself."""
+"""The reward decoder r(s, a, z), which predicts rewards to label the transitions that the policy collects."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from smac_lab.nets import MLP, Standardise
 
 
 class RewardDecoder(Module):
-    """Predicts the unscaled reward of a transition of the task that z stands for.
+    """Network that predicts the unscaled reward of a transition in the task that z represents.
 
     Args:
         obs_dim, action_dim, z_dim: sizes.
         hidden: hidden layers.
-        scaling: applied to the observations first; None: they are read as they are.
+        scaling: applied to the observations first; None: the observations are read unscaled.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class RewardDecoder(Module):
         self.net = MLP(obs_dim + action_dim + z_dim, hidden, 1)
 
     def forward(self, observations: Tensor, actions: Tensor, z: Tensor) -> Tensor:
-        """Rewards `(...)` for inputs `(..., dim)`."""
+        """Return rewards `(...)` for inputs `(..., dim)`."""
         return self.net(torch.cat([self.scaling(observations), actions, z], dim=-1)).squeeze(-1)
 
 
@@ -45,12 +45,12 @@ def reward_loss(agent: Networks, batch: Batch, z: Tensor, posterior: Gaussian) -
     Gradients reach the encoder through z and the posterior. KL is summed over latent dimensions and averaged
     over tasks (PEARL's code sums over tasks: `kl_reduction="sum"`).
 
-    Transitions (s, a, r) are the batch's, as in the authors' code. With `explain_context`, which is ours, the mean over
-    those of the context h is added. Where the encoder reads exploration, the decoder then learns from its rewards, too,
-    in places that the other transitions never reach.
+    Transitions (s, a, r) are the batch's, as in the authors' code. `explain_context` (ours) adds the mean over the
+    transitions of the context h. If the encoder reads exploration, the decoder then also learns from the rewards of
+    exploration, in places that the batch's transitions never reach.
 
     Args:
-        z: reparameterised draw from the posterior, one a task, `(task, batch, z_dim)`.
+        z: reparameterised draw from the posterior, one per task, `(task, batch, z_dim)`.
         posterior: q(z|h) of each task, `(task, z_dim)`.
     """
     error = (agent.reward_decoder(batch.observations, batch.actions, z) - batch.rewards).square().mean()
@@ -64,11 +64,11 @@ def reward_loss(agent: Networks, batch: Batch, z: Tensor, posterior: Gaussian) -
 
 
 def context_error(agent: Networks, context: Tensor, z: Tensor) -> Tensor:
-    """E[(r - r_hat(s, a, z))^2] over the context's own transitions, a scalar.
+    """E[(r - r_hat(s, a, z))^2] over the context's transitions, a scalar.
 
     Args:
         context: `(task, n, context_dim)`.
-        z: one a task, `(task, 1, z_dim)`.
+        z: one per task, `(task, 1, z_dim)`.
     """
     observations, actions, rewards = split_context(context, agent.spec.obs_dim, agent.spec.action_dim)
     decoded = agent.reward_decoder(observations, actions, z.expand(-1, context.shape[1], -1))
@@ -84,12 +84,12 @@ def relabel(
     actions: Tensor,
     noise: Tensor,
 ) -> Tensor:
-    """Labels for reward-free transitions: r_hat(s, a, z_label), z_label ~ q(.|offline context) (SMAC, section 4.2).
+    """Label reward-free transitions: r_hat(s, a, z_label), z_label ~ q(.|offline context) (SMAC, section 4.2).
 
     Args:
         context: offline, truly labelled context of each task, `(task, n, context_dim)`.
         observations, actions: transitions to label, `(task, batch, dim)`.
-        noise: N(0, I), `(task, z_dim)`: one z_label a task.
+        noise: N(0, I), `(task, z_dim)`: one z_label per task.
 
     Returns:
         Decoded rewards, `(task, batch)`.

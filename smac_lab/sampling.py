@@ -1,4 +1,4 @@
-"""What an update is shown: meta-batches of context and, independently, transitions."""
+"""Sampling of meta-batches for an update: context and, independently, transitions."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from smac_lab.data.store import Source
 
 
 class ContextFrom(NamedTuple):
-    """Which of a task's transitions its context is drawn from; see `TransitionBuffer.sample_context`."""
+    """The transitions of a task from which its context is drawn; see `TransitionBuffer.sample_context`."""
 
     source: Source
-    last: int | None = None  # only from that many latest ones
+    last: int | None = None  # only from this many latest transitions
 
 
 def sample_offline(agent: SMAC, buffer: TransitionBuffer) -> Batch:
-    """A meta-batch of truly labelled data: for each task, context h and, independently, transitions h'.
+    """Draw a meta-batch of truly rewarded data: for each task, context h and, independently, transitions h'.
 
-    The context is exploration where the buffer has any, else offline transitions.
+    The context is exploration if the buffer has any, else offline transitions.
     """
     c = agent.config
     tasks = buffer.draw_tasks(c.meta_batch, agent.generator)
@@ -32,13 +32,12 @@ def sample_offline(agent: SMAC, buffer: TransitionBuffer) -> Batch:
 
 
 def sample_self_supervised(agent: SMAC, buffer: TransitionBuffer) -> Batch:
-    """A meta-batch of the mixture: offline data truly labelled, self-collected data with decoded rewards.
+    """Draw a meta-batch of the mixture: offline data with true rewards, self-collected data with decoded rewards.
 
-    `config.online_context` says what the encoder reads. "mixed": transitions drawn from everything that it may read of
-    a task (the authors' way): exploration and prior-z episodes where there is exploration, else offline and
-    self-collected transitions alike. "separate": half of the meta-batch's tasks have context from static data alone,
-    the rest from self-collected data alone. "episodes": as separate, and self-collected context is what meta-test will
-    show: successive whole episodes explored with z from the prior.
+    `config.online_context` selects the context. "mixed" (the authors' way): exploration and prior-z episodes if the
+    buffer has exploration, else offline and self-collected transitions alike. "separate": half of the meta-batch's
+    tasks have context from static data alone, the rest from self-collected data alone. "episodes": as "separate", but
+    self-collected context has the form of meta-test: successive whole episodes explored with z from the prior.
     """
     c, generator = agent.config, agent.generator
     if c.online_context == "mixed":
@@ -61,11 +60,11 @@ def sample_self_supervised(agent: SMAC, buffer: TransitionBuffer) -> Batch:
 
 
 def sample_mixed(agent: SMAC, buffer: TransitionBuffer, context_from: ContextFrom | None = None) -> Batch:
-    """A meta-batch of static and self-collected data: context h and, independently, transitions h'.
+    """Draw a meta-batch of static and self-collected data: context h and, independently, transitions h'.
 
     Args:
         agent, buffer: as in `train_self_supervised`.
-        context_from: where h comes from; default `buffer.mixed_context`.
+        context_from: source of h; default `buffer.mixed_context`.
     """
     c = agent.config
     source, last = context_from or ContextFrom(buffer.mixed_context)

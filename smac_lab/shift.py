@@ -1,4 +1,4 @@
-"""The distribution shift: how far q(z) from self-collected context lies from q(z) from offline context."""
+"""The distribution shift: the distance between q(z) from self-collected and q(z) from offline context."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from smac_lab.tasks.spec import Array, Tasks
 
 
 class Shift(NamedTuple):
-    """What `measure_shift` finds; with several seeds, every number and array has a leading seed axis.
+    """Result of `measure_shift`; with several seeds, every number and array has a leading seed axis.
 
     Posteriors are `(task, repeat, z_dim)`.
     """
 
-    normalised: float  # 0: no shift, 1: as far away as another task. Mean over tasks
-    normalised_median: float  # the same with the median over tasks
+    normalised: float  # mean over tasks; 0: no shift, 1: as far as between tasks
+    normalised_median: float  # with the median over tasks
     kl_online_offline: Array  # (task,): KL(q_online || q_offline), nats
     kl_online_prior: float  # mean over tasks, nats
     kl_offline_prior: float
@@ -36,10 +36,10 @@ class Shift(NamedTuple):
     online_returns: Array  # (task,)
     offline: Gaussian
     online: Gaussian
-    offline_contexts: torch.Tensor  # (task, repeat, n, context_dim): what the posteriors were inferred from
+    offline_contexts: torch.Tensor  # of the posteriors, (task, repeat, n, context_dim)
     online_contexts: torch.Tensor
-    offline_episodes: Episodes  # acted on z from offline context, (task * repeat, time, ...)
-    online_episodes: Episodes  # acted on z from self-collected context
+    offline_episodes: Episodes  # with z from offline context, (task * repeat, time, ...)
+    online_episodes: Episodes  # with z from self-collected context
 
 
 @torch.inference_mode()
@@ -54,29 +54,29 @@ def measure_shift(
     source: Source | None = None,
     num_threads: int = 0,
 ) -> Shift:
-    """Compare what the encoder infers from offline and from self-collected context, and what that costs.
+    """Compare the posteriors from offline and from self-collected context, and the returns given each.
 
-    Both contexts have the same number of transitions (two episodes' worth), z is drawn by the same rule, the
-    actor is deterministic. Offline context is drawn from the task's static data, by default from what the encoder reads
-    of them. Self-collected context comes from exploration with z ~ p(z), as at meta-test; `source` does not change it.
+    Both contexts have as many transitions as `config.exploration_episodes` episodes, z is drawn by the same rule, and
+    the actor is deterministic. Offline context is drawn from the static data of the task, by default from the
+    transitions that the encoder reads. Self-collected context comes from exploration with z ~ p(z), as at meta-test.
 
     normalised = (within(on, off) - within(off, off')) / (between(off, off') - within(off, off')), where within
     averages KL(a_i || b_i) over tasks and between averages KL(a_i || b_j) over i != j (authors' code).
 
     Args:
         agent: trained agent; not changed. With several seeds every result has a leading seed axis.
-        family, tasks: training tasks; `tasks[i]` is the buffer's task `i`. With several seeds, tasks of all of them
-            or a list with as many tasks for each.
+        family, tasks: training tasks; `tasks[i]` is the buffer's task `i`. With several seeds, one set of tasks for
+            all, or a list of equally large sets, one per seed.
         buffer: its static transitions are used.
-        seed: of simulations and draws; with several seeds, one for all of them or one for each.
-        repeats: independent contexts a task; default `config.repeats`.
-        source: which static transitions are the offline context: "exploration", or "offline" for those that actor and
-            critics learn from. Default `buffer.offline_context`: exploration where there is any, else "offline".
-        num_threads: physics threads, 0 for as many as PyTorch uses.
+        seed: of simulations and draws; with several seeds, one for all or one per seed.
+        repeats: independent contexts per task; default `config.repeats`.
+        source: static transitions of the offline context: "exploration", or "offline" for the transitions that actor
+            and critics learn from. Default `buffer.offline_context`: "exploration" if there is any, else "offline".
+        num_threads: physics threads; 0: as many as PyTorch uses.
 
     Raises:
-        ValueError: a family or a buffer that the agent is not for, be it another variant of its own; an unknown source,
-            or one of which some task has no transitions.
+        ValueError: the agent was built for another family or variant than that of `family` or `buffer`; the source is
+            unknown, or a task has no transitions of it.
 
     Example:
         >>> import smac_lab as lab
@@ -94,7 +94,7 @@ def measure_shift(
     side = SideBySide(agent, family, tasks, repeats, seed, num_threads)
     ids = buffer.all_tasks(side.generator)[..., : side.n // repeats].repeat_interleave(repeats, dim=-1)
 
-    # inferring from static data, twice: the second time says how far equal contexts lie apart
+    # inferring from static data, twice: the second posterior shows the distance between contexts of one source
     source = buffer.offline_context if source is None else source
     contexts = [buffer.sample_context(ids, n, side.generator, source, agent.reads_episodes) for _ in range(2)]
     adapted, adapted_again = (agent.adapt(context) for context in contexts)
@@ -130,7 +130,7 @@ def measure_shift(
 
 
 def _between(a: Gaussian, b: Gaussian) -> torch.Tensor:
-    """Mean over j != i of KL(a_i || b_j), averaged over repeats, `(..., task)`; NaN for a single task."""
+    """Compute the mean over j != i of KL(a_i || b_j), averaged over repeats, `(..., task)`; NaN for a single task."""
     tasks = a.mean.shape[-3]
     rows = Gaussian(a.mean.unsqueeze(-3), a.std.unsqueeze(-3))
     columns = Gaussian(b.mean.unsqueeze(-4), b.std.unsqueeze(-4))
@@ -144,6 +144,6 @@ def _ratio(online: torch.Tensor, floor: torch.Tensor, between: torch.Tensor) -> 
 
 
 def _number(value: torch.Tensor | Array) -> Any:
-    """A float, or with several seeds an array `(seed,)`."""
+    """Return a float, or with several seeds an array `(seed,)`."""
     found = np.asarray(value.cpu()) if isinstance(value, torch.Tensor) else value
     return found if found.ndim else float(found)

@@ -1,4 +1,4 @@
-"""The two phases of meta-training, as generators: step through them, plot, pause, change your mind, stop."""
+"""The two phases of meta-training, as generators: between steps, the caller can plot, pause, change numbers or stop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from smac_lab.tasks.spec import Tasks
 def train_offline(
     agent: SMAC, buffer: TransitionBuffer, steps: int | None = None, log_every: int = 200
 ) -> Iterator[tuple[int, Metrics]]:
-    """Meta-train on static, truly labelled data.
+    """Meta-train on static, truly rewarded data.
 
     Args:
         agent: updated in place.
@@ -31,7 +31,7 @@ def train_offline(
         log_every: updates between two yields.
 
     Yields:
-        Number of updates made here so far, and finite metrics averaged since the last yield: floats, or with
+        Number of updates made by this call so far, and finite metrics averaged since the last yield: floats, or with
         several seeds arrays `(seed,)`.
 
     Raises:
@@ -68,25 +68,24 @@ def train_self_supervised(
     oracle: bool = False,
     log_every: int = 1,
 ) -> Iterator[tuple[int, Metrics]]:
-    """Collect without rewards, label with the frozen decoder, train on the mixture; again and again.
+    """Collect without rewards, label with the frozen decoder and train on the mixture, iteration by iteration.
 
     Args:
-        agent: updated in place. What the arm changes in its config stays changed.
+        agent: updated in place. The arm's changes of its config stay.
         buffer: self-collected transitions are appended to it; pass a `clone()` to keep the original.
-        family, tasks: what to interact with; `tasks[i]` is the buffer's task `i`. With several seeds, the tasks of
-            all of them or a list with the tasks of each; `buffer` is then made by `TransitionBuffer.join`.
+        family, tasks: to interact with; `tasks[i]` is the buffer's task `i`. With several seeds, one set of tasks
+            for all, or a list of sets, one per seed; `buffer` is then made by `TransitionBuffer.join`.
         iterations: iterations from now on; default `config.online_iterations`.
-        arm: which way to go on, a name from `ARMS` or an `Arm` of your own; default `config.online_encoder`.
-        oracle: keep the true rewards of new interaction. Without an arm, as `arm="oracle"`; with one, that arm on true
-            rewards.
+        arm: a name from `ARMS`, or a custom `Arm`; default: the arm that `config.online_encoder` names.
+        oracle: keep the true rewards of new interaction: without `arm`, as `arm="oracle"`; with `arm`, in that arm.
         log_every: iterations between two yields.
 
     Yields:
-        Number of iterations made here so far, and finite metrics averaged since the last yield.
+        Number of iterations made by this call so far, and finite metrics averaged since the last yield.
 
     Raises:
-        ValueError: an unknown arm; another family than the agent's, or a buffer of one; a buffer on another device,
-            or not of as many seeds; fewer than 0 iterations, or a `log_every` below 1.
+        ValueError: an unknown arm; a family, or a buffer of a family, that is not the agent's; a buffer on another
+            device, or of another number of seeds; fewer than 0 iterations, or a `log_every` below 1.
         FloatingPointError: a metric is no longer finite.
 
     Example:
@@ -121,7 +120,7 @@ def train_self_supervised(
 
 
 def choose_arm(config: SMACConfig, arm: str | Arm | None, oracle: bool = False) -> Arm:
-    """The arm that the arguments of `train_self_supervised` ask for.
+    """Return the arm that the arguments of `train_self_supervised` select.
 
     Raises:
         ValueError: there is no such arm.
@@ -133,7 +132,7 @@ def choose_arm(config: SMACConfig, arm: str | Arm | None, oracle: bool = False) 
 
 
 def begin_self_supervision(agent: SMAC) -> None:
-    """What happens once, where the phases change: the labeller is frozen, and Adam starts anew if it is to."""
+    """Freeze the labeller and, if `optimizer_moments` is "fresh", restart Adam; a second call has no effect."""
     if agent.labeller is None:
         agent.freeze_labeller()
         if agent.config.optimizer_moments == "fresh":
@@ -141,7 +140,7 @@ def begin_self_supervision(agent: SMAC) -> None:
 
 
 def _step_of(arm: Arm, agent: SMAC, buffer: TransitionBuffer) -> Callable[[], Info]:
-    """One update of the arm."""
+    """Return a function that makes one update of the arm."""
     objective = agent.objectives[arm.objective]
     sample = sample_self_supervised if arm.interacts else sample_offline
 
@@ -155,7 +154,7 @@ def _step_of(arm: Arm, agent: SMAC, buffer: TransitionBuffer) -> Callable[[], In
 
 
 def check_counts(log_every: int, **counts: int) -> None:
-    """Raise ValueError if there are to be fewer than 0 of something, or something every 0 of them."""
+    """Raise ValueError if a count is below 0, or `log_every` below 1."""
     for name, count in counts.items():
         if count < 0:
             raise ValueError(f"{name}={count} is not allowed: at least 0")
@@ -164,11 +163,11 @@ def check_counts(log_every: int, **counts: int) -> None:
 
 
 def check_buffer(agent: Method, buffer: TransitionBuffer, own: bool = False) -> None:
-    """Raise ValueError unless the agent can learn from the buffer: family, device and seeds fit.
+    """Raise ValueError unless family, device and seeds of the buffer fit the agent.
 
     Args:
-        agent, buffer: what is to learn, and from what.
-        own: several seeds need a buffer each, as they will append to it.
+        agent, buffer: the agent that learns, and its data.
+        own: whether each of several seeds needs a separate buffer, because it appends to it.
     """
     agent.check_spec(buffer.spec, "learn from a buffer of")
     if buffer.device.type != agent.device.type:

@@ -1,3 +1,3 @@
-"""The version of this package: read from here by its build, too."""
+"""The version of this package; its build reads it from here."""
 
 __version__ = "0.1.0"

@@ -21,17 +21,17 @@ Numbers = MACAWNumbers | BOReLNumbers
 
 
 class Entry(NamedTuple):
-    """How a method is made and how it learns from static data.
+    """A method: its constructor, its training on static data, its numbers.
 
     Args:
-        make: `(config, spec, seed=...)` to an agent; and `numbers=...` where it has numbers of its own.
+        make: `(config, spec, seed=...)` to an agent; also takes `numbers=...` if the method has separate numbers.
         learn: `(agent, buffer, family, tasks, steps, log_every)` to a generator, as `train_offline`.
-        paper: its own numbers, None where the experiment's config has all.
-        cpu: those that two cores pay for in ten minutes, each with its reason beside it; smoke: seconds.
-        updates: number of updates of the whole phase.
-        check: raises ValueError where the method cannot do what is asked, before any work.
-        goes_online: whether the self-supervised phase's arms may follow.
-        seeds_at_once: whether one agent may be of several seeds.
+        updates: `(config, numbers)` to the number of updates of the whole phase.
+        paper: the method's numbers as published; None if the experiment's config has all numbers.
+        cpu, smoke: changes to `paper`, for ten minutes on two cores and for seconds.
+        check: `(family, numbers)`; raises ValueError, before any work, if the method cannot learn the family.
+        goes_online: whether arms of the self-supervised phase may follow.
+        seeds_at_once: whether one agent may have several seeds.
     """
 
     make: type[Any]
@@ -45,12 +45,12 @@ class Entry(NamedTuple):
     seeds_at_once: bool = True
 
     def numbers(self, preset: str) -> Numbers | None:
-        """The method's own numbers under a preset; None where it has none."""
+        """Return the method's numbers under a preset; None if it has none."""
         changes = {"cpu": self.cpu, "smoke": self.smoke}.get(preset, {})
         return None if self.paper is None else dataclasses.replace(self.paper, **changes)
 
     def agent(self, config: SMACConfig, spec: Any, seed: Any, numbers: Numbers | None, **parts: Any) -> Method:
-        """A new agent."""
+        """Make an agent."""
         own = {} if self.paper is None else {"numbers": numbers}
         made: Method = self.make(config, spec, seed=seed, **own, **parts)
         return made
@@ -70,15 +70,15 @@ def _both_stages(config: SMACConfig, numbers: BOReLNumbers) -> int:
 
 MACAW_CPU: dict[str, Any] = {
     "steps": 4_000,  # three minutes
-    "hidden": (64, 64),  # an adapted copy of all parameters per task makes width dear
-    "latent": 16,  # likewise: maps have latent times as many parameters as layers
-    "value_rate": 1e-3,  # so few steps
+    "hidden": (64, 64),  # width is expensive: each task has an adapted copy of all parameters
+    "latent": 16,  # expensive too: maps have `latent` times as many parameters as layers
+    "value_rate": 1e-3,  # higher, for few steps
     "actor_rate": 1e-3,  # likewise
 }
 BOREL_CPU: dict[str, Any] = {
-    "belief_updates": 2_000,  # two minutes on the point robot, eight on the half-cheetah, of one core
+    "belief_updates": 2_000,  # two minutes on the point robot, eight on the half-cheetah, on one core
     "policy_updates": 12_000,  # seven minutes
-    "policy_tasks": 8,  # half, for twice as many updates
+    "policy_tasks": 8,  # half of the paper's, for twice as many updates
     "batch_size": 128,  # likewise
 }
 MACAW_SMOKE: dict[str, Any] = {
@@ -88,7 +88,8 @@ BOREL_SMOKE: dict[str, Any] = {
     "belief_updates": 10, "policy_updates": 10, "hidden": 16, "policy_hidden": (16, 16), "batch_size": 16,
     "policy_tasks": 4, "episodes": 2,
 }  # fmt: skip
-# As SMAC's authors ran them for their comparison: without what each paper is about.
+# As SMAC's authors ran them for their comparison: MACAW without weight transforms and advantage head, BOReL without
+# reward relabelling.
 MACAW_IN_SMAC = MACAWNumbers(
     steps=100_000, tasks=10, inner_batch_size=32, batch_size=128, contiguous=False, hidden=(300, 300, 300),
     layers="biases", value_step=1e-2, actor_step=1e-2, value_rate=1e-3, actor_rate=1e-3, advantage_head=0.0,
@@ -116,10 +117,10 @@ METHODS: dict[MethodName, Entry] = {
 
 
 def find_method(name: str) -> Entry:
-    """The method of that name.
+    """Return the method of that name.
 
     Raises:
-        ValueError: there is none; the message lists those that there are.
+        ValueError: no method has that name; the message lists the known methods.
     """
     if name not in METHODS:
         raise ValueError(f"unknown method {name!r}; known methods: {', '.join(METHODS)}")
@@ -127,5 +128,5 @@ def find_method(name: str) -> Entry:
 
 
 def name_of(agent: Any) -> MethodName:
-    """The name under which an agent's method is found again; one of a class that is not listed counts as SMAC's."""
+    """Return the name of an agent's method in `METHODS`; "smac" for a class that is not in it."""
     return next((name for name, entry in METHODS.items() if entry.make is type(agent)), "smac")

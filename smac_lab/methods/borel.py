@@ -38,21 +38,21 @@ from smac_lab.training import check_buffer, check_counts
 
 @dataclass(frozen=True)
 class BOReLNumbers:
-    """The numbers of BOReL that are not the experiment's; defaults are those of its authors."""
+    """Numbers of BOReL beside the experiment's config; the defaults are the authors' unless noted."""
 
     relabel: bool = True  # reward relabelling: half of the belief's data are other tasks' trajectories
     belief_updates: int = 5_000
     belief_rate: float = 3e-4
-    belief_tasks: int = 4  # in an update, each with as many trajectories
+    belief_tasks: int = 4  # per update, each with `trajectories` trajectories
     trajectories: int = 4
-    episodes: int = 3  # in a trajectory, through which the belief is carried
+    episodes: int = 3  # per trajectory; the belief is carried through them
     embeddings: tuple[int, int, int] = (32, 16, 16)  # of state, action and reward
     hidden: int = 128  # of the recurrent network
     latent: int = 5
     decoder_hidden: tuple[int, ...] = (32, 32)
     kl_weight: float = 0.05
     decoded_beliefs: int = 32  # steps of a trajectory whose beliefs are decoded, drawn at random; authors: all
-    decoded_rewards: int = 128  # rewards that each of them is to explain, drawn at random; authors: all
+    decoded_rewards: int = 128  # rewards that each decoded belief must explain, drawn at random; authors: all
     policy_updates: int = 1_000_000
     policy_rate: float = 3e-4
     policy_tasks: int = 16
@@ -60,12 +60,12 @@ class BOReLNumbers:
     policy_hidden: tuple[int, ...] = (256, 256)
     temperature: float = 0.2  # alpha of soft actor-critic
     tau: float = 0.005
-    cql_weight: float = 0.0  # of conservative Q-learning's term; see `conservatism`
-    cql_actions: int = 4  # drawn per state for it, from the uniform distribution and from the policy each
+    cql_weight: float = 0.0  # weight of conservative Q-learning's term; see `conservatism`
+    cql_actions: int = 4  # drawn per state for that term, from the uniform distribution and from the policy each
 
 
 class TrajectoryBatch(NamedTuple):
-    """Trajectories of several tasks, `(trajectory, time, ...)`, and which of their steps are decoded."""
+    """Trajectories of several tasks, `(trajectory, time, ...)`, and the steps to decode."""
 
     context: Tensor  # (trajectory, time, context_dim)
     inputs: Tensor  # s, a and s' of the decoded rewards, (trajectory, decoded_rewards, dim)
@@ -84,7 +84,7 @@ class BeliefBatch(NamedTuple):
     terminations: Tensor
     belief: Tensor  # mean and log variance, (task, batch, 2 latent)
     next_belief: Tensor
-    noise: Tensor  # (2 + 2 cql_actions, task, batch, action_dim): of a', of a, of the policy's and uniform ones
+    noise: Tensor  # (2 + 2 cql_actions, task, batch, action_dim): for a', a, the policy's and uniform actions
 
 
 class BeliefEncoder(nn.Module):
@@ -98,7 +98,7 @@ class BeliefEncoder(nn.Module):
         super().__init__()
         n = numbers
         obs, act = spec.obs_dim, spec.action_dim
-        rest = spec.context_dim - obs - act - 1  # s', where tasks differ in dynamics
+        rest = spec.context_dim - obs - act - 1  # s', if tasks differ in dynamics
         widths = (obs, act, 1, *((rest,) if rest else ()))
         self.widths = widths
         sizes = (*n.embeddings, *((n.embeddings[0],) if rest else ()))
@@ -109,18 +109,18 @@ class BeliefEncoder(nn.Module):
         self.out = nn.Linear(n.hidden, 2 * n.latent)
 
     def forward(self, context: Tensor, hidden: Tensor) -> Tensor:
-        """Hidden states after every step, `(n, time, hidden)`, from `(n, time, context_dim)` and `(n, hidden)`."""
+        """Return hidden states after each step, `(n, time, hidden)`, from `(n, time, context_dim)`, `(n, hidden)`."""
         pieces = context.split(self.widths, dim=-1)
         embedded = [torch.relu(layer(piece)) for layer, piece in zip(self.embed, pieces, strict=True)]
         return self.gru(torch.cat(embedded, dim=-1), hidden.unsqueeze(0))[0]
 
     def belief(self, hidden: Tensor) -> Tensor:
-        """Mean and log variance, `(..., 2 latent)`."""
+        """Return mean and log variance, `(..., 2 latent)`."""
         return self.out(hidden)
 
 
 def gaussian(belief: Tensor) -> Gaussian:
-    """Mean and log variance, `(..., 2 latent)`, as a Gaussian."""
+    """Convert mean and log variance, `(..., 2 latent)`, to a Gaussian."""
     mean, log_variance = belief.chunk(2, dim=-1)
     return Gaussian(mean, (0.5 * log_variance).exp())
 
@@ -139,7 +139,7 @@ def conservatism(values: Tensor, data_values: Tensor) -> Tensor:
     """E[log sum_a exp Q(s, a) - Q(s, a_data)], summed over critics (Kumar et al., CQL, 2020, eq. 4 as CQL(H)).
 
     Args:
-        values: of drawn actions, less their log-probabilities, `(action, critic, ...)`.
+        values: of drawn actions, minus their log-probabilities, `(action, critic, ...)`.
         data_values: `(critic, ...)`.
     """
     return (values.logsumexp(0) - data_values).flatten(1).mean(1).sum()
@@ -148,17 +148,17 @@ def conservatism(values: Tensor, data_values: Tensor) -> Tensor:
 class BOReL(Method):
     """Bayes-adaptive offline RL (Dorfman et al., NeurIPS 2021, arXiv 2008.02598).
 
-    What adapts is a belief q(m|h_t), updated after every step, also while exploring and within the last episode. The
-    policy reads the state with mean and log variance of the belief.
+    BOReL adapts a belief q(m|h_t), which it updates after every step, also while exploring and within the last episode.
+    The policy reads the state, and mean and log variance of the belief.
 
     Args:
         config: of the experiment; discount, device and protocol are read.
         spec, seed: as SMAC's; one seed.
-        numbers: BOReL's own.
-        encoder, decoder, actor, critics: parts, where `Learner.remade` has some.
+        numbers: BOReL's numbers.
+        encoder, decoder, actor, critics: parts, passed by `Learner.remade`.
 
     Raises:
-        ValueError: several seeds: the recurrent network is not mapped over seeds.
+        ValueError: there are several seeds; the recurrent network is not mapped over seeds.
     """
 
     trainable = ("encoder", "decoder", "actor", "critics")
@@ -198,9 +198,9 @@ class BOReL(Method):
         kind: Any = Actor if name == "actor" else Critics
         return kind(spec.obs_dim, spec.action_dim, 2 * n.latent, n.policy_hidden)
 
-    # -- what it minimises -------------------------------------------------------------------------------
+    # -- losses ------------------------------------------------------------------------------------------
     def belief_loss(self, batch: TrajectoryBatch) -> tuple[Tensor, Info]:
-        """Evidence lower bound of a trajectory's rewards (Dorfman et al., eq. 3; Zintgraf et al., VariBAD, eq. 6).
+        """Compute the negative ELBO of a trajectory's rewards (Dorfman et al., eq. 3; Zintgraf et al., VariBAD, eq. 6).
 
         mean_t sum_k (r_hat(s_k, a_k, s'_k, m_t) - r_k)^2 + kl_weight sum_t KL(q_t || q_{t-1}), m_t ~ q_t, averaged over
         trajectories. Steps t and k are drawn at random, and the sum over k is scaled up to the whole trajectory.
@@ -224,11 +224,11 @@ class BOReL(Method):
         return loss, {"belief_loss": loss, "reward_error": error.mean(), "kl": kl.mean()}
 
     def policy_loss(self, batch: BeliefBatch) -> tuple[Tensor, Info]:
-        """Soft actor-critic on states with beliefs (Haarnoja et al., 2018), and `conservatism` where it has a weight.
+        """Compute soft actor-critic's losses (Haarnoja et al., 2018) on states with beliefs, and `conservatism`.
 
         Critics: `bellman_error` against r + gamma (1 - terminated) V(s', b'), where V(s', b') is
         min_k Q_target_k(s', a', b') - alpha log pi(a'|s', b') with a' ~ pi.
-        Actor: E[alpha log pi(a|s, b) - min_k Q_k(s, a, b)].
+        Actor: E[alpha log pi(a|s, b) - min_k Q_k(s, a, b)]. `conservatism` is weighted by `cql_weight`, 0 by default.
         """
         n = self.numbers
         with torch.no_grad():
@@ -250,7 +250,7 @@ class BOReL(Method):
         return loss, info
 
     def _conservatism(self, batch: BeliefBatch, data_values: Tensor) -> Tensor:
-        """`conservatism` over uniform actions and the policy's own, by importance sampling."""
+        """Compute `conservatism` over uniform actions and the policy's, by importance sampling."""
         n, own = self.numbers, batch.noise[2 : 2 + self.numbers.cql_actions]
         uniform = torch.erf(batch.noise[2 + n.cql_actions :] * 0.5**0.5)  # N(0, 1) to U(-1, 1)
         with torch.no_grad():
@@ -276,7 +276,7 @@ class BOReL(Method):
 
     @property
     def objectives(self) -> dict[str, Objective]:
-        """First the belief, then the policy."""
+        """Objectives of the belief and of the policy, learned in this order."""
         return {
             "belief": Objective("belief", self.belief_loss, ("encoder", "decoder")),
             "policy": Objective("policy", self.policy_loss, ("actor", "critics")),
@@ -284,7 +284,7 @@ class BOReL(Method):
 
     @property
     def learning_rate(self) -> float:
-        """Adam's, of actor and critics; the belief's is one of `rates`."""
+        """Adam's rate for actor and critics; `rates` has the belief's."""
         return self.numbers.policy_rate
 
     @property
@@ -293,37 +293,37 @@ class BOReL(Method):
         return dict.fromkeys(("encoder", "decoder"), self.numbers.belief_rate / self.numbers.policy_rate)
 
     def after_step(self, trained: Sequence[str]) -> None:
-        """Let the slow copy of the critics follow, where they moved."""
+        """Update the slow copy of the critics if the critics were trained."""
         if "critics" in trained:
             polyak_update(self.target_critics, self.critics, self.numbers.tau)
 
     def draw_noise(self, batch: Any) -> Any:
-        """Batches have theirs from the start."""
+        """Return the noise that the batch already contains."""
         return batch.noise
 
     # -- acting ------------------------------------------------------------------------------------------
     def unadapted(self, simulations: int) -> Tensor:
-        """The belief's hidden state before anything is seen, `(simulation, hidden)`."""
+        """Return the belief's hidden state before any context, `(simulation, hidden)`."""
         return torch.zeros(simulations, self.numbers.hidden, device=self.device)
 
     @torch.inference_mode()
     def adapt(self, context: Tensor) -> Tensor:
-        """The hidden state after whole episodes: BOReL adapts a belief."""
+        """Compute the hidden state after whole episodes: BOReL adapts a belief."""
         context = self.checked(context)
         return self.encoder(context, self.unadapted(len(context)))[:, -1]
 
     def posterior(self, adapted: Tensor) -> Gaussian:
-        """q(m|h)."""
+        """Return q(m|h)."""
         with torch.inference_mode():
             return gaussian(self.encoder.belief(adapted))
 
     def policy(self, adapted: Tensor, generator: Generators, deterministic: bool = True) -> BeliefPolicy:
-        """See `Method.policy`; the belief goes on changing while the policy acts."""
+        """See `Method.policy`; the belief is updated while the policy acts."""
         return BeliefPolicy(self, adapted, generator, deterministic)
 
 
 class BeliefPolicy:
-    """Acts on what is observed and believed, and believes what it sees; see `BOReL.policy`."""
+    """Policy that acts on observation and belief, and updates the belief after each step; see `BOReL.policy`."""
 
     def __init__(self, agent: BOReL, hidden: Tensor, generator: Generators, deterministic: bool):
         self.agent, self.hidden, self.generator, self.deterministic = agent, hidden, generator, deterministic
@@ -331,7 +331,7 @@ class BeliefPolicy:
 
     @torch.inference_mode()
     def __call__(self, observations: NDArray[np.float64]) -> NDArray[np.floating]:
-        """Actions of the next step."""
+        """Return the actions of the next step."""
         agent = self.agent
         self.seen = agent.tensor(observations)
         mean, log_std = agent.actor(self.seen, agent.encoder.belief(self.hidden))
@@ -343,7 +343,7 @@ class BeliefPolicy:
     def watch(
         self, actions: NDArray[np.float64], rewards: NDArray[np.float64], next_observations: NDArray[np.float64]
     ) -> None:
-        """Update the belief."""
+        """Update the belief by the last step."""
         assert self.seen is not None
         tensor = self.agent.tensor
         context = _context(self.agent.spec, self.seen, tensor(actions), tensor(rewards), tensor(next_observations))
@@ -356,7 +356,7 @@ def _context(spec: FamilySpec, observations: Tensor, actions: Tensor, rewards: T
 
 # -- learning --------------------------------------------------------------------------------------------
 def check_borel(family: TaskFamily, numbers: BOReLNumbers) -> None:
-    """Raise ValueError where rewards of other tasks cannot be computed, and are to be."""
+    """Raise ValueError if `relabel` is set and rewards of other tasks cannot be computed."""
     if numbers.relabel:
         check_relabelling(family)
 
@@ -369,17 +369,17 @@ def train_borel(
     steps: int | None = None,
     log_every: int = 200,
 ) -> Iterator[tuple[int, Metrics]]:
-    """Learn the belief, then relabel all states with it, then learn the policy (Dorfman et al., algorithm 1).
+    """Learn the belief, add it to all states, then learn the policy (Dorfman et al., algorithm 1).
 
     Args:
-        agent: updated in place; it goes on where it is.
+        agent: updated in place; training continues from `agent.updates`.
         buffer: all its static transitions are used, exploration included.
-        family, tasks: what tells the rewards of other tasks, where numbers say `relabel`; `tasks[i]` is task i.
-        steps: updates from now on; default what is left of both stages.
+        family, tasks: source of other tasks' rewards, if `numbers.relabel`; `tasks[i]` is the buffer's task `i`.
+        steps: updates from now on; default: the remaining updates of both stages.
         log_every: updates between two yields.
 
     Yields, Raises:
-        As `train_offline`. Where rewards cannot be relabelled, or a task has no whole episode, ValueError.
+        As `train_offline`; also ValueError if rewards cannot be relabelled or a task has no whole episode.
     """
     n = agent.numbers
     left = n.belief_updates + n.policy_updates - agent.updates
@@ -428,15 +428,15 @@ def _belief_step(agent: BOReL, buffer: TransitionBuffer, data: EpisodeData) -> C
 
 
 def trajectories_of(data: EpisodeData, tasks: Tensor, each: int, episodes: int, generator: Generators) -> Trajectories:
-    """`each` trajectories of each task, of `episodes` episodes drawn at random, `(task * each, time, ...)`."""
+    """Draw `each` trajectories per task, of `episodes` random episodes each, `(task * each, time, ...)`."""
     drawn = data.draw(tasks, each * episodes, generator).reshape(-1, episodes)
     return Trajectories(*[column[drawn].flatten(1, 2) for column in data.all])
 
 
 class BeliefData:
-    """All static transitions with beliefs before and after, along trajectories of random episodes.
+    """Static transitions with the belief before and after, in trajectories of episodes drawn with replacement.
 
-    The draw of episodes is the agent's seed's alone, so that a run that goes on after a stop finds the same.
+    The draw depends only on the agent's seed, so that a resumed run has the same trajectories.
     """
 
     def __init__(self, agent: BOReL, data: EpisodeData):
@@ -456,7 +456,7 @@ class BeliefData:
         self.size = self.columns[2].shape[1]
 
     def draw(self, agent: BOReL, tasks: Tensor) -> BeliefBatch:
-        """A meta-batch of these tasks."""
+        """Draw a meta-batch of these tasks."""
         n = agent.numbers
         rows = (draw(torch.rand, (len(tasks), n.batch_size), agent.generator) * self.size).long()
         draws = 2 + (2 * n.cql_actions if n.cql_weight else 0)

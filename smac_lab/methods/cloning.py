@@ -1,4 +1,4 @@
-"""Meta behaviour cloning: SMAC without values. Every action of the data is imitated alike, given z."""
+"""Meta behaviour cloning: SMAC without values. The actor imitates all data actions with equal weight, given z."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from smac_lab.engine.learner import Objective
 class Cloning(SMAC):
     """Meta behaviour cloning: encoder and decoder as SMAC's, and an actor that imitates all data.
 
-    -E[log pi(a|s, z)] beside reward error and KL, in SMAC's offline phase with its numbers; the authors' code has it as
-    `weight_loss=False`. It adapts as SMAC does, by z. Critics learn nothing, and there is no online phase.
+    The loss is -E[log pi(a|s, z)] plus reward error and KL, in SMAC's offline phase with SMAC's numbers; the authors'
+    code has it as `weight_loss=False`. The agent adapts z, as SMAC does. Critics do not learn, and there is no online
+    phase.
     """
 
     def cloning_loss(self, batch: Batch) -> tuple[Tensor, Info]:
-        """Reward error + KL (encoder, decoder) - E[log pi(a|s, z)] (actor), which z reaches without a gradient."""
+        """Reward error + KL (encoder, decoder) - E[log pi(a|s, z)] (actor, with z detached)."""
         posterior, z = self.infer(batch)
         reward, info = self.reward_loss(self, batch, z, posterior)
         mean, log_std = self.actor(batch.observations, z.detach())

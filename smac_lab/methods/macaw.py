@@ -38,22 +38,22 @@ AT_ONCE = 32  # simulations whose weights are adapted at once: each needs a copy
 
 @dataclass(frozen=True)
 class MACAWNumbers:
-    """The numbers of MACAW that are not the experiment's; defaults are those of its authors' `standard.json`."""
+    """Numbers of MACAW beside the experiment's config; the defaults are those of the authors' `standard.json`."""
 
     steps: int = 1_000_000  # outer steps
-    tasks: int = 5  # in an outer step
-    inner_batch_size: int = 256  # transitions per task that the inner step sees
-    batch_size: int = 256  # and those that judge it
-    contiguous: bool = True  # whether the inner step sees successive transitions, as at meta-test
+    tasks: int = 5  # per outer step
+    inner_batch_size: int = 256  # transitions per task in the inner step
+    batch_size: int = 256  # transitions per task in the outer losses
+    contiguous: bool = True  # whether the inner step reads successive transitions, as at meta-test
     hidden: tuple[int, ...] = (100, 100, 100)
-    layers: Literal["weights", "biases"] = "weights"  # what a latent vector transforms; see `AdaptiveMLP`
+    layers: Literal["weights", "biases"] = "weights"  # parameters that a latent vector transforms; see `AdaptiveMLP`
     latent: int = 100
-    value_step: float = 1e-3  # inner step sizes at the start: they are learned, one per parameter tensor
+    value_step: float = 1e-3  # initial inner step sizes; they are learned, one per parameter tensor
     actor_step: float = 1e-3
     value_rate: float = 1e-5  # Adam's in the outer loop
     actor_rate: float = 1e-4
     step_rate: float = 1e-3  # Adam's for step sizes and for the weight of the advantage head
-    advantage_head: float = 0.01  # its weight in the inner loss at the start; 0: no such head
+    advantage_head: float = 0.01  # initial weight of the head in the inner loss; 0: no head
     bootstrap: bool = True  # whether outer targets add gamma^k V_target(s_T) to the return of the episode
     temperature: float = 1.0
     clip: float = 20.0  # greatest weight of an action
@@ -62,25 +62,25 @@ class MACAWNumbers:
 
 
 class Outcomes(NamedTuple):
-    """Transitions with what came after them in their episode, `(task, batch, dim)` and `(task, batch)`."""
+    """Transitions with the outcome of their episode, `(task, batch, dim)` and `(task, batch)`."""
 
     observations: Tensor
     actions: Tensor
     returns: Tensor  # discounted, to the end of the episode
-    last_observations: Tensor  # s_T, where the episode was cut off
+    last_observations: Tensor  # s_T, the episode's last observation
     bootstrap: Tensor  # gamma^k, k steps from here to s_T; 0 where the episode terminated
 
 
 class Meta(NamedTuple):
-    """What an outer step sees of each task: independent draws for the inner and the outer loss."""
+    """Data of an outer step: for each task, independent draws for the inner and the outer loss."""
 
     inner: Outcomes
     outer: Outcomes
-    noise: tuple[()] = ()  # nothing is drawn in the loss
+    noise: tuple[()] = ()  # the loss draws nothing
 
 
 class AdaptiveMLP(nn.Module):
-    """ReLU network whose layers are functions of latent vectors, so that one gradient step changes much.
+    """ReLU network whose layers are functions of latent vectors, so that one gradient step has a large effect.
 
     "weights": all weights and biases of layer l are A_l h_l + b_l, with a learned latent h_l (MACAW, section 4.3).
     "biases": W_l x + b_l + U_l h_l (Finn et al., 2017, "One-shot visual imitation learning", section 4.2).
@@ -88,7 +88,7 @@ class AdaptiveMLP(nn.Module):
 
     Args:
         sizes: of input, hidden layers and output.
-        kind, latent: what is transformed, and the size of h.
+        kind, latent: one of the three kinds above, and the size of h.
         scaling: applied to observations first.
     """
 
@@ -129,7 +129,7 @@ def forward(layers: Layers, inputs: Tensor) -> tuple[Tensor, Tensor]:
 
 # -- equations -------------------------------------------------------------------------------------------
 def imitation_weights(advantages: Tensor, temperature: float = 1.0, clip: float = 20.0) -> Tensor:
-    """w = exp(min((A - mean A) / (T std A), log clip)), `(batch,)`: how much each action is imitated (section 4.1)."""
+    """w = exp(min((A - mean A) / (T std A), log clip)), `(batch,)`: weights of actions in imitation (section 4.1)."""
     normalised = (advantages - advantages.mean()) / (temperature * advantages.std(correction=0) + 1e-8)
     return normalised.clamp(max=math.log(clip)).exp()
 
@@ -141,7 +141,7 @@ def gaussian_log_prob(mean: Tensor, std: float, actions: Tensor) -> Tensor:
 
 
 def descend(loss: Callable[[dict[str, Tensor]], Tensor], p: Parameters, step_sizes: Tensor) -> dict[str, Tensor]:
-    """One gradient step, p_i - eta_i dL/dp_i, differentiable; one step size per parameter tensor."""
+    """Take a differentiable gradient step, p_i - eta_i dL/dp_i, with one step size per parameter tensor."""
     gradient = grad(loss)(dict(p))
     return {name: p[name] - eta * gradient[name] for name, eta in zip(p, step_sizes, strict=True)}
 
@@ -162,7 +162,7 @@ class Actor(nn.Module):
 
 
 class StepSizes(nn.Module):
-    """Learned inner step sizes, one per parameter tensor, and the weight of the advantage head; softplus of each."""
+    """Learned inner step sizes, one per parameter tensor, and the advantage head's weight; each is a softplus."""
 
     def __init__(self, numbers: MACAWNumbers, value: int, actor: int):
         super().__init__()
@@ -172,7 +172,7 @@ class StepSizes(nn.Module):
 
 
 class Adapted(NamedTuple):
-    """The policy's layers, of each simulation or of all, and whether it acts to explore."""
+    """The policy's layers, one set per simulation or one for all, and whether the policy explores."""
 
     layers: Layers
     explores: bool
@@ -181,19 +181,19 @@ class Adapted(NamedTuple):
 class MACAW(Method):
     """Meta-actor critic with advantage weighting (Mitchell et al., ICML 2021, arXiv 2008.06043).
 
-    There is no latent task variable: what adapts are the weights of a value function and of a policy, by one gradient
-    step each on the context. Context is whole episodes, as the losses read returns.
+    MACAW has no latent task variable. It adapts the weights of a value function and of a policy, by one gradient step
+    each on the context. Context consists of whole episodes, because the losses read returns.
 
     Args:
         config: of the experiment; discount, scaling, device and protocol are read.
         spec, seed: as SMAC's.
-        numbers: MACAW's own.
-        value, actor, steps: parts, where `Learner.remade` has some.
+        numbers: MACAW's numbers.
+        value, actor, steps: parts, passed by `Learner.remade`.
     """
 
     trainable = ("value", "actor", "steps")
     reads_episodes = True
-    value: Any  # networks, whose own methods the losses call
+    value: Any  # networks; the losses call their methods
     actor: Any
     steps: Any
 
@@ -222,19 +222,19 @@ class MACAW(Method):
             return Actor(spec, n, scaling)
         return AdaptiveMLP((spec.obs_dim, *n.hidden, 1), n.layers, n.latent, scaling)
 
-    # -- what it minimises -------------------------------------------------------------------------------
+    # -- losses ------------------------------------------------------------------------------------------
     def loss(self, batch: Meta) -> tuple[Tensor, Info]:
-        """Outer losses of value and policy after one inner step on each, averaged over tasks (MACAW, algorithm 1)."""
+        """Average the outer losses of value and policy, after one inner step each, over tasks (MACAW, algorithm 1)."""
         losses, info = vmap(self.task_loss)(batch.inner, batch.outer)
         sizes = {"value_step": self.steps.value, "actor_step": self.steps.actor}
         steps = {name: functional.softplus(size).mean() for name, size in sizes.items()}
         return losses.mean(), {**{name: value.mean() for name, value in info.items()}, **steps}
 
     def task_loss(self, inner: Outcomes, outer: Outcomes) -> tuple[Tensor, Info]:
-        """Outer losses of one task.
+        """Compute the outer losses of one task.
 
         L_V = E_out (y - V_i(s))^2 and L_pi = -E_out w log pi_i(a|s), where i marks parameters after the inner step, w
-        are `imitation_weights` of y - V_i(s), and y is the return, with gamma^k V_target(s_T) added where `bootstrap`.
+        are `imitation_weights` of y - V_i(s), and y is the return, with gamma^k V_target(s_T) added if `bootstrap`.
         """
         value, actor = self.inner_step(inner)
         targets = outer.returns
@@ -251,10 +251,11 @@ class MACAW(Method):
         return value_loss + actor_loss, info
 
     def inner_step(self, data: Outcomes) -> tuple[Parameters, Parameters]:
-        """Parameters of value and actor after one gradient step on one task's data.
+        """Take one gradient step of value and actor on one task's data, and return their parameters.
 
-        V: E (G - V(s))^2. Then pi: -E w log pi(a|s) + c E (A(s, a) - (G - V_i(s)))^2, the advantage head's term, whose
-        gradient tells the policy's features what a weighted likelihood cannot (MACAW, section 4.2).
+        First V minimises E (G - V(s))^2, then pi minimises -E w log pi(a|s) + c E (A(s, a) - (G - V_i(s)))^2. The last
+        term trains the advantage head; its gradient gives the policy's features information that the gradient of a
+        weighted likelihood lacks (MACAW, section 4.2).
         """
         value, actor = dict(self.value.named_parameters()), dict(self.actor.named_parameters())
         value = descend(lambda p: (data.returns - self.values(p, data.observations)).square().mean(),
@@ -293,12 +294,12 @@ class MACAW(Method):
 
     @property
     def objectives(self) -> dict[str, Objective]:
-        """The outer loss is all there is."""
+        """One objective, the outer losses."""
         return {"offline": Objective("offline", self.loss, self.trainable)}
 
     @property
     def learning_rate(self) -> float:
-        """Adam's, of the step sizes; the parts' own are `rates` of it."""
+        """Adam's rate for the step sizes; `rates` has the ratios of value and actor to it."""
         return self.numbers.step_rate
 
     @property
@@ -308,20 +309,20 @@ class MACAW(Method):
         return {"value": n.value_rate / n.step_rate, "actor": n.actor_rate / n.step_rate}
 
     def after_step(self, trained: Sequence[str]) -> None:
-        """Let the target value follow."""
+        """Update the slow copy of the value function."""
         polyak_update(self.target_value, self.value, self.numbers.target_rate)
 
     def draw_noise(self, batch: Any) -> tuple[()]:
-        """Nothing is drawn in the loss."""
+        """Return an empty tuple: the loss draws nothing."""
         return ()
 
     # -- acting ------------------------------------------------------------------------------------------
     def unadapted(self, simulations: int) -> Adapted:
-        """The meta-learned policy, which explores by its own noise."""
+        """Return the meta-learned policy, which explores by its noise."""
         return Adapted(self._mapped(lambda: self._layers(dict(self.actor.named_parameters()))), True)
 
     def adapt(self, context: Tensor) -> Adapted:
-        """One inner step on each simulation's whole episodes: MACAW adapts weights."""
+        """Take one inner step on each simulation's whole episodes: MACAW adapts weights."""
         observations, actions, rewards = split_context(self.checked(context), self.spec.obs_dim, self.spec.action_dim)
         ends = torch.zeros_like(rewards)
         ends[..., self.spec.horizon - 1 :: self.spec.horizon] = 1.0
@@ -338,14 +339,14 @@ class MACAW(Method):
         return self.actor.policy.layers(_below(p, "policy"))
 
     def _mapped(self, function: Callable[..., Layers], *inputs: Tensor) -> Layers:
-        with torch.no_grad(), torch.inference_mode(False):  # what inference mode made has no gradient: hence the clones
+        with torch.no_grad(), torch.inference_mode(False):  # tensors of inference mode have no gradient: clone them
             inputs = tuple(value.clone() for value in inputs)
             return function(*inputs) if self.seeds is None else over_seeds(nn.ModuleDict(self.parts), function, *inputs)
 
     def policy(
         self, adapted: Adapted, generator: Generators, deterministic: bool = True
     ) -> Callable[[NDArray[np.float64]], NDArray[np.floating]]:
-        """See `Method.policy`. An unadapted policy acts with its noise whatever `deterministic` says: it explores."""
+        """See `Method.policy`. An unadapted policy acts with noise, even if `deterministic`, because it explores."""
         noisy = adapted.explores or not deterministic
         layers = [(weight, bias.unsqueeze(-2)) for weight, bias in adapted.layers]
         if adapted.explores and self.seeds is not None:  # one policy per seed, for all of its simulations
@@ -367,13 +368,13 @@ class MACAW(Method):
 
 
 def _below(p: Parameters, name: str) -> dict[str, Tensor]:
-    """Parameters of a part's own part, by its names."""
+    """Return the parameters of the submodule `name`, by their names in it."""
     return {key.removeprefix(f"{name}."): value for key, value in p.items() if key.startswith(f"{name}.")}
 
 
 # -- learning --------------------------------------------------------------------------------------------
 class OutcomeData:
-    """Static transitions with their returns, of which outer steps draw.
+    """Static transitions with their returns, from which outer steps draw.
 
     Args:
         buffer: of the agent's family.
@@ -398,7 +399,7 @@ class OutcomeData:
         self.first, self.count = self.episodes.first * horizon, self.episodes.count * horizon
 
     def draw(self, tasks: Tensor, size: int, generator: Generators, contiguous: bool) -> Outcomes:
-        """`size` transitions of each task, `(..., task, size)`: independent, or a run of successive ones."""
+        """Draw `size` transitions per task, `(..., task, size)`: independent, or successive if `contiguous`."""
         count = self.count[tasks].unsqueeze(-1)
         uniform = draw(torch.rand, (*tasks.shape, 1 if contiguous else size), generator)
         if contiguous:
@@ -423,7 +424,7 @@ def train_macaw(
     Args:
         agent: updated in place.
         buffer: all its static transitions are used, exploration included.
-        family, tasks: not used; a method may ask them for rewards.
+        family, tasks: not used; other methods compute rewards from them.
         steps: outer steps from now on; default `numbers.steps`.
         log_every: steps between two yields.
 

@@ -1,4 +1,4 @@
-"""Offline PEARL: PEARL's losses on static data, with nothing that keeps the policy near it."""
+"""Offline PEARL: PEARL's losses on static data, with nothing that keeps the policy near the data."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from smac_lab.parts import ALL_PARTS
 class OfflinePEARL(SMAC):
     """PEARL (Rakelly et al., ICML 2019) that never interacts: soft actor-critic and encoder on static data alone.
 
-    It shows what off-policy values do where nothing corrects them. Parts, data and numbers are SMAC's offline phase's.
+    It shows the behaviour of off-policy values without correction by new data. Parts, data and numbers are those of
+    SMAC's offline phase.
     """
 
     def offline_pearl_loss(self, batch: Batch) -> tuple[Tensor, Info]:
-        """`pearl_loss` at the temperature `behaviour_temperature`."""
+        """Compute `pearl_loss` at the temperature `behaviour_temperature`."""
         return pearl_loss(self, batch, self.config.behaviour_temperature)
 
     @property

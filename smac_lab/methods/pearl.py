@@ -26,17 +26,17 @@ REGULARISER = 1e-3  # weight of the actor's squared mean and log standard deviat
 
 
 def pearl_loss(agent: SMAC, batch: Batch, temperature: float | Tensor = 1.0) -> tuple[Tensor, Info]:
-    """What PEARL minimises (Rakelly et al., ICML 2019, algorithm 1) as SMAC's authors ran it, with SMAC's parts.
+    """Compute PEARL's loss (Rakelly et al., ICML 2019, algorithm 1) as SMAC's authors ran it, with SMAC's parts.
 
     Critics and encoder: mean (r_scale r + gamma (1 - terminated) V(s', z) - Q_k(s, a, z))^2, summed over k, where
     V(s', z) = min_k Q_target_k(s', a', z) - alpha log pi(a'|s', z), a' ~ pi: unlike in SMAC, the critics' error trains
     the encoder. Decoder and encoder: mean (r - r_hat(s, a, z))^2. Encoder: kl_weight sum_i KL(q(z|h_i) || p(z)), a sum
-    over the tasks of the meta-batch whatever `kl_reduction` says. Actor (soft actor-critic), which z reaches without a
-    gradient: mean (alpha log pi(a|s, z) - min_k Q_k(s, a, z)) + 1e-3 mean mu^2 + 1e-3 mean (log sigma)^2, a ~ pi, with
-    the Gaussian N(mu, sigma^2) before the tanh. The authors' temperature alpha is 1, to which `reward_scale` is the
-    counterweight. Means are over all transitions, and of mu and log sigma over action dimensions, too.
+    over the tasks of the meta-batch for any `kl_reduction`. Actor (soft actor-critic, with z detached):
+    mean (alpha log pi(a|s, z) - min_k Q_k(s, a, z)) + 1e-3 mean mu^2 + 1e-3 mean (log sigma)^2, a ~ pi, with the
+    Gaussian N(mu, sigma^2) before the tanh. The authors' temperature alpha is 1; `reward_scale` weighs rewards against
+    it. Means are over all transitions; those of mu and log sigma also over action dimensions.
 
-    Two target critics stand for the state-value network of PEARL's code, as in soft actor-critic's second version
+    Two target critics replace the state-value network of PEARL's code, as in soft actor-critic's second version
     (Haarnoja et al., 2018, arXiv 1812.05905).
 
     Args:
@@ -78,11 +78,11 @@ def pearl_loss(agent: SMAC, batch: Batch, temperature: float | Tensor = 1.0) -> 
 
 
 def last_visit(config: SMACConfig, horizon: int) -> ContextFrom:
-    """What PEARL's encoder reads, in training and in collecting: a task's latest exploration with z ~ p(z).
+    """Return the source of PEARL's context, in training and in collecting: a task's latest exploration with z ~ p(z).
 
-    SMAC's authors empty the encoder's buffer whenever a task is visited, and then fill it with 400 steps of such
-    exploration: two episodes, here `exploration_episodes`. So contexts are drawn from what meta-test shows, and, where
-    a visit has at least as many `prior_episodes`, from one policy. The transitions of h' are drawn from everything.
+    SMAC's authors empty the encoder's buffer at each visit to a task, and then fill it with 400 steps of such
+    exploration: two episodes, here `exploration_episodes`. Context is thus drawn from data like meta-test's, and from
+    one policy if `prior_episodes` is at least `exploration_episodes`. The transitions h' are drawn from all data.
     """
     return ContextFrom("explored", config.exploration_episodes * horizon)
 
@@ -98,28 +98,28 @@ def train_pearl(
     log_every: int = 1,
     temperature: Callable[[int], float] = lambda iteration: 1.0,
 ) -> Iterator[tuple[int, Metrics]]:
-    """Collect with true rewards, train on everything collected; again and again.
+    """Collect with true rewards and train on everything collected, iteration by iteration.
 
-    An iteration collects as one of the self-supervised phase does: `online_tasks` tasks, `prior_episodes` episodes each
+    An iteration collects like one of the self-supervised phase: `online_tasks` tasks, `prior_episodes` episodes each
     with z ~ p(z) and `posterior_episodes` with z ~ q(.|own data). The encoder reads exploration alone (`last_visit`).
 
     Args:
         agent: updated in place.
-        buffer: what is collected is appended to it; with several seeds, one made by `TransitionBuffer.join`. If a task
-            has no exploration yet, all begin with `initial_episodes`.
-        family, tasks: what to interact with; `tasks[i]` is the buffer's task `i`. With several seeds, the tasks of
-            all of them or a list with the tasks of each.
+        buffer: collected transitions are appended to it; with several seeds, made by `TransitionBuffer.join`. If a task
+            has no exploration yet, all tasks begin with `initial_episodes`.
+        family, tasks: to interact with; `tasks[i]` is the buffer's task `i`. With several seeds, one set of tasks
+            for all, or a list of sets, one per seed.
         iterations: iterations from now on.
-        updates: updates in each.
-        initial_episodes: episodes of each task at the very beginning, with z ~ p(z).
+        updates: updates per iteration.
+        initial_episodes: episodes per task before the first iteration, with z ~ p(z).
         log_every: iterations between two yields.
         temperature: alpha of each iteration, counted from 1 on.
 
     Yields:
-        Number of iterations made here so far, and finite metrics averaged since the last yield.
+        Number of iterations made by this call so far, and finite metrics averaged since the last yield.
 
     Raises:
-        ValueError: a buffer of another family, on another device, or not of as many seeds.
+        ValueError: a buffer of another family, on another device, or of another number of seeds.
         FloatingPointError: a metric is no longer finite.
     """
     check_counts(log_every, iterations=iterations, updates=updates, initial_episodes=initial_episodes)
@@ -133,7 +133,7 @@ def train_pearl(
     episodes = iterations * config.online_tasks * (config.prior_episodes + config.posterior_episodes)
     buffer.reserve(episodes * family.horizon)
 
-    alpha = torch.ones((), device=agent.device)  # at one address, for a captured graph
+    alpha = torch.ones((), device=agent.device)  # stays at one address, for a captured graph
     loss, context_from = partial(pearl_loss, agent, temperature=alpha), last_visit(config, family.horizon)
     learn = captured(agent, buffer, lambda: agent.update(sample_mixed(agent, buffer, context_from), loss=loss))
     meter = Meter()

@@ -1,4 +1,4 @@
-"""Behaviour data: the recipes for the static, reward-labelled data set that meta-training starts from."""
+"""Behaviour data: the recipes for the static, truly rewarded data set that meta-training starts from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from smac_lab.tasks.spec import Tasks
 
 Tick = Callable[[int, int], None]  # (done, total), in iterations of PEARL, or in episodes of the script
 SAVES = 10  # checkpoints of a PEARL run
-AT_ONCE = 2_000  # scripted episodes of a body simulated side by side, at most: memory stays small, and progress is seen
+AT_ONCE = 2_000  # greatest number of scripted episodes of a body side by side, to bound memory and report progress
 
 
 def check_recipe(family: TaskFamily, config: SMACConfig) -> None:
@@ -48,13 +48,13 @@ def check_recipe(family: TaskFamily, config: SMACConfig) -> None:
 
 
 def uses_pearl(config: SMACConfig) -> bool:
-    """Whether PEARL makes the data or a part of it."""
+    """Return whether PEARL makes the data or a part of it."""
     explores = config.exploration_transitions > 0 and config.exploration_policy == "pearl"
     return config.behaviour_policy == "pearl" or explores
 
 
 def has_script(family: TaskFamily) -> bool:
-    """Whether the family has scripted behaviour, `family.behave`."""
+    """Return whether the family has scripted behaviour, `family.behave`."""
     one = family.sample_tasks(np.random.default_rng(0), 1)
     return family.behave(0, np.zeros((1, family.obs_dim)), one) is not None
 
@@ -68,27 +68,27 @@ def collect_behaviour(
     tick: Tick = lambda *_: None,
     pearl: TransitionBuffer | None = None,
 ) -> TransitionBuffer:
-    """Make the static data set: transitions to learn behaviour from and, where it is asked for, exploration.
+    """Make the static data set: transitions for actor and critics and, if the config has any, exploration.
 
-    `config.behaviour_policy` says who collects the `behaviour_transitions` that actor and critics learn from. "random":
+    `config.behaviour_policy` collects the `behaviour_transitions` that actor and critics learn from. "random":
     near-random actions, as before PEARL's first update. "scripted": the family's script, `family.behave`; an episode
     pursues its own task with probability `behaviour_on_task`, and otherwise takes a detour (`family.detours`).
     "pearl": PEARL is trained on the tasks, and the data are each task's last transitions, as in the paper, or its
     first, as in the paper's cheetah experiment (`behaviour_part`).
 
-    `exploration_transitions` truly rewarded transitions of each task are for the encoder alone. `exploration_policy`
-    "pearl": those of the task's last visit in which PEARL explored with z ~ p(z), as in the authors' cheetah script.
-    "scripted": a stand-in, in which the script takes detours alone (`family.detours`), whatever the task. Where
-    `exploration_transitions` is 0, the encoder reads what actor and critics learn from.
+    `exploration_transitions` truly rewarded transitions per task are for the encoder alone. `exploration_policy`
+    "pearl": the task's last transitions in which PEARL explored with z ~ p(z), as in the authors' cheetah script.
+    "scripted": a substitute, in which the script takes only detours (`family.detours`) in every task. If
+    `exploration_transitions` is 0, the encoder reads the transitions of actor and critics.
 
     Args:
         family: task family.
         tasks: training tasks.
         config: recipe.
         seed: of everything drawn.
-        folder: where a PEARL run keeps its checkpoints and `metrics.csv`; one that was interrupted there is continued.
-        tick: told how far PEARL's run is or, where there is none, the scripted collection.
-        pearl: what a PEARL run has collected on these tasks, where there is one already.
+        folder: for checkpoints and `metrics.csv` of a PEARL run; an interrupted run in it is continued.
+        tick: called with the progress of PEARL's run or, without one, of the scripted collection.
+        pearl: transitions of an earlier PEARL run on these tasks; default: PEARL runs if the recipe needs it.
 
     Returns:
         A buffer of "offline" transitions and of "exploration", on the config's device.
@@ -118,7 +118,7 @@ def collect_behaviour(
             pursued = Tasks(np.where(on_task[:, None], own.values, family.detours(rng, own.values)))
             policy = scripted_policy(family, pursued, config.behaviour_noise, rng, own, on_task)
             act(policy, family, tasks, repeats, buffer, "offline", rng, ids)
-            if not uses_pearl(config):  # whose iterations have been told of, and these are episodes
+            if not uses_pearl(config):  # otherwise PEARL's iterations were reported
                 tick(int(ids[-1] + 1) * repeats, len(tasks) * repeats)
     if config.exploration_transitions == 0:
         return buffer
@@ -143,7 +143,7 @@ def act(
     rng: np.random.Generator,
     ids: NDArray[np.intp] | None = None,
 ) -> None:
-    """Append `repeats` truly rewarded episodes of each task, or of the tasks `ids` alone, to the buffer."""
+    """Append `repeats` truly rewarded episodes per task, or per task in `ids`, to the buffer."""
     ids = np.arange(len(tasks)) if ids is None else ids
     episodes = rollout(policy, family.batch_env(tasks[ids].repeat(repeats)), seed=int(rng.integers(2**31)))
     each = np.repeat(ids, repeats).tolist()
@@ -158,16 +158,16 @@ def run_pearl(
     folders: Sequence[Path] = (),
     tick: Tick = lambda *_: None,
 ) -> list[TransitionBuffer]:
-    """Everything that PEARL collects on each seed's tasks; several seeds learn at once.
+    """Train PEARL on each seed's tasks and return all that it collects; several seeds learn at once.
 
     Args:
         family, config, tick: as in `collect_behaviour`.
         tasks, seeds: each seed's training tasks, and its number.
-        folders: where each seed keeps its checkpoints and `metrics.csv`, or none; those there are continued.
+        folders: one per seed, for checkpoints and `metrics.csv`, or none; checkpoints in them are continued.
 
     Raises:
         StorageError: a folder holds a PEARL run of another family.
-        ValueError: the seeds are not equally far.
+        ValueError: the seeds' checkpoints are not equally far.
     """
     total, paths, alone = config.behaviour_iterations, [one / "checkpoint" for one in folders], len(seeds) == 1
     if any(map(checkpoint.exists, paths)):
@@ -201,7 +201,7 @@ def run_pearl(
 
 
 def temperature_of(config: SMACConfig, iteration: int) -> float:
-    """PEARL's alpha in an iteration: geometrically from `behaviour_temperature` to `behaviour_last_temperature`."""
+    """Interpolate PEARL's alpha geometrically, from `behaviour_temperature` to `behaviour_last_temperature`."""
     first, last = config.behaviour_temperature, config.behaviour_last_temperature
     return first * (last / first) ** (iteration / config.behaviour_iterations)
 
@@ -209,10 +209,10 @@ def temperature_of(config: SMACConfig, iteration: int) -> float:
 def copy_transitions(
     pearl: TransitionBuffer, buffer: TransitionBuffer, source: Source, to: Source, n: int, part: str
 ) -> None:
-    """Append the first or last `n` transitions of a source that each task has in `pearl` to `buffer`, as `to`.
+    """Append to `buffer`, as `to`, the first or last `n` transitions of a source that each task has in `pearl`.
 
     Raises:
-        ValueError: a task has fewer.
+        ValueError: a task has fewer than `n`.
     """
     if (fewest := int(pearl.counts_of(source).min())) < n:
         raise ValueError(f"some task has only {fewest} transitions of PEARL's, and {n} are wanted of each")

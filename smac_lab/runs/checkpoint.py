@@ -47,7 +47,7 @@ DEFAULT_LOSSES = {"actor_loss": awac_loss, "critic_loss": critic_loss, "reward_l
 
 
 class Run(NamedTuple):
-    """What `load` gives back."""
+    """Result of `load`."""
 
     agent: Any  # an `SMAC`, or an agent of another method
     buffer: TransitionBuffer | None
@@ -64,10 +64,10 @@ def save(
     """Write a new checkpoint under `path` and make it the latest, atomically.
 
     Args:
-        path: folder of a run's checkpoints; made where it does not exist.
-        agent: everything the next update depends on is stored.
+        path: folder of a run's checkpoints; created if missing.
+        agent: stored with everything that the next update depends on.
         buffer: its rows not yet stored under `path` are added as further shards.
-        progress: anything JSON can hold; returned by `load`.
+        progress: anything that JSON can store; returned by `load`.
 
     Returns:
         The new step's folder.
@@ -80,9 +80,10 @@ def save(
 def save_seeds(
     paths: Sequence[Path], agent: Method, buffer: TransitionBuffer, progress: dict[str, Any] | None = None
 ) -> None:
-    """`save` for an agent of one seed or of several, with a folder for each: as if every seed had run alone.
+    """Save an agent of one or several seeds, in one folder per seed, as if every seed had run alone.
 
-    All folders' steps are written before the first is made the latest, so that a stop hardly ever comes in between.
+    The steps of all seeds are written before the first is made the latest, so that an interruption rarely leaves the
+    seeds at different steps.
     """
     buffers = [buffer] if agent.seeds is None else buffer.split()
     parts = zip(paths, agent.split(), buffers, strict=True)
@@ -96,7 +97,7 @@ def _make_latest(step: Path) -> None:
 
 
 def _write_step(path: Path, agent: Method, buffer: TransitionBuffer | None, progress: dict[str, Any] | None) -> Path:
-    """A step's folder, complete and under its own name, but not yet the latest."""
+    """Write a step's folder, complete and under its final name, but not yet the latest."""
     path.mkdir(parents=True, exist_ok=True)
     name = _free_name(path, f"step_{agent.updates:09d}")
     partial = path / f"{PARTIAL}{name}_{os.getpid()}"
@@ -148,15 +149,15 @@ def load(
     """Read the latest checkpoint under `path` (or one step's folder).
 
     Args:
-        path: what `save` was given, or a folder it returned.
-        family: what the checkpoint must be of, where that matters.
-        device: where to put it; default the saved config's.
-        buffer: False leaves the stored transitions where they are, and `run.buffer` is None.
-        **parts: parts and losses defined outside the library that the agent was made with, by the names that
-            `SMAC` takes; a part's parameters are loaded into the module given.
+        path: folder passed to `save`, or returned by it.
+        family: family that the checkpoint must be of; default: any.
+        device: of agent and buffer; default the saved config's.
+        buffer: whether to read the stored transitions; if False, `run.buffer` is None.
+        **parts: custom parts and losses that the agent was made with, by `SMAC`'s argument names; the stored
+            parameters are loaded into the modules passed.
 
     Raises:
-        StorageError: no checkpoint there, a pickle, a damaged file, another family, or a missing part.
+        StorageError: no checkpoint under `path`, a pickle, a damaged file, another family, or a missing part.
     """
     folder, state = _read_state(Path(path))
     spec = FamilySpec(**state["spec"])
@@ -196,10 +197,10 @@ def load(
 
 
 def load_seeds(paths: Sequence[Path], *, family: TaskFamily | FamilySpec | None = None) -> Run:
-    """The latest checkpoints of seeds that are equally far, as one agent and one buffer; inverse of `save_seeds`.
+    """Read the latest checkpoints of seeds that are equally far, as one agent and one buffer; inverse of `save_seeds`.
 
     Raises:
-        StorageError: as `load`, or one of them has no transitions.
+        StorageError: as `load`, or a checkpoint has no transitions.
     """
     runs = [load(path, family=family) for path in paths]
     buffers = [run.buffer for run in runs if run.buffer is not None]
@@ -211,7 +212,7 @@ def load_seeds(paths: Sequence[Path], *, family: TaskFamily | FamilySpec | None 
 
 
 def _may_differ(agent: Method, names: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What an agent may have that is not the library's: only SMAC's methods take parts and losses."""
+    """Return the names of parts or losses that may be custom: only `SMAC` and its subclasses accept them."""
     return names if isinstance(agent, SMAC) else {}
 
 
@@ -220,12 +221,12 @@ def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def exists(path: str | Path) -> bool:
-    """Whether there is a checkpoint under `path`."""
+    """Return whether there is a checkpoint under `path`."""
     return (Path(path) / "latest.json").is_file()
 
 
 def read_progress(path: str | Path) -> dict[str, Any]:
-    """The progress saved with the latest checkpoint, without reading the rest of it."""
+    """Read the progress saved with the latest checkpoint, without the rest of it."""
     return _read_state(Path(path))[1]["progress"]
 
 
@@ -238,7 +239,7 @@ def _flatten(state: dict[str, Any]) -> dict[str, Tensor]:
         tensors[f"labeller/{name}"] = value
     for index, values in state["optimizer"].items():
         tensors.update({f"optimizer/{index}/{name}": value for name, value in values.items()})
-    # safetensors wants each tensor on its own memory
+    # safetensors requires separate memory for each tensor
     return {name: value.detach().clone().contiguous() for name, value in tensors.items()}
 
 

@@ -2,7 +2,7 @@
 
 runs/<name>/config.json  summary.json  report.html
 runs/<name>/seed_<k>/<offline | arm>/checkpoint/  metrics.csv  events.out.tfevents.*  measurement.npz
-runs/<name>/seed_<k>/behaviour/checkpoint/        PEARL, where it makes the data
+runs/<name>/seed_<k>/behaviour/checkpoint/        PEARL, if it makes the data
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import Tasks
 from smac_lab.training import train_self_supervised
 
-Tick = Callable[[str, int, int], None]  # (what is being done, done, total), in updates
+Tick = Callable[[str, int, int], None]  # (phase, done, total), in updates; in episodes for the script
 
 
 def read_data(experiment: Experiment, seed: int) -> TransitionBuffer:
     """Read one seed's static data from the data set, or from the run, that an experiment names.
 
     Raises:
-        StorageError: it is missing, damaged, of another family, or of other tasks than the seed's.
+        StorageError: the data is missing, damaged, of another family, or of other tasks than the seed's.
     """
     assert experiment.data is not None
     family, config, folder = make_family(experiment.family), experiment.config, Path(experiment.data)
@@ -69,7 +69,7 @@ def read_data(experiment: Experiment, seed: int) -> TransitionBuffer:
 
 @dataclass(frozen=True)
 class _Seed:
-    """What a run needs of one seed."""
+    """Number, folder and tasks of one seed of a run."""
 
     number: int
     folder: Path
@@ -77,21 +77,21 @@ class _Seed:
     test: Tasks
 
     def done(self, phase: str) -> int:
-        """How far a phase is on disk; -1 where it has not begun."""
+        """Return the progress of a phase on disk; -1 if it has not begun."""
         path = self.folder / phase / "checkpoint"
         return int(checkpoint.read_progress(path)["done"]) if checkpoint.exists(path) else -1
 
 
 def run_seeds(folder: Path, experiment: Experiment, seeds: Sequence[int], tick: Tick = lambda *_: None) -> None:
-    """Data, offline phase and every arm; goes on from the last checkpoint of each phase.
+    """Make the data and run the offline phase and every arm, each from its last checkpoint.
 
-    Several seeds learn at once, as one agent, and are stored as if each had run alone. A run that was stopped goes on
-    with those at once that are equally far.
+    Several seeds learn at once, as one agent, and are stored as if each had run alone. In a resumed run, only seeds
+    that are equally far learn at once.
 
     Args:
         folder, experiment: as in `run_experiment`.
-        seeds: which of the experiment's.
-        tick: told what is being done, how far it is, and how far it goes.
+        seeds: seeds of the experiment to run.
+        tick: called with phase, progress and total.
     """
     family, c = make_family(experiment.family), experiment.config
     splits = [family.split(c.n_train_tasks, c.n_test_tasks, number) for number in seeds]
@@ -112,7 +112,7 @@ def run_seeds(folder: Path, experiment: Experiment, seeds: Sequence[int], tick: 
 
 
 def _equally_far(seeds: Sequence[_Seed], phase: str) -> list[list[_Seed]]:
-    """Seeds by how far the phase is, those that are furthest first."""
+    """Group seeds by their progress in a phase, furthest first."""
     done = {one.number: one.done(phase) for one in seeds}
     return [[one for one in seeds if done[one.number] == far] for far in sorted(set(done.values()), reverse=True)]
 
@@ -120,7 +120,7 @@ def _equally_far(seeds: Sequence[_Seed], phase: str) -> list[list[_Seed]]:
 def _start(
     family: TaskFamily, seeds: list[_Seed], experiment: Experiment, tick: Tick
 ) -> tuple[Method, TransitionBuffer]:
-    """New agents and their data."""
+    """Make a new agent and its data."""
     c = experiment.config
     pearl: dict[int, TransitionBuffer] = {}
     if experiment.data is None and uses_pearl(c):
@@ -163,7 +163,7 @@ class _Phase:
     ) -> None:
         """Train from the last checkpoints, or from `start()`; `arm` is None for the offline phase."""
         began = time.monotonic()
-        if checkpoint.exists(self.paths[0]):  # and then all of them do
+        if checkpoint.exists(self.paths[0]):  # then all seeds have one
             agent, stored, progress = checkpoint.load_seeds(self.paths, family=self.family)
             assert stored is not None
             buffer = stored
@@ -185,7 +185,7 @@ class _Phase:
             logs = [stack.enter_context(MetricLog(folder, done)) for folder in self.folders]
             if arm and done == 0:
                 for one, log in zip(self.seeds, logs, strict=True):
-                    before = one.folder / "offline" / "measurement.npz"  # of this very agent
+                    before = one.folder / "offline" / "measurement.npz"  # of the agent that the arm starts from
                     log.write(0, summarise(load_measurement(before)))
             for step, metrics in self._train(agent, buffer, arm, total - done, save_every):
                 now = done + step
@@ -212,7 +212,7 @@ class _Phase:
         return train_self_supervised(agent, buffer, self.family, tasks, iterations=remaining, arm=arm)
 
     def _measure(self, agent: Method, buffer: TransitionBuffer, last: bool) -> list[dict[str, Any]]:
-        """Each seed's measurement, stored where it is the phase's last."""
+        """Measure each seed; store the measurement if it is the phase's last."""
         train, test = [one.train for one in self.seeds], [one.test for one in self.seeds]
         measured = measure(agent, self.family, train, test, buffer, [one.number for one in self.seeds])
         if last:
@@ -229,23 +229,24 @@ def run_experiment(
     quiet: bool = False,
     at_once: int | None = None,
 ) -> dict[str, Any]:
-    """Run all seeds, with one progress bar for those that learn at once; then write the summary.
+    """Run all seeds, with one progress bar per group that learns at once; then write the summary.
 
     Args:
-        folder: the run's folder; an interrupted run there is continued.
-        experiment: what to run.
-        workers: processes; default one for each lot of seeds that learn at once. One worker runs the lots in this
+        folder: the run's folder; an interrupted run in it is continued.
+        experiment: the experiment to run.
+        workers: processes; default one per group of seeds that learn at once. One worker runs the groups in this
             process, one after another.
         quiet: no progress bars.
-        at_once: how many seeds learn at once, as one agent; default all on a GPU, and one on a processor, which each
-            seed's update keeps busy. What is written looks the same either way.
+        at_once: number of seeds that learn at once, as one agent; default all on a GPU (if the method allows it), and
+            one on a CPU, which one seed's update keeps busy. The files written have the same form either way.
 
     Returns:
         The summary, as in `summary.json`.
 
     Raises:
         StorageError: the folder holds another experiment, or another process is at work in it.
-        ValueError: fewer than one worker or one seed at once, or a device that is not here.
+        ValueError: fewer than one worker or one seed at once, several seeds at once for a method that learns one at a
+            time, or a device that this machine lacks.
     """
     device = experiment.config.torch_device()
     if workers is not None and workers < 1:
@@ -311,7 +312,7 @@ def _run_in_processes(
             raise
 
 
-TICKS: Any = None  # in a worker, the queue of what it has done
+TICKS: Any = None  # in a worker, the queue of its progress
 
 
 def _begin_worker(threads: int, ticks: Any) -> None:
@@ -319,7 +320,7 @@ def _begin_worker(threads: int, ticks: Any) -> None:
 
     global TICKS
     TICKS = ticks
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
 
@@ -329,7 +330,7 @@ def _run_in_worker(folder: Path, experiment: Experiment, seeds: tuple[int, ...])
 
 
 def _end_with_parent() -> None:
-    """End this worker as soon as its parent is gone, however that ended: nobody would hear of what it goes on with."""
+    """End this worker as soon as its parent ends, for any reason: no process would read its progress."""
     import multiprocessing
     from multiprocessing.connection import wait
 
@@ -358,7 +359,7 @@ def _progress_bars(
 
     def tick(seeds: tuple[int, ...], what: str, done: int, total: int) -> None:
         bar = bars[seeds]
-        if what not in starts:  # it makes no updates, so that its words have to say how far it is
+        if what not in starts:  # it makes no updates: the description shows its progress
             bar.set_description(f"{names[seeds]}, {what}: {done:,} of {total:,}")
             return
         bar.set_description(f"{names[seeds]}, {what}", refresh=False)

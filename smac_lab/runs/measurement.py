@@ -1,4 +1,4 @@
-"""What is measured of an agent for the record: shift, returns, and episodes to look at."""
+"""Measurements of an agent for the record: shift, returns, and episodes for pictures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from smac_lab.shift import Shift, measure_shift
 from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import Array, Tasks
 
-SUCCESSES = {"offline": "offline_context", "online": "online_context", "test": "test"}  # array to measure, by prefix
+SUCCESSES = {"offline": "offline_context", "online": "online_context", "test": "test"}  # arrays to metrics, prefixes
 SHOWN_TASKS = 24  # tasks whose episodes are kept for pictures
 
 
@@ -37,14 +37,14 @@ def measure(
     buffer: TransitionBuffer,
     seeds: Sequence[int],
 ) -> list[dict[str, Array]]:
-    """Everything that a report says of an agent, as arrays; names are those of `Shift`.
+    """Measure everything that a report shows of an agent, as arrays; shared names are those of `Shift`.
 
     Args:
         agent: of one seed or of several, which are measured side by side.
-        family: what to act in.
+        family: the family to act in.
         train, test: training and held-out tasks of each seed.
         buffer: of the agent's seeds, as in `train_self_supervised`.
-        seeds: of simulations and draws, one for each seed of the agent.
+        seeds: of simulations and draws, one per seed of the agent.
 
     Returns:
         The arrays of each seed.
@@ -72,7 +72,7 @@ def _arrays(
     shift: Shift,
     held_out: Evaluation,
 ) -> dict[str, Array]:
-    """What is kept of one seed."""
+    """Collect the arrays of one seed."""
     shown, repeats = np.arange(min(SHOWN_TASKS, len(train))), config.repeats
     return {
         "tasks": train.values,
@@ -96,13 +96,13 @@ def _arrays(
 
 
 def _newest_labels(c: SMACConfig, family: TaskFamily, train: Tasks, buffer: TransitionBuffer) -> dict[str, float]:
-    """Decoded against true rewards in what the last iteration collected."""
+    """Compare decoded with true rewards on the transitions of the last iteration."""
     last = c.online_tasks * (c.prior_episodes + c.posterior_episodes) * family.horizon
     return label_errors(buffer, family, train, last)
 
 
 def behaviour_returns(buffer: TransitionBuffer) -> Array:
-    """Mean return of the offline episodes of each task, `(task,)`."""
+    """Compute the mean return of the offline episodes per task, `(task,)`."""
     task, rewards = buffer.task.cpu().numpy(), buffer.rewards.cpu().numpy()
     offline = (buffer.codes == CODES["offline"]).cpu().numpy()
     ends = episode_ends(buffer) & offline
@@ -111,7 +111,7 @@ def behaviour_returns(buffer: TransitionBuffer) -> Array:
 
 
 def summarise(found: dict[str, Array]) -> Metrics:
-    """The scalars of `measure` that are followed over a phase."""
+    """Reduce the arrays of `measure` to the scalars that are logged over a phase."""
     metrics = {
         "offline_context_return": float(found["offline_returns"].mean()),
         "online_context_return": float(found["online_returns"].mean()),
@@ -127,7 +127,7 @@ def summarise(found: dict[str, Array]) -> Metrics:
 
 
 def _posteriors(shift: Shift) -> dict[str, Array]:
-    """Posteriors and how far they lie apart; nothing where the method has no z."""
+    """Collect the posteriors and the distances between them; nothing if the method has no z."""
     if shift.online.mean.shape[-1] == 0:
         return {}
     named = {"offline": shift.offline, "online": shift.online}
@@ -155,7 +155,7 @@ def _task_errors(family: TaskFamily, tasks: Tasks, shift: Shift) -> dict[str, Ar
 
 
 def _successes(family: TaskFamily, tasks: Tasks, episodes: Episodes, kind: str) -> dict[str, Array]:
-    """Share of each task's episodes that are successful at their last step, and at any; nothing where none can be."""
+    """Compute each task's share of episodes successful at the last step, and at any; nothing without success."""
     n, horizon = episodes.rewards.shape
     each = tasks.repeat(n // len(tasks)).values.repeat(horizon, axis=0)
     reached = family.success(episodes.features.reshape(n * horizon, -1), each)
@@ -167,11 +167,11 @@ def _successes(family: TaskFamily, tasks: Tasks, episodes: Episodes, kind: str) 
 
 
 def success_by_description(family: TaskFamily, found: dict[str, Array]) -> dict[str, dict[str, float]]:
-    """Share of episodes that are successful at the last step, over tasks of one description.
+    """Average the success at the last step over the tasks of each description.
 
     Returns:
-        `family.describe(task)` to "offline_context", "online_context" and, where a held-out task is so described,
-        "test", each in [0, 1]; nothing where the family knows no success or has no descriptions.
+        `family.describe(task)` to "offline_context", "online_context" and, if a held-out task has that description,
+        "test", each in [0, 1]; nothing if the family defines no success or has no descriptions.
     """
     shares: dict[str, dict[str, float]] = {}
     for kind, name in SUCCESSES.items():
@@ -192,7 +192,7 @@ def save_measurement(file: Path, found: dict[str, Array]) -> None:
 
 
 def load_measurement(file: Path) -> dict[str, Array]:
-    """The arrays that `save_measurement` wrote.
+    """Read the arrays that `save_measurement` wrote.
 
     Raises:
         StorageError: the file is missing or damaged.
@@ -208,7 +208,7 @@ def load_measurement(file: Path) -> dict[str, Array]:
 def references(
     family: TaskFamily, tasks: Tasks, buffer: TransitionBuffer | None, seed: int = 0
 ) -> dict[str, float | None]:
-    """Mean returns to compare with: a uniformly random policy, the family's controller, the behaviour data."""
+    """Measure mean returns to compare with: a uniformly random policy's, the controller's, the behaviour data's."""
     env = family.batch_env(tasks.repeat(4))
     rng = np.random.default_rng(seed)
     random = rollout(lambda o: rng.uniform(-1.0, 1.0, (len(o), family.action_dim)), env, seed=seed)

@@ -1,4 +1,4 @@
-"""What is to be run: `config.json` of a run."""
+"""The plan of a run, stored as its `config.json`."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ def is_run(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is to be run; stored as `config.json`.
+    """The plan of an experiment; stored as `config.json`.
 
     Args:
         family: name of the task family.
-        preset: name the config came from, for the record.
+        preset: name that the config came from.
         config: every number.
-        seeds: one independent run each: tasks, data, agent.
-        arms: ways of going on after the offline phase, names from `ARMS`.
-        data: folder of a data set from `smac-lab collect`, or of a run whose static data is to be used, or None to
-            collect the data.
-        evaluations: how often each arm is measured on its way.
-        method: what learns, a name from `METHODS`; its own numbers are those of the preset's name.
+        seeds: each is an independent run, with separate tasks, data and agent.
+        arms: names from `ARMS`, the ways of going on after the offline phase.
+        data: folder of a data set from `smac-lab collect`, or of a run whose static data is used; None: collect data.
+        evaluations: number of measurements during each arm.
+        method: name from `METHODS`; the preset's name selects the method's numbers.
 
     Raises:
         ValueError: unknown family, method or arm, no seed, or arms for a method that does not go online.
@@ -50,7 +49,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         family = make_family(self.family)
-        object.__setattr__(self, "family", family.full_name)  # one name for a variant, however it was written
+        object.__setattr__(self, "family", family.full_name)  # one spelling per variant
         check_recipe(family, self.config)
         self.entry.check(family, self.numbers)
         if self.arms and not self.entry.goes_online:
@@ -69,26 +68,26 @@ class Experiment:
 
     @property
     def entry(self) -> Entry:
-        """The method, as `METHODS` has it."""
+        """The method's entry in `METHODS`."""
         return find_method(self.method)
 
     @property
     def numbers(self) -> Numbers | None:
-        """The method's own numbers."""
+        """The method's numbers under the preset."""
         return self.entry.numbers(self.preset)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Return all fields, as JSON can store them."""
         return {**vars(self), "config": self.config.to_dict(), "seeds": list(self.seeds), "arms": list(self.arms)}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Experiment:
-        """Inverse of `to_dict`."""
+        """Build an experiment from the output of `to_dict`."""
         config = SMACConfig.from_dict(fields["config"])
         return cls(**{**fields, "config": config, "seeds": tuple(fields["seeds"]), "arms": tuple(fields["arms"])})
 
     def updates(self) -> dict[str, int]:
-        """Updates of a seed in each phase, in the order in which they run; "behaviour" is PEARL's."""
+        """Count the updates per seed in each phase, in the order of the phases; "behaviour" is PEARL's."""
         c = self.config
         pearl = self.data is None and uses_pearl(c)
         return {

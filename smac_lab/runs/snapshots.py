@@ -1,4 +1,4 @@
-"""Agents along a run: at the end of the offline phase, at every saved iteration of each arm; and small excerpts."""
+"""Agents of a run, after the offline phase and at every saved iteration of each arm; and small excerpts."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import FamilySpec, Tasks
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-KEPT = ("actor", "critics", "encoder", "reward_decoder")  # of an agent, in an excerpt
-RECIPE = (  # fields of the config that say whose data it is
+KEPT = ("actor", "critics", "encoder", "reward_decoder")  # parts of an agent in an excerpt
+RECIPE = (  # fields of the config that define the data
     *("behaviour_policy", "behaviour_part", "behaviour_on_task", "behaviour_noise"),
     *("exploration_transitions", "exploration_policy"),
 )
@@ -35,16 +35,16 @@ RECIPE = (  # fields of the config that say whose data it is
 
 @dataclass(frozen=True, eq=False)
 class Snapshots:
-    """One seed's agents along a run, with what they learned from.
+    """One seed's agents during a run, with their data.
 
     Args:
-        family: what they act in.
+        family: family of the tasks.
         tasks: training tasks; `tasks[i]` is the buffer's task `i`.
         buffer: their offline transitions.
         before: the agent after the offline phase.
-        arms: arm to iteration to agent. Iteration 0, of every arm, is `before`.
+        arms: arm to iteration to agent. Iteration 0 of every arm is `before`.
         test: held-out tasks.
-        known: what explorers of these agents have worked out, so that several of them do so once.
+        known: cache of results, shared by the explorers of these agents.
     """
 
     family: TaskFamily
@@ -65,14 +65,14 @@ class Snapshots:
 
     @classmethod
     def of(cls, agent: SMAC, family: TaskFamily, tasks: Tasks, buffer: TransitionBuffer) -> Snapshots:
-        """A single agent, whatever it has gone through."""
+        """Wrap a single agent, at any stage of training."""
         return cls(family, tasks, buffer, agent, {})
 
     def agent(self, arm: str | None = None, iteration: int = 0) -> SMAC:
-        """The agent of an arm after some iterations; without an arm, or at iteration 0, the one before.
+        """Return the agent of an arm after some iterations; without an arm, or at iteration 0, return `before`.
 
         Raises:
-            ValueError: nothing was kept of that arm or at that iteration; the message says what was.
+            ValueError: no agent was kept of that arm or iteration; the message lists those that were.
         """
         if arm is None or iteration == 0:
             return self.before
@@ -91,14 +91,14 @@ class Snapshots:
 
 
 def read_snapshots(run: str | Path, seed: int | None = None) -> Snapshots:
-    """Read a run's agents: its folder, or an excerpt of it.
+    """Read a run's agents from its folder, or from an excerpt of it.
 
     Args:
-        run: folder that `smac-lab train` or `smac-lab excerpt` wrote.
-        seed: which of its seeds; default the first.
+        run: folder that `smac-lab train` or `smac-lab excerpt` wrote, or the name of an example.
+        seed: one of the run's seeds; default the first.
 
     Raises:
-        StorageError: neither of the two is there, a seed that was not run, or a damaged file.
+        StorageError: there is no run or excerpt, the seed was not run, or a file is damaged.
     """
     folder = find_run(run)
     if (folder / "excerpt.json").is_file():
@@ -122,10 +122,10 @@ def read_snapshots(run: str | Path, seed: int | None = None) -> Snapshots:
 
 
 def find_run(run: str | Path) -> Path:
-    """The folder of a run, of an excerpt, or of the example of that name.
+    """Return the folder of a run, of an excerpt, or of the example of that name.
 
     Raises:
-        StorageError: there is none.
+        StorageError: there is no such folder.
     """
     for folder in (Path(run), EXAMPLES / str(run)):
         if (folder / "excerpt.json").is_file() or (folder / "config.json").is_file():
@@ -138,10 +138,10 @@ def find_run(run: str | Path) -> Path:
 
 
 def example(name: str) -> Snapshots:
-    """Agents that are shipped with the library, trained on the family's starter data and more like it.
+    """Read an example: agents shipped with the library, trained on the family's starter data and more of its kind.
 
     Raises:
-        StorageError: there is no such example; the message says which there are.
+        StorageError: there is no such example; the message lists the examples.
     """
     return _read_excerpt(find_run(EXAMPLES / name))
 
@@ -153,20 +153,20 @@ def write_excerpt(
     arms: Sequence[str] = (),
     about: dict[str, Any] | None = None,
 ) -> Path:
-    """Store agents small enough to be sent: parts only, in half precision, without optimizers and data.
+    """Store agents in small files: parts only, in half precision, without optimizers and data.
 
-    Whoever reads it gets the family's starter data beside the agents (or data of its tasks by the run's own recipe), so
-    an excerpt is of a run on tasks that the starter data begins with: those of the same family and seed.
+    Readers get the family's starter data with the agents (or data of the starter tasks by the run's recipe), so the run
+    must be on the tasks of the starter data: of the same family and seed.
 
     Args:
-        folder: where `agents.safetensors` and `excerpt.json` come to stand.
-        snapshots: what to take from.
-        iterations: of each arm; default the last alone.
-        arms: default all there are.
-        about: anything JSON can hold, for the record.
+        folder: folder to write `agents.safetensors` and `excerpt.json` to.
+        snapshots: agents to store.
+        iterations: of each arm; default only the last.
+        arms: default all.
+        about: anything that JSON can store, for the record.
 
     Raises:
-        ValueError: an arm or an iteration of which nothing was kept.
+        ValueError: no agent was kept of an arm or iteration.
     """
     arms, kept = tuple(arms) or tuple(snapshots.arms), tuple(iterations) or (snapshots.iterations[-1],)
     tensors = _halved("before/0", snapshots.before)
@@ -199,7 +199,7 @@ def _halved(prefix: str, agent: SMAC) -> dict[str, Tensor]:
 
 
 def _data_like(family: TaskFamily, config: SMACConfig, seed: int) -> tuple[TransitionBuffer, Tasks]:
-    """Starter data; where it is by another recipe than the config's, as much data of its tasks by that one."""
+    """Read the starter data; if its recipe is not the config's, make as much data of its tasks by the config's."""
     buffer, tasks = starter_data(family)
     stored = SMACConfig.from_dict(read_json(STARTER / family.name / "dataset.json")["config"])
     if any(getattr(config, name) != getattr(stored, name) for name in RECIPE):
@@ -232,7 +232,7 @@ def _read_excerpt(folder: Path) -> Snapshots:
         return made
 
     before = agent("before/0", config)
-    before.freeze_labeller()  # the very parts that label what the arms collect
+    before.freeze_labeller()  # these parts label the arms' data
     labeller, before.labeller = before.labeller, None
     kept = record["iterations"]
     arms = {arm: {i: agent(f"{arm}/{i}", own, labeller) for i in kept} for arm, own in configs.items()}

@@ -1,4 +1,4 @@
-"""`summary.json`: what all seeds of a run found, in one file."""
+"""`summary.json`: the results of all seeds of a run, in one file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def write_summary(
         return {name: [s.get(of) for s in scalars] for name, of in names.items()}
 
     def described(phase: str) -> dict[str, dict[str, list[float]]]:
-        """Description of tasks to measure to a value of each seed that has such tasks."""
+        """Map each description of tasks to measures, with one value per seed that has such tasks."""
         listed: dict[str, dict[str, list[float]]] = {}
         for found in read(phase):
             for description, shares in success_by_description(family, found).items():
@@ -87,7 +87,7 @@ def write_summary(
 
 
 def _phase_seconds(folder: Path, experiment: Experiment) -> dict[str, float]:
-    """Seconds of each phase, averaged over seeds, from the checkpoints' progress."""
+    """Read the seconds of each phase, averaged over seeds, from the checkpoints' progress."""
 
     def seconds(seed: int, phase: str) -> float:
         return float(checkpoint.read_progress(folder / f"seed_{seed}" / phase / "checkpoint")["seconds"])
@@ -97,7 +97,7 @@ def _phase_seconds(folder: Path, experiment: Experiment) -> dict[str, float]:
 
 
 def versions() -> dict[str, str]:
-    """Versions that a result depends on; this package's own is known where it is not installed, too."""
+    """Return the versions that a result depends on; this package's is known even if it is not installed."""
     from importlib.metadata import version
 
     from smac_lab.version import __version__
@@ -107,7 +107,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of the source tree, or None outside a git checkout."""
+    """Return the commit of the source tree, or None outside a git checkout."""
     here = Path(__file__).parent
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
