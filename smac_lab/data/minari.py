@@ -7,7 +7,7 @@ A data set has one task family. `from_minari` reads these keys from any Minari d
 | episode's metadata | `task` | the task's parameters, `(task_dim,)` |
 | | `task_index` | number of the task in the buffer; by default, tasks are numbered in order of appearance |
 | | `source` | "offline" (default), "exploration", "explored" or "self-collected" |
-| | `continues` | True: the episode's first observation is the previous one's last, bit for bit (occurs in point robots) |
+| | `continues` | True: the episode's first observation is the previous one's last, bit for bit (in point robots) |
 | its infos | `features` | features of the reward, `(steps, feature_dim)`; a row for the reset may precede them |
 | data set's metadata | `smac_lab` | record of `to_minari`: spec, body, version, checks; compared if present |
 

@@ -21,7 +21,7 @@ STARTER = Path(__file__).parents[1] / "starter"
 TRANSITIONS = 600  # per task at most, offline; and at most as many of exploration
 MAX_BYTES = 5_000_000  # per family's excerpt
 REPLAYED = 40  # control steps recorded with their states, for each of the first tasks
-WARM_START = "qacc_warmstart"  # initial guess of the contact solver, whose result depends on the guess, as it stops early
+WARM_START = "qacc_warmstart"  # the contact solver's first guess, on which its result depends, as it stops early
 Replay = dict[str, Array]  # states before and after, actions, features, rewards, tasks: (step, ...) each
 
 
