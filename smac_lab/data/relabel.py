@@ -1,4 +1,4 @@
-"""True rewards for data of other tasks, from the features that buffers keep."""
+"""True rewards for data of other tasks, computed from stored features."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def share_reached(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks) ->
 
 
 def check_relabelling(family: TaskFamily) -> None:
-    """Raise ValueError if tasks change the dynamics: new rewards would not make data of another task then."""
+    """Raise ValueError if tasks change the dynamics, as new rewards alone then do not make data of another task."""
     example = family.sample_tasks(np.random.default_rng(0), 1)
     if isinstance(family, MujocoFamily) and (fields := family.physics(example)):
         raise ValueError(

@@ -52,7 +52,7 @@ def over_seeds(modules: nn.Module, function: Callable[..., Any], *inputs: Any) -
 
 
 def mapped_over_seeds(modules: nn.Module, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `over_seeds` as a function of the inputs alone, without making modules, so `torch.compile` can trace it."""
+    """Return `over_seeds` as a function of the inputs, which `torch.compile` can trace, as it makes no modules."""
     within = _Within(modules, function)
     state = dict(_leaves(within))
 

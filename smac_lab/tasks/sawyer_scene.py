@@ -238,7 +238,7 @@ def _draw_scenes(rng: np.random.Generator, n: int, drawn: bool) -> Array:
         sides = rng.choice([-1.0, 1.0], (n, len(Item)))
         sides[:, Item.HANDLE_DRAWER] = -sides[:, Item.DRAWER]  # each side has room for one drawer
     else:
-        tasks[:, 9:11] *= tasks[:, 4:6]  # absent drawers are shut: scenes that differ in them alone are the same
+        tasks[:, 9:11] *= tasks[:, 4:6]  # absent drawers count as shut, so that no two scenes differ in them alone
         places, sides = np.tile(_PLACES, (n, 1, 1)), rng.choice([-1.0, 1.0], (n, 1))
     places[..., 1] *= sides
     tasks[:, 11:] = places.reshape(n, -1)

@@ -17,7 +17,7 @@ OBJECT_SIZE, BLOCK_SIZE = 0.04, 0.026  # m, edges
 BUTTON_DOWN = 0.045  # m: target height of the hand on the button, 1 cm lower than the button allows
 TRAY_HEIGHT = 0.055  # m: height at which the object is released, above the tray's rim
 OPEN_TO = 0.02  # m: opening of the gripper beyond a thing's size, to go around the thing
-ALIGNED, ASTRAY = 0.012, 0.035  # m, horizontally: nearer to its target, the hand goes down; farther, it goes up
+ALIGNED, ASTRAY = 0.012, 0.035  # m, horizontally from a target: below the first the hand goes down, above the second up
 
 
 class Skill(NamedTuple):
