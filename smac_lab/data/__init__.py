@@ -1,4 +1,4 @@
-"""What the agent learns from: stored transitions, and how they are made."""
+"""Data that the agent learns from: stored transitions, and their collection."""
 
 from smac_lab.data.buffer import TransitionBuffer, Transitions
 from smac_lab.engine.rollout import Episodes, rollout

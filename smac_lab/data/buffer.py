@@ -1,4 +1,4 @@
-"""Transitions of many tasks, sampled a meta-batch at a time."""
+"""Transitions of many tasks, sampled in meta-batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from smac_lab.tasks.spec import FamilySpec
 class Transitions(NamedTuple):
     """Transitions of a meta-batch: `(task, batch, dim)`, and `(task, batch)` for the scalars.
 
-    Tasks given with a leading seed axis lead to results with one.
+    If the tasks have a leading seed axis, the results have one too.
     """
 
     observations: Tensor
@@ -30,12 +30,12 @@ class Transitions(NamedTuple):
 class TransitionBuffer(TransitionStore):
     """Per-task transitions on one device, sampled for a meta-batch of tasks at once.
 
-    What sampling reads keeps its address on the device while transitions are appended, up to the `version`.
+    Appending leaves the tensors that sampling reads at the same device addresses as long as `version` is unchanged.
 
     Args:
         spec: sizes of the family.
         n_tasks: number of tasks.
-        device: where the transitions live.
+        device: where the transitions are stored.
 
     Example:
         >>> import torch, smac_lab as lab
@@ -50,10 +50,10 @@ class TransitionBuffer(TransitionStore):
 
     @property
     def version(self) -> int:
-        """A number that is another one whenever a tensor that sampling reads has moved to another address.
+        """Number that changes whenever a tensor that sampling reads moves to another address.
 
-        Asking for it brings the tensors up to date with what was appended. So a captured CUDA graph that samples
-        may be replayed after appends, once this is asked, and must be captured anew where it has changed.
+        Reading it also updates these tensors with the appended transitions. A CUDA graph that samples may be replayed
+        after appends if `version` is read first, and must be captured anew if `version` has changed.
         """
         for source in self._lookups:
             self._lookup(source)
@@ -70,41 +70,42 @@ class TransitionBuffer(TransitionStore):
 
     @property
     def offline_context(self) -> Source:
-        """What the encoder reads of static data: exploration where there is any, else the offline transitions."""
+        """Source of static context for the encoder: exploration if the buffer has any, else offline transitions."""
         return "exploration" if self.has_exploration else "offline"
 
     @property
     def mixed_context(self) -> Source:
-        """What it reads of static and self-collected data together.
+        """Source of context for the encoder from static and self-collected data together.
 
-        Where there is exploration, prior-z episodes join it and no others do, as in the authors' cheetah script;
-        elsewhere, everything that actor and critics learn from, as in their default.
+        If the buffer has exploration, it is joined by self-collected episodes with z from the prior alone, as in the
+        authors' cheetah script. Otherwise the source is everything that actor and critics learn from, as in the
+        authors' default.
         """
         return "any exploration" if self.has_exploration else "mixture"
 
     # -- tasks -------------------------------------------------------------------------------------------
     @property
     def tasks_each(self) -> int:
-        """Number of tasks of a seed."""
+        """Number of tasks per seed."""
         return self.n_tasks // (self.seeds or 1)
 
     def all_tasks(self, generator: Generators) -> Tensor:
-        """Every task, `(task,)`; with a generator for each of several seeds `(seed, task)`. Nothing is drawn."""
+        """Return all tasks, `(task,)`, or `(seed, task)` with one generator per seed. Nothing is drawn."""
         each = torch.arange(self.tasks_each, device=self.device)
         return each.expand(*axis_of(generator), -1) + self._first_task
 
     def draw_tasks(self, size: int, generator: Generators) -> Tensor:
-        """`size` different tasks (all of them where there are fewer); shapes as `all_tasks`."""
+        """Draw `size` different tasks (all tasks if there are fewer); shapes as in `all_tasks`."""
         order = draw(torch.rand, (*axis_of(generator), self.tasks_each), generator).argsort(-1)
         return order[..., :size] + self._first_task
 
     def draw_tasks_with(self, source: Source, size: int, generator: Generators) -> Tensor:
-        """`size` tasks, with replacement, among those that have transitions of this source; shapes as `all_tasks`.
+        """Draw `size` tasks, with replacement, among those with transitions of `source`; shapes as in `all_tasks`.
 
-        Without a look at the numbers, so that the device is not waited for.
+        The counts are not read back, so the call does not wait for the device.
         """
         has = (self.counts_of(source) > 0).reshape(*([self.seeds] if self.seeds else []), self.tasks_each)
-        place = has.cumsum(-1).to(torch.float32)  # how many tasks up to this one have some
+        place = has.cumsum(-1).to(torch.float32)  # number of tasks with transitions, up to this one
         place = place.expand(*axis_of(generator), -1)
         chosen = (draw(torch.rand, (*axis_of(generator), size), generator) * place[..., -1:]).floor()
         found = torch.searchsorted(place.contiguous(), chosen, right=True)
@@ -112,18 +113,18 @@ class TransitionBuffer(TransitionStore):
 
     @property
     def _first_task(self) -> Tensor | int:
-        """Index of each seed's first task, `(seed, 1)`; 0 where seeds share the buffer."""
+        """Index of each seed's first task, `(seed, 1)`; 0 if the buffer is not joined."""
         if not self.seeds:
             return 0
         return torch.arange(0, self.n_tasks, self.tasks_each, device=self.device).unsqueeze(1)
 
     # -- sampling ----------------------------------------------------------------------------------------
     def counts_of(self, source: Source) -> Tensor:
-        """Number of transitions of this source, of each task, `(task,)`; kept on the device and up to date there."""
+        """Return the number of transitions of `source` per task, `(task,)`, on the device and up to date."""
         return self._lookup(source).counts
 
     def sample(self, tasks: Tensor, batch: int, generator: Generators, source: Source = "mixture") -> Transitions:
-        """`batch` transitions of each task, uniformly with replacement; arguments as in `sample_context`."""
+        """Draw `batch` transitions per task, uniformly with replacement; arguments as in `sample_context`."""
         return self._transitions(self._draw(tasks, batch, generator, source))
 
     def sample_context(
@@ -135,25 +136,25 @@ class TransitionBuffer(TransitionStore):
         consecutive: bool = False,
         last: int | None = None,
     ) -> Tensor:
-        """Context of each task, `(task, n, context_dim)`, or `(seed, task, n, context_dim)`.
+        """Sample context of each task, `(task, n, context_dim)`, or `(seed, task, n, context_dim)`.
 
-        Nothing here waits for a CUDA device, except where some task of the buffer has no transition of the source:
-        then it must be seen whether such a one is asked for (not while a CUDA graph is captured, which cannot wait).
+        The call does not wait for a CUDA device while every task of the buffer has transitions of `source`. If some
+        task has none, the sizes of the sampled tasks are read back and checked, except while a CUDA graph is captured.
 
         Args:
             tasks: indices, `(task,)` or `(seed, task)`, among all `n_tasks` of this buffer.
-            n: transitions a task.
-            generator: one, or a list of one for each seed.
+            n: number of transitions per task.
+            generator: one generator, or a list with one per seed.
             source: which transitions may be drawn.
-            consecutive: a run of successive transitions that starts with an episode, as meta-test sees them,
-                instead of `n` independent draws. Every `horizon` transitions start one (a simulation that broke
-                down, whose bad step is left out, shifts that by a step).
-            last: draw only from the last so many transitions that each task has of this source, in time order; from
-                all where it has fewer. Default: from all. With `consecutive` at least `horizon`, and what is cut off
-                there ends with an episode.
+            consecutive: draw a run of `n` successive transitions that begins at the start of an episode, as at
+                meta-test, instead of `n` independent transitions. Every `horizon` transitions count as an episode (a
+                step left out because physics broke down shifts the later starts by one).
+            last: draw only from the `last` newest transitions that each task has of this source, or from all if a
+                task has fewer. Default: all. With `consecutive`, at least `horizon`; the older transitions left out
+                are then whole episodes.
 
         Raises:
-            ValueError: an unknown source, or one of which a task has no transitions; or `last` is too small.
+            ValueError: `source` is unknown, a task has no transitions of it, or `last` is too small.
         """
         least = self.spec.horizon if consecutive else 1
         if last is not None and last < least:
@@ -189,7 +190,7 @@ class TransitionBuffer(TransitionStore):
         return lookup.rows(tasks, old + offset.minimum(size - 1))
 
     def _too_old(self, size: Tensor, last: int | None, consecutive: bool) -> Tensor | int:
-        """How many transitions come before the `last` ones; whole episodes where runs are to start with one."""
+        """Count the transitions before the `last` ones, rounded up to whole episodes if `consecutive`."""
         if last is None:
             return 0
         old = (size - last).clamp(min=0)
@@ -213,7 +214,7 @@ class TransitionBuffer(TransitionStore):
         )
 
     def _gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows, and the observations of the rows after them, which lie right behind in memory."""
+        """Return rows, and the observations of the rows after them, which are adjacent in memory."""
         width, more = self._rows.shape[1], self.spec.obs_dim
         pairs = self._rows.as_strided((len(self._rows) - 1, width + more), (width, 1))
         values = pairs.index_select(0, rows.flatten()).to(torch.get_default_dtype())  # faster than pairs[rows]

@@ -1,4 +1,4 @@
-"""Transitions side by side in rows, where each one's next observation is the observation of the row after it."""
+"""Transitions as rows, in which the next observation of a transition is the observation of the row after it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Values = dict[str, NDArray[np.float32]]
 
 
 def widths_of(spec: FamilySpec) -> dict[str, int]:
-    """Size of each of `COLUMNS`."""
+    """Return the size of each of `COLUMNS`."""
     sizes = (spec.obs_dim, spec.action_dim, 1, spec.obs_dim, 1, 1, spec.feature_dim)
     return dict(zip(COLUMNS, sizes, strict=True))
 
 
 def select(columns: dict[str, Any], widths: dict[str, int], keep: NDArray[np.bool_]) -> Values:
-    """The steps to keep of each column, in single precision, `(n, dim)`.
+    """Select the steps to keep from each column, in single precision, `(n, dim)`.
 
     Args:
         columns: an array or tensor for each of `COLUMNS`, `(*keep.shape, dim)` or, where dim is 1, `keep.shape`.
-        widths: dim of each.
-        keep: which steps.
+        widths: dim of each column.
+        keep: which steps to keep.
 
     Raises:
-        ValueError: a column has another shape, or complex numbers, or flags that are neither 0 nor 1.
+        ValueError: a column has another shape, values that are not real numbers, or flags that are neither 0 nor 1.
     """
     values: Values = {}
     for name, width in widths.items():
@@ -42,7 +42,7 @@ def select(columns: dict[str, Any], widths: dict[str, int], keep: NDArray[np.boo
             raise ValueError(f"{name} must be real numbers, got {value.dtype}")
         if value.shape != shape and (value.shape != keep.shape or width > 1):
             raise ValueError(f"{name} of {math.prod(keep.shape)} transitions needs shape {shape}, got {value.shape}")
-        with np.errstate(over="ignore"):  # what single precision cannot hold is found by check_finite
+        with np.errstate(over="ignore"):  # check_finite finds numbers too large for single precision
             values[name] = value.reshape(shape)[keep].astype(np.float32, copy=False)
     for name in ("terminations", "truncations"):
         if len(odd := values[name][(values[name] != 0) & (values[name] != 1)]):
@@ -51,10 +51,10 @@ def select(columns: dict[str, Any], widths: dict[str, int], keep: NDArray[np.boo
 
 
 def check_finite(values: Values, tasks: Sequence[int], counts: NDArray[np.int64]) -> None:
-    """Raise ValueError, naming the first, where there are numbers that are not finite.
+    """Raise ValueError, naming the first, if some numbers are not finite.
 
     Args:
-        values: columns as `select` gives them, one simulation's transitions after another's.
+        values: columns from `select`, one simulation's transitions after another's.
         tasks, counts: each simulation's task and number of transitions.
     """
     first = {name: bad[0] for name, value in values.items() if len(bad := np.argwhere(~np.isfinite(value))[:, 0])}
@@ -70,8 +70,8 @@ def check_finite(values: Values, tasks: Sequence[int], counts: NDArray[np.int64]
 
 
 def chain_ends(values: Values, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which transitions are not followed by one that starts, to the bit, where they ended, `(n,)`."""
-    # compared as integers: -0.0 is not 0.0 then, and what is read back is exactly what was given
+    """Mark transitions whose next observation is not, bit for bit, the observation of the transition after, `(n,)`."""
+    # compared as integers, so that -0.0 differs from 0.0 and data are read back exactly as given
     following, starts = (values[name].view(np.int32) for name in ("next_observations", "observations"))
     ends = np.ones(len(starts), bool)
     ends[:-1] = (following[:-1] != starts[1:]).any(1)
@@ -82,7 +82,7 @@ def chain_ends(values: Values, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
 def write_chains(rows: NDArray[np.float32], where: dict[str, slice], values: Values, ends: NDArray[np.bool_]) -> None:
     """Fill `rows`, `(n + number of chains, width)`, with the transitions, and a holder row after each chain.
 
-    A holder row has the observation in which its chain ended, and is zero otherwise.
+    A holder row contains the last next observation of its chain, and is zero otherwise.
     """
     place = np.arange(len(ends)) + np.cumsum(ends) - ends
     holders = place[ends] + 1

@@ -21,25 +21,25 @@ class Trajectories(NamedTuple):
     rewards: Tensor
     next_observations: Tensor
     terminations: Tensor
-    ends: Tensor  # 1 where an episode ends: terminated, cut off, or at the end of the horizon
+    ends: Tensor  # 1 where an episode ends: terminated, truncated, or at the end of the horizon
 
 
 class EpisodeData:
     """Whole horizons of a buffer's static transitions, task after task.
 
-    A horizon is `spec.horizon` successive transitions of one task. What is left over at the end of a task's
-    transitions is not used.
+    A horizon is `spec.horizon` successive transitions of one task. An incomplete horizon at the end of a task's
+    transitions of one source is not used.
 
     Args:
         buffer: of one seed, or joined.
-        sources: which of its transitions; one that a buffer does not have is left out.
+        sources: which transitions to use; a source without transitions is skipped.
 
     Raises:
         ValueError: a task has no whole horizon.
 
     Attributes:
-        all: every horizon, `(horizon, time, ...)`.
-        first, count: of each task, the index of its first horizon and how many it has, `(task,)`.
+        all: all horizons, `(horizon, time, ...)`.
+        first, count: index of each task's first horizon, and its number of horizons, `(task,)`.
     """
 
     def __init__(self, buffer: TransitionBuffer, sources: Sequence[Source] = ("offline", "exploration")):
@@ -71,13 +71,13 @@ class EpisodeData:
         self.first = self.count.cumsum(0) - self.count
 
     def draw(self, tasks: Tensor, n: int, generator: Generators) -> Tensor:
-        """Return indices of `n` horizons of each task, with replacement: `(..., task)` to `(..., task, n)`."""
+        """Draw indices of `n` horizons per task, with replacement: `(..., task)` to `(..., task, n)`."""
         uniform = draw(torch.rand, (*tasks.shape, n), generator)
         return self.first[tasks].unsqueeze(-1) + (uniform * self.count[tasks].unsqueeze(-1)).long()
 
 
 def returns_to_go(rewards: Tensor, ends: Tensor, discount: float) -> Tensor:
-    """Return G_t = r_t + gamma G_{t+1} of every step, `(..., time)`, where no sum goes beyond the end of an episode."""
+    """Compute G_t = r_t + gamma G_{t+1} of every step, `(..., time)`; sums stop at the end of an episode."""
     returns, following = torch.empty_like(rewards), torch.zeros_like(rewards[..., 0])
     for t in reversed(range(rewards.shape[-1])):
         following = rewards[..., t] + discount * (1.0 - ends[..., t]) * following
@@ -86,7 +86,7 @@ def returns_to_go(rewards: Tensor, ends: Tensor, discount: float) -> Tensor:
 
 
 def last_of_episode(ends: Tensor) -> Tensor:
-    """Return the index of the step with which each step's episode ends, `(..., time)`."""
+    """Return the index of the last step of each step's episode, `(..., time)`."""
     time = torch.arange(ends.shape[-1], device=ends.device)
     ending = torch.where(ends != 0, time, ends.shape[-1] - 1)
     return ending.flip(-1).cummin(-1).values.flip(-1)

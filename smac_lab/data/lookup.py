@@ -1,4 +1,4 @@
-"""From (task, k) to the row of that task's k-th transition, at a few bytes an episode."""
+"""Map from (task, k) to the row of the task's k-th transition, at a few bytes per episode."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NEVER = torch.iinfo(torch.int64).max
 class Lookup:
     """Segments of consecutive rows ordered by task, and by time within a task.
 
-    Its tensors keep their addresses, with what is new written into their spare room, until that is used up.
+    New segments are written into spare room of the tensors, which move to another address only when it is used up.
 
     Args:
         n_tasks: number of tasks.
@@ -25,19 +25,19 @@ class Lookup:
     def __init__(self, n_tasks: int, device: torch.device):
         self.n_tasks = n_tasks
         self.device = device
-        self.seen = -1  # segments of the table last read
-        self.complete = False  # whether every task has transitions; known without asking the device
-        with torch.inference_mode(False):  # tensors that can be written to later, whoever asked for them first
+        self.seen = -1  # number of segments at the last update
+        self.complete = False  # whether every task has transitions; kept on the host
+        with torch.inference_mode(False):  # inference tensors could not be written to outside inference mode
             self.counts, self.base = torch.zeros(2, n_tasks, dtype=torch.int64, device=device)
             self._ends, self._shift = torch.empty(2, 0, dtype=torch.int64, device=device)
 
     @torch.inference_mode(False)
     def update(self, segments: Segments, members: tuple[int, ...], room: int) -> bool:
-        """Read the table anew where it has grown.
+        """Read the table again if it has grown.
 
         Args:
-            segments: all of them; each lies right behind the one before, with a holder row in between.
-            members: codes of the segments that belong here.
+            segments: all segments, in the order of their rows; a holder row follows each.
+            members: source codes of the segments to include.
             room: number of segments to have room for.
 
         Returns:
@@ -50,11 +50,11 @@ class Lookup:
         chosen = np.flatnonzero(np.isin(segments[:, CODE], members))
         chosen = chosen[np.argsort(segments[chosen, TASK], kind="stable")]
         length, first = segments[chosen, LENGTH], first[chosen]
-        ends = np.cumsum(length)  # where each segment ends if only these are counted
+        ends = np.cumsum(length)  # end of each chosen segment, counting chosen transitions only
         counts = task_counts(segments, self.n_tasks, members)
 
         moved = False
-        if max(len(ends), room) >= len(self._ends):  # one place more than segments: no search ends outside then
+        if max(len(ends), room) >= len(self._ends):  # one spare entry, so that no search returns an index outside
             capacity = max(room, int(1.5 * len(ends))) + 1
             self._ends, self._shift = torch.full((2, capacity), NEVER, dtype=torch.int64, device=self.device)
             moved = True
@@ -69,13 +69,13 @@ class Lookup:
         return moved
 
     def rows(self, tasks: Tensor, k: Tensor) -> Tensor:
-        """Row of each task's k-th transition; `tasks` is `(...)`, `k` and the result are `(..., n)`."""
+        """Return the row of each task's k-th transition; `tasks` is `(...)`, `k` and the result are `(..., n)`."""
         place = self.base[tasks].unsqueeze(-1) + k
         return place + self._shift[torch.searchsorted(self._ends, place, right=True)]
 
 
 def task_counts(segments: Segments, n_tasks: int, members: tuple[int, ...]) -> NDArray[np.int64]:
-    """Number of transitions with one of the codes, of each task, `(task,)`."""
+    """Count the transitions per task that have one of the codes, `(task,)`."""
     counts = np.zeros(n_tasks, np.int64)
     chosen = segments[np.isin(segments[:, CODE], members)]
     np.add.at(counts, chosen[:, TASK], chosen[:, LENGTH])

@@ -1,17 +1,17 @@
-"""To and from Minari data sets, the common format of offline reinforcement learning: https://minari.farama.org.
+"""Conversion to and from Minari data sets, a common format of offline RL: https://minari.farama.org.
 
-One data set holds one task family. These keys are read, whoever wrote them:
+A data set has one task family. `from_minari` reads these keys from any Minari data set:
 
 | of | key | meaning |
 |---|---|---|
 | episode's metadata | `task` | the task's parameters, `(task_dim,)` |
-| | `task_index` | number of the task in the buffer; where none is given, tasks are numbered as they first appear |
+| | `task_index` | number of the task in the buffer; by default, tasks are numbered in order of appearance |
 | | `source` | "offline" (default), "exploration", "explored" or "self-collected" |
-| | `continues` | True: the episode starts where the one before it ended, to the bit (as point robots may) |
-| its infos | `features` | what the reward reads, `(steps, feature_dim)`; one row more, of the reset, may come first |
-| data set's metadata | `smac_lab` | what `to_minari` notes: spec, body, version, checks; compared where it is there |
+| | `continues` | True: the episode's first observation is the previous one's last, bit for bit (in point robots) |
+| its infos | `features` | features of the reward, `(steps, feature_dim)`; a row for the reset may precede them |
+| data set's metadata | `smac_lab` | record of `to_minari`: spec, body, version, checks; compared if present |
 
-An episode needs `task` or `task_index`. Without features its rewards are taken as they are, and cannot be relabelled.
+All episodes need `task`, or all need `task_index`. Without features, rewards are not checked and cannot be relabelled.
 """
 
 from __future__ import annotations
@@ -47,25 +47,26 @@ def to_minari(
     about: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a buffer as a Minari data set, where Minari keeps its own (`MINARI_DATASETS_PATH`).
+    """Write a buffer as a Minari data set, in Minari's folder (`MINARI_DATASETS_PATH`).
 
-    An episode there is one here: it ends with a termination, a truncation, or where no transition follows. Readers see
-    all of it or nothing, and `from_minari` gives the buffer back to the bit.
+    An episode ends with a termination, a truncation, or where no transition follows. The data set appears as a whole
+    or not at all, and `from_minari` restores the buffer bit for bit.
 
     Args:
         buffer: of one seed; `tasks[i]` is its task `i`.
-        family: what its transitions are of.
+        family: family of the transitions.
         dataset_id: `(namespace/)name-vN`.
-        tasks: their parameters go with the episodes; None: only their numbers do, and rewards are not checked.
-        about: more of Minari's own metadata, such as `description` or `author` (a set).
+        tasks: parameters written with the episodes; None: only task numbers are written, and rewards are not checked.
+        about: further Minari metadata, such as `description` or `author` (a set).
         overwrite: whether to replace a data set of this name.
 
     Returns:
         The data set's folder.
 
     Raises:
-        ValueError: a name that Minari does not take, or no sound data set of these tasks (see `check_dataset`).
-        StorageError: there is one of this name.
+        ValueError: Minari rejects the name, or the buffer is not a sound data set of these tasks (see
+            `check_dataset`).
+        StorageError: a data set of this name exists.
         ImportError: Minari is not installed.
     """
     minari = _import_minari()
@@ -78,7 +79,7 @@ def to_minari(
 
     try:
         namespace, _, _ = parse_dataset_id(dataset_id)
-    except (ValueError, TypeError) as error:  # Minari trips over a name without a version
+    except (ValueError, TypeError) as error:  # Minari raises TypeError on a name without a version
         raise ValueError(f"dataset_id must be (namespace/)name-vN, such as 'ant-dir-v0', got {dataset_id!r}") from error
     target = get_dataset_path(dataset_id)
     if target.exists() and not overwrite:
@@ -90,7 +91,7 @@ def to_minari(
         "n_tasks": buffer.n_tasks,
         "checks": check_dataset(buffer, family, tasks, unknown_features=True),
     }
-    # Minari would write to the place itself; renaming a finished folder leaves no half of one to be read.
+    # Minari would write to the target itself; a renamed folder is never seen half-written.
     partial = get_dataset_path(f".partial_{uuid.uuid4().hex}")
     try:
         partial.mkdir()
@@ -110,17 +111,17 @@ def to_minari(
 
 
 def from_minari(dataset_id: str, family: TaskFamily) -> TransitionBuffer:
-    """Read a Minari data set of this family, from `to_minari` or from elsewhere (see the head of this file).
+    """Read a Minari data set of this family, written by `to_minari` or by another program (see the module docstring).
 
-    Actions are brought to [-1, 1] from the bounds that the data set's action space states. Features that a data set
-    lacks are NaN in the buffer: it can be learned from, but not truly relabelled.
+    Actions are scaled from the bounds of the data set's action space to [-1, 1]. Missing features are NaN in the
+    buffer, which can then be learned from, but not relabelled with true rewards.
 
     Returns:
-        A buffer whose task `i` is that of `minari_tasks(dataset_id, family)[i]`.
+        A buffer whose task `i` is `minari_tasks(dataset_id, family)[i]`.
 
     Raises:
-        StorageError: there is no such data set; it is damaged; its spaces, family, variant, body or tasks are others;
-            or it is not sound (see `check_dataset`).
+        StorageError: the data set is missing or damaged; its spaces, family, variant, body or tasks do not fit; or it
+            is not sound (see `check_dataset`).
         ImportError: Minari is not installed.
     """
     with _as_storage_error(dataset_id):
@@ -151,10 +152,10 @@ def from_minari(dataset_id: str, family: TaskFamily) -> TransitionBuffer:
 
 
 def minari_tasks(dataset_id: str, family: TaskFamily) -> Tasks:
-    """The tasks of a Minari data set: number `i` is that of the buffer's task `i`.
+    """Read the tasks of a Minari data set: number `i` is the buffer's task `i`.
 
     Raises:
-        StorageError: as `from_minari`, or the data set holds only their numbers.
+        StorageError: as `from_minari`, or the data set contains only the numbers of tasks.
         ImportError: Minari is not installed.
     """
     with _as_storage_error(dataset_id):
@@ -198,7 +199,7 @@ def _episode_metadata(buffer: TransitionBuffer, tasks: Tasks | None) -> Iterator
 
 
 def _env_spec(family: TaskFamily) -> Any:
-    """What `recover_environment` makes; None for a family that gymnasium does not know by name."""
+    """Return the spec that `recover_environment` uses; None for a family not registered with gymnasium."""
     from smac_lab.tasks import FAMILIES
 
     if FAMILIES.get(family.name) is not type(family):
@@ -208,7 +209,7 @@ def _env_spec(family: TaskFamily) -> Any:
 
 
 def _publish(partial: Path, target: Path, overwrite: bool) -> None:
-    """Rename a finished folder to its place; what was there goes only once the new one has come."""
+    """Rename a finished folder to `target`; an old folder is removed only after that."""
     old = partial.with_name(f".old_{uuid.uuid4().hex}")
     target.parent.mkdir(parents=True, exist_ok=True)
     if overwrite and target.exists():
@@ -235,7 +236,7 @@ def _as_storage_error(dataset_id: str) -> Iterator[None]:
 
 
 def _open(dataset_id: str, family: TaskFamily) -> Any:
-    """The Minari data set, whose spaces are the family's, and whose family, where it names one, is this one."""
+    """Open the Minari data set; raise an error if its spaces, or the family in its record, do not fit `family`."""
     dataset = _import_minari().load_dataset(dataset_id)
     for name, dim in (("observation", family.obs_dim), ("action", family.action_dim)):
         space = getattr(dataset, f"{name}_space")
@@ -248,7 +249,7 @@ def _open(dataset_id: str, family: TaskFamily) -> Any:
 
 
 def _read_tasks(dataset: Any, family: TaskFamily) -> tuple[NDArray[np.int64], Tasks | None, list[dict[str, Any]]]:
-    """Task of each episode, the tasks' parameters if they are there, and each episode's metadata."""
+    """Return each episode's task, the tasks' parameters if present, and each episode's metadata."""
     metadata = list(dataset.storage.get_episode_metadata(dataset.episode_indices))
     with_values, with_index = ([key in about for about in metadata] for key in ("task", "task_index"))
     if not metadata or not (all(with_values) or all(with_index)):
@@ -290,7 +291,7 @@ def _read_tasks(dataset: Any, family: TaskFamily) -> tuple[NDArray[np.int64], Ta
 
 
 def _columns(episode: Any, family: TaskFamily, space: gym.spaces.Box) -> tuple[dict[str, NDArray[Any]], bool]:
-    """Transitions of an episode as a buffer takes them, and whether their features are known."""
+    """Return the columns of an episode for `TransitionBuffer.append`, and whether its features are known."""
     steps, observations = len(episode.rewards), np.asarray(episode.observations)
     if len(observations) != steps + 1:
         raise ValueError(
@@ -312,7 +313,7 @@ def _columns(episode: Any, family: TaskFamily, space: gym.spaces.Box) -> tuple[d
 
 
 def _unit_actions(actions: NDArray[Any], space: gym.spaces.Box) -> NDArray[Any]:
-    """Actions scaled from the space's bounds to [-1, 1]; untouched where those are the bounds, or there are none."""
+    """Scale actions from the space's bounds to [-1, 1]; unchanged if the bounds are -1 and 1 or any is infinite."""
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     if not (np.isfinite(low) & np.isfinite(high)).all() or ((low == -1.0) & (high == 1.0)).all():
         return actions

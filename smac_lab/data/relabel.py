@@ -1,4 +1,4 @@
-"""True rewards for data of other tasks, from the features that buffers keep."""
+"""True rewards for data of other tasks, computed from stored features."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from smac_lab.tasks.spec import Array, Tasks
 
 
 def relabelled(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks) -> TransitionBuffer:
-    """A copy whose every reward is the true one of `tasks`: r = family.reward(features, a, tasks[i]) in its task i.
+    """Return a copy with true rewards for `tasks`: r = family.reward(features, a, tasks[i]) in the buffer's task i.
 
-    Rewards equal those that the simulation would have paid to the precision of a stored number. With other tasks than
-    the data's own, the same interaction becomes data of those; with its own, rewards that were decoded become true.
-    Where tasks have scenes, as the Sawyer's do, the other tasks must be of the same ones.
+    The rewards equal those of the simulation to the precision of a stored number. New tasks turn the interaction into
+    data of these tasks; the buffer's own tasks replace decoded rewards by true ones. If tasks have scenes (Sawyer),
+    each new task must have the scene of the task that it replaces.
 
     Args:
         buffer: of one seed, with features.
-        family: what its transitions are of.
-        tasks: `tasks[i]` is what task `i` is relabelled for, `(buffer.n_tasks, task_dim)`.
+        family: family of the transitions.
+        tasks: `tasks[i]` replaces the buffer's task `i`, `(buffer.n_tasks, task_dim)`.
 
     Raises:
-        ValueError: tasks change the dynamics, so that no reward makes data of one into data of another; no features;
-            or tasks of another shape.
+        ValueError: tasks change the dynamics, so that new rewards do not make data of another task; the buffer has no
+            features or is of another family or variant; or the tasks have another shape.
     """
     _check(buffer, family, tasks)
     copy = buffer.clone()
@@ -44,16 +44,16 @@ def relabelled(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks) -> Tr
 def shared_between_tasks(
     buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks, episodes: int, seed: int = 0
 ) -> TransitionBuffer:
-    """A copy in which each task also has offline data of other tasks, with its own true rewards.
+    """Return a copy in which each task also has offline episodes of other tasks, with its own true rewards.
 
     Args:
-        buffer, family, tasks: as in `relabelled`.
-        episodes: how many horizons of successive transitions each task is lent, drawn uniformly and without repetition
-            from the whole ones of all other tasks; of those in the same scene, where tasks have scenes.
+        buffer, family, tasks: as in `relabelled`, with the buffer's own tasks.
+        episodes: number of episodes added to each task: whole horizons of successive transitions, drawn uniformly
+            without replacement from all other tasks, or from those with the same scene if tasks have scenes.
         seed: of the draw.
 
     Raises:
-        ValueError: as `relabelled`, or there are fewer episodes to lend.
+        ValueError: as `relabelled`, or other tasks have too few episodes.
     """
     _check(buffer, family, tasks)
     rng, horizon, copy = np.random.default_rng(seed), family.horizon, buffer.clone()
@@ -76,24 +76,24 @@ def shared_between_tasks(
 
 
 def label_errors(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks, last: int) -> dict[str, float]:
-    """How far decoded rewards lie from true ones, on the newest self-collected transitions.
+    """Measure the error of decoded rewards on the newest self-collected transitions.
 
-    Only for looking: true rewards come from the features that buffers keep, and nothing learns from them.
+    For diagnosis only: true rewards are computed from the stored features, and nothing learns from them.
 
     Args:
         buffer: of one seed, with features.
-        family: what its transitions are of.
+        family: family of the transitions.
         tasks: `tasks[i]` is the buffer's task `i`.
-        last: so many transitions, or a few more, so that no episode is cut.
+        last: number of transitions, rounded up to whole segments (mostly episodes).
 
     Returns:
         `label_error`, the root mean squared difference; `label_bias`, the mean of decoded minus true rewards;
-        `label_true` and `label_true_sd`, mean and standard deviation of the true ones. Nothing, where no transition is
+        `label_true` and `label_true_sd`, mean and standard deviation of the true rewards. Empty if no transition is
         self-collected.
     """
     segments = buffer.segments
     own = np.isin(segments[:, CODE], MEMBERS["self-collected"])
-    newer = np.cumsum((segments[:, LENGTH] * own)[::-1])[::-1] - segments[:, LENGTH] * own  # in the segments behind
+    newer = np.cumsum((segments[:, LENGTH] * own)[::-1])[::-1] - segments[:, LENGTH] * own  # in later segments
     chosen = own & (newer < last)
     if not chosen.any():
         return {}
@@ -115,15 +115,15 @@ def label_errors(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks, las
 
 
 def share_reached(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks) -> dict[str, float]:
-    """Share of the offline transitions in which a task is reached (`family.success`), over tasks of one description.
+    """Compute the share of offline transitions that reach their task (`family.success`), per description of a task.
 
     Args:
         buffer: of one seed, with features.
-        family, tasks: what its transitions are of; `tasks[i]` is the buffer's task `i`.
+        family, tasks: family and tasks of the transitions; `tasks[i]` is the buffer's task `i`.
 
     Returns:
-        `family.describe(task)` to a share in [0, 1], in the order of the tasks; nothing where the family knows no
-        success or has no descriptions.
+        Shares in [0, 1] by `family.describe(task)`, in the order of the tasks; empty if the family does not define
+        success or descriptions.
     """
     offline = (buffer.codes == CODES["offline"]).cpu().numpy()
     task = buffer.task.cpu().numpy()[offline]
@@ -139,7 +139,7 @@ def share_reached(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks) ->
 
 
 def check_relabelling(family: TaskFamily) -> None:
-    """Raise ValueError where tasks change the dynamics, so that no reward makes data of one into data of another."""
+    """Raise ValueError if tasks change the dynamics, as new rewards alone then do not make data of another task."""
     example = family.sample_tasks(np.random.default_rng(0), 1)
     if isinstance(family, MujocoFamily) and (fields := family.physics(example)):
         raise ValueError(

@@ -25,13 +25,13 @@ from smac_lab.tasks.family import MujocoFamily, TaskFamily
 from smac_lab.tasks.spec import FamilySpec, Tasks
 
 DATASET_FORMAT = 2
-PARTIAL = ".partial_"  # how names of files begin that are not yet whole
-LOCK = ".lock"  # file in a folder that one process at a time works in
-SHARD_ROWS = 2**18  # at most in a shard, unless one segment is longer: a piece to copy when reading or writing
+PARTIAL = ".partial_"  # prefix of the names of unfinished files
+LOCK = ".lock"  # file in a folder that only one process at a time may use
+SHARD_ROWS = 2**18  # at most per shard, unless one segment is longer; limits the size of a copy
 
 
 class StorageError(ValueError):
-    """Something on disk is missing, damaged, or not what was asked for."""
+    """A file or folder is missing, damaged, or not the requested one."""
 
 
 def save_dataset(
@@ -40,13 +40,13 @@ def save_dataset(
     """Write offline data as a folder: `dataset.json` and one shard.
 
     Args:
-        path: folder, made where it does not exist.
+        path: folder, created if it does not exist.
         buffer: transitions; `tasks[i]` is its task `i`.
-        family: what they are of; the hash of its MJCF file is recorded.
-        about: anything else worth recording (seed, config, command), as JSON can hold it.
+        family: family of the transitions; the hash of its MJCF file is recorded.
+        about: further entries for the record (seed, config, command), serializable as JSON.
 
     Raises:
-        ValueError: it is no sound data set of these tasks (see `check_dataset`). Nothing is written then.
+        ValueError: the buffer is not a sound data set of these tasks (see `check_dataset`). Nothing is written then.
     """
     path = Path(path)
     checks = check_dataset(buffer, family, tasks)
@@ -66,14 +66,14 @@ def save_dataset(
 
 
 def load_dataset(path: str | Path, family: TaskFamily) -> tuple[TransitionBuffer, Tasks, dict[str, Any]]:
-    """Read and check what `save_dataset` wrote.
+    """Read and check a data set written by `save_dataset`.
 
     Returns:
         The buffer, its tasks, and the whole record.
 
     Raises:
-        StorageError: missing or damaged files, data of another family, variant or body, or no sound data set of the
-            tasks that it names (see `check_dataset`).
+        StorageError: files are missing or damaged, the data are of another family, variant or body, or the buffer is
+            not a sound data set of the recorded tasks (see `check_dataset`).
     """
     path = Path(path)
     record = read_json(path / "dataset.json")
@@ -98,7 +98,7 @@ def load_dataset(path: str | Path, family: TaskFamily) -> tuple[TransitionBuffer
 
 
 def check_body(xml_sha256: str | None, family: TaskFamily) -> None:
-    """Raise StorageError unless the family's MJCF file, where it has one, is the one with this hash."""
+    """Raise StorageError if the family has an MJCF file with another hash."""
     if isinstance(family, MujocoFamily) and xml_sha256 != family.xml_hash:
         raise StorageError(
             f"this data was made with another version of {family.xml} (SHA-256 {xml_sha256}) than the one installed "
@@ -107,9 +107,9 @@ def check_body(xml_sha256: str | None, family: TaskFamily) -> None:
 
 
 def save_shards(path: Path, buffer: TransitionBuffer, known: list[dict[str, Any]]) -> dict[str, Any]:
-    """Write what no `known` shard holds as more shards under `path/buffer`; return the record.
+    """Write segments that no `known` shard contains as new shards under `path/buffer`, and return the record.
 
-    A shard holds the rows of whole segments, and the segments.
+    A shard contains whole segments and their rows.
     """
     folder = path / "buffer"
     folder.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,7 @@ def save_shards(path: Path, buffer: TransitionBuffer, known: list[dict[str, Any]
 
 
 def load_shards(path: Path, record: dict[str, Any], spec: FamilySpec, device: str) -> TransitionBuffer:
-    """The buffer that `save_shards` recorded.
+    """Read the buffer that `save_shards` recorded.
 
     Raises:
         StorageError: a shard is missing or damaged.
@@ -165,10 +165,10 @@ def load_shards(path: Path, record: dict[str, Any], spec: FamilySpec, device: st
 
 
 def claim_folder(folder: Path, record: dict[str, Any]) -> None:
-    """Start a folder with what is to be done in it as `config.json`, or make sure that it holds the same, to go on.
+    """Write `record` to `folder/config.json`, or check that an existing `config.json` has the same record.
 
     Raises:
-        StorageError: the folder holds something else.
+        StorageError: the stored record differs or is damaged.
     """
     file = folder / "config.json"
     record = json.loads(json.dumps(record))
@@ -188,10 +188,10 @@ def claim_folder(folder: Path, record: dict[str, Any]) -> None:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """Read a JSON object from a file.
 
     Raises:
-        StorageError: the file is missing or does not hold one.
+        StorageError: the file is missing or does not contain a JSON object.
     """
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
@@ -206,7 +206,7 @@ def check_hash(file: Path, expected: str) -> None:
     """Compare a file with the hash recorded when it was written.
 
     Raises:
-        StorageError: it is missing or differs.
+        StorageError: the file is missing or its hash differs.
     """
     if not file.is_file():
         raise StorageError(f"{file} is missing")
@@ -217,20 +217,20 @@ def check_hash(file: Path, expected: str) -> None:
 
 
 def file_sha256(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old or the new one, never half of it."""
+    """Replace a text file in one step: a reader sees the whole old text or the whole new one."""
     with replacing(file) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `file` at the end; nothing is left of it where writing fails."""
+    """Yield a temporary path, rename it to `file` at the end, and remove it if writing fails."""
     partial = file.with_name(f"{PARTIAL}{os.getpid()}_{file.name}")
     try:
         yield partial
@@ -242,12 +242,12 @@ def replacing(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def holding(folder: Path) -> Iterator[None]:
-    """Keep a folder to this process, so that no two train the same run; what a killed one left half-written goes.
+    """Lock a folder, so that no two processes train the same run, and remove partial files of a killed process.
 
-    The lock is the operating system's and ends with the process, however it ends. The file `.lock` stays.
+    The operating system releases the lock when the process ends, even if it is killed. The file `.lock` remains.
 
     Raises:
-        StorageError: another process holds the folder, or it cannot be made or written.
+        StorageError: another process has locked the folder, or the folder cannot be created or written.
     """
     lock = filelock.FileLock(folder / LOCK, timeout=0)
     try:
@@ -265,7 +265,7 @@ def holding(folder: Path) -> Iterator[None]:
 
 
 def _remove_partial(folder: Path) -> None:
-    """Remove what is half-written below a folder, but not below one with a lock: another process may be writing it."""
+    """Remove partial files below a folder, except in subfolders with a lock: another process may be writing there."""
     for path in folder.iterdir():
         if path.name.startswith(PARTIAL):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,4 +1,4 @@
-"""Transitions of many tasks as rows of one tensor, each with where it comes from."""
+"""Transitions of many tasks as rows of one tensor, each with its source."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from smac_lab.data.chains import COLUMNS, SCALARS, chain_ends, check_finite, sel
 from smac_lab.data.lookup import CODE, LENGTH, TASK, Segments, task_counts
 from smac_lab.tasks.spec import FamilySpec
 
-# Where a transition comes from. Static and truly rewarded: "offline" ones, which actor and critics learn from, and
-# "exploration", collected with z from the prior (or a stand-in), which the encoder reads in their place. Of the
-# self-supervised phase: "explored" ones with z from the prior, as at meta-test, and "self-collected" ones.
+# Sources of a transition. Static and truly rewarded: "offline", for actor and critics, and "exploration", collected
+# with z from the prior (or a stand-in), which the encoder reads in place of "offline". From the self-supervised phase:
+# "explored", with z from the prior, as at meta-test, and "self-collected".
 CODES = {"offline": 0, "explored": 1, "self-collected": 2, "exploration": 3}
-# What can be asked for. "mixture" is what actor and critics learn from in the self-supervised phase.
+# Sources that can be sampled. Actor and critics learn from "mixture" in the self-supervised phase.
 Source = Literal["offline", "exploration", "explored", "any exploration", "self-collected", "mixture", "all"]
 MEMBERS: dict[str, tuple[int, ...]] = {
     "offline": (0,),
@@ -29,11 +29,11 @@ MEMBERS: dict[str, tuple[int, ...]] = {
     "mixture": (0, 1, 2),
     "all": (0, 1, 2, 3),
 }
-GROWTH = 1.15  # of full storage: spare room stays well below a fifth
+GROWTH = 1.15  # factor by which full storage grows; spare room is then well below a fifth
 
 
 def check_source(source: str) -> None:
-    """Raise ValueError unless a source is one that can be asked for."""
+    """Raise ValueError unless `source` is one of `MEMBERS`."""
     if source not in MEMBERS:
         raise ValueError(f"source={source!r} is not allowed: it must be one of {', '.join(map(repr, MEMBERS))}")
 
@@ -41,21 +41,21 @@ def check_source(source: str) -> None:
 class TransitionStore:
     """Per-task transitions on one device.
 
-    Rows of all tasks lie one after another in the order in which they came, and are never rewritten. A next
-    observation is the observation of the row after, where transitions follow each other, and is stored in a
-    holder row of its own at the end of such a segment, which is no transition. All else is kept for each segment
-    (mostly an episode): a transition of the cheetah takes 120 bytes, and an episode some more.
+    Rows of all tasks are stored in the order of arrival, and are never rewritten. Within a segment (mostly an
+    episode), the next observation of a transition is the observation of the row after. The last next observation of
+    a segment is stored in a holder row, which is not a transition. Task and source are stored per segment: a
+    transition of the cheetah takes 120 bytes, and an episode some more.
 
-    Storage grows by use, and while it is copied then both copies exist: `reserve` saves that where it is known how
-    much will come.
+    Full storage grows by copying, and two copies exist for a moment. `reserve` avoids that if the number of
+    transitions to come is known.
 
     Args:
         spec: sizes of the family.
         n_tasks: number of tasks.
-        device: where the transitions live.
+        device: where the transitions are stored.
 
     Attributes:
-        seeds: number of buffers joined here (see `join`), or None; `n_tasks` counts the tasks of all of them.
+        seeds: number of buffers joined here (see `join`), or None; `n_tasks` counts the tasks of all these buffers.
     """
 
     def __init__(self, spec: FamilySpec, n_tasks: int, device: str | torch.device = "cpu"):
@@ -71,21 +71,21 @@ class TransitionStore:
         self._used = 0
         self._pieces: list[Segments] = [np.empty((0, 3), np.int64)]
         self._segment_room = 0
-        self._moves = 0  # how often a tensor that is read later on has got another address
+        self._moves = 0  # number of times that a tensor used in sampling has moved to another address
 
     @property
     def counts(self) -> Tensor:
-        """Number of transitions of each task, `(task,)`."""
+        """Number of transitions per task, `(task,)`."""
         return self._counts("all")
 
     @property
     def offline_counts(self) -> Tensor:
-        """Number of offline transitions of each task, `(task,)`."""
+        """Number of offline transitions per task, `(task,)`."""
         return self._counts("offline")
 
     @property
     def has_exploration(self) -> bool:
-        """Whether there is exploration, which the encoder then reads in place of offline transitions."""
+        """Whether the buffer has exploration, which the encoder then reads in place of offline transitions."""
         return bool((self.segments[:, CODE] == CODES["exploration"]).any())
 
     def _counts(self, source: Source) -> Tensor:
@@ -93,7 +93,7 @@ class TransitionStore:
 
     # -- writing -----------------------------------------------------------------------------------------
     def append(self, task: int, columns: dict[str, Any], source: Source) -> None:
-        """Add transitions of one task, in the order in which they happened.
+        """Add transitions of one task, in time order.
 
         Args:
             task: index of the task.
@@ -110,16 +110,17 @@ class TransitionStore:
     def append_batch(
         self, tasks: Sequence[int], columns: dict[str, Any], sources: Sequence[Source], valid: NDArray[np.bool_]
     ) -> None:
-        """Add what many simulations saw, as `append` does for one after the other.
+        """Add transitions of many simulations, like one `append` per simulation.
 
         Args:
             tasks: index of each simulation's task, `(simulation,)`.
             columns: an array for each of `COLUMNS`, `(simulation, time, dim)` or `(simulation, time)`.
-            sources: each simulation's, `(simulation,)`.
+            sources: each simulation's source, `(simulation,)`.
             valid: steps to store, `(simulation, time)`.
 
         Raises:
-            ValueError: as `append`, or tasks, sources and valid are not of as many simulations. Nothing is stored then.
+            ValueError: as `append`, or tasks, sources and valid differ in the number of simulations. Nothing is stored
+                then.
         """
         if valid.ndim != 2 or not len(tasks) == len(sources) == len(valid):
             raise ValueError(
@@ -169,13 +170,13 @@ class TransitionStore:
             raise ValueError(f"task {task!r} is not among the buffer's {self.n_tasks} tasks")
 
     def reserve(self, transitions: int) -> None:
-        """Make room for so many more transitions of each seed, in episodes of `horizon` steps.
+        """Make room for this number of further transitions per seed, in episodes of `horizon` steps.
 
-        Appending them moves nothing then. On the CPU, room that is not used yet takes no resident memory where the
-        system hands out memory lazily.
+        Appending these transitions moves no tensor. On the CPU, unused room takes no resident memory if the system
+        allocates memory lazily.
 
         Raises:
-            ValueError: a negative number.
+            ValueError: the number is negative.
         """
         if transitions < 0:
             raise ValueError(f"transitions={transitions} is not allowed: at least 0")
@@ -197,7 +198,7 @@ class TransitionStore:
         return self._used - len(self.segments)
 
     def column(self, name: str) -> Tensor:
-        """One of `COLUMNS`, whole, `(transition, dim)` or `(transition,)`, in the order of storage."""
+        """Return one of `COLUMNS`, `(transition, dim)` or `(transition,)`, in the order of storage."""
         holders = torch.from_numpy(np.cumsum(self.segments[:, LENGTH] + 1) - 1).to(self.device)
         stored = torch.ones(self._used, dtype=torch.bool, device=self.device)
         stored[holders] = False
@@ -228,7 +229,7 @@ class TransitionStore:
 
     @property
     def terminations(self) -> Tensor:
-        """1 where a transition ends its episode by itself, `(transition,)`."""
+        """1 where a transition terminates its episode, `(transition,)`."""
         return self.column("terminations")
 
     @property
@@ -271,10 +272,10 @@ class TransitionStore:
         return ((codes == CODES["explored"]) | (codes == CODES["self-collected"])).to(torch.int8)
 
     def rows_of(self, task: int, source: Source = "all") -> Tensor:
-        """Places of one task's transitions in the columns, in time order, `(k,)`.
+        """Return the indices of one task's transitions in the columns, in time order, `(k,)`.
 
         Raises:
-            ValueError: an unknown task or source.
+            ValueError: the task or source is unknown.
         """
         self._check_task(task)
         check_source(source)
@@ -284,11 +285,11 @@ class TransitionStore:
 
     # -- buffers of buffers ------------------------------------------------------------------------------
     def clone(self) -> Self:
-        """An independent copy, so that each arm appends to its own."""
+        """Return an independent copy, for example one for each arm to append to."""
         return self.from_rows(self.spec, self.n_tasks, self.rows.clone(), self.segments, self.seeds)
 
     def to(self, device: str | torch.device) -> Self:
-        """The same transitions on another device: a copy, or this very buffer where it is there already."""
+        """Return the transitions on `device`: a copy, or this buffer itself if it is on `device` already."""
         if self._rows.device == torch.empty(0, device=device).device:
             return self
         return self.from_rows(self.spec, self.n_tasks, self.rows.to(device), self.segments, self.seeds)
@@ -297,10 +298,10 @@ class TransitionStore:
     def from_rows(
         cls, spec: FamilySpec, n_tasks: int, rows: Tensor, segments: Segments, seeds: int | None = None
     ) -> Self:
-        """A buffer made of another's `rows`, which become its own, `segments` and `seeds`.
+        """Build a buffer that takes over the `rows`, `segments` and `seeds` of another.
 
         Raises:
-            ValueError: the segments are not those of the rows.
+            ValueError: rows and segments do not fit.
         """
         if len(rows) != (expected := int((segments[:, LENGTH] + 1).sum())):
             raise ValueError(f"{len(rows)} rows do not fit segments of {expected}, holder rows included")
@@ -310,12 +311,12 @@ class TransitionStore:
 
     @classmethod
     def join(cls, buffers: Sequence[Self]) -> Self:
-        """One buffer of several seeds' buffers, on the first one's device; it shares no memory with them.
+        """Join the buffers of several seeds in a new buffer, on the first buffer's device; no memory is shared.
 
-        Task t of buffer s is its task s * n_tasks + t, where n_tasks is each buffer's own.
+        Task t of buffer s becomes task s * n_tasks + t, with n_tasks the number of tasks of a single buffer.
 
         Raises:
-            ValueError: no buffers, buffers of other families or numbers of tasks, or one that is joined itself.
+            ValueError: the list is empty, families or numbers of tasks differ, or a buffer is joined already.
         """
         if not buffers:
             raise ValueError("there are no buffers to join")
@@ -331,7 +332,7 @@ class TransitionStore:
         return cls.from_rows(spec, n_tasks * len(buffers), rows, segments, len(buffers))
 
     def split(self) -> list[Self]:
-        """The buffers of single seeds, each with what was joined and appended for it, in that order.
+        """Return the buffer of each seed, with the transitions joined and appended for the seed, in that order.
 
         Raises:
             ValueError: this buffer was not joined.

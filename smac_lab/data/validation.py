@@ -1,4 +1,4 @@
-"""What must hold of a data set, whichever file it goes to or comes from."""
+"""Checks of a data set, common to all file formats."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from smac_lab.data.store import CODES, TransitionStore
 from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import Array, FamilySpec, Tasks
 
-TOLERANCE = 1e-4  # of a reward computed from features in single precision, on top of as much of its size
+TOLERANCE = 1e-4  # absolute plus relative, for a reward computed from features in single precision
 
 
 def check_dataset(
     buffer: TransitionStore, family: TaskFamily, tasks: Tasks | None, unknown_features: bool = False
 ) -> dict[str, Any]:
-    """Make sure that a buffer holds a sound data set of these tasks, and say what is in it.
+    """Check that a buffer is a sound data set of these tasks, and summarize it.
 
     Args:
         buffer: of one seed; `tasks[i]` is its task `i`.
-        family: what its transitions are said to be of.
-        tasks: None where only their number is known; rewards cannot be compared with the family's then.
-        unknown_features: allow transitions without features (all of them NaN), whose rewards nobody can compare either.
+        family: expected family of the transitions.
+        tasks: None if only their number is known; rewards are not compared with the family's then.
+        unknown_features: allow transitions without features (all NaN), whose rewards are not compared either.
 
     Returns:
-        A record that JSON can hold: for each task `transitions`, `episodes` and their mean return `returns`; `min` and
-        `max` of `observations` and `rewards`; numbers of `terminations` and `truncations`; `reward_error`, by how much
-        an offline reward differs at most from the family's (None: not compared); and `content_sha256`, of everything
-        stored and the tasks.
+        A record serializable as JSON: per task `transitions`, `episodes` and their mean return `returns`; `min` and
+        `max` of `observations` and `rewards`; numbers of `terminations` and `truncations`; `reward_error`, the
+        greatest difference of a static reward from the family's (None: not compared); and `content_sha256`, of
+        everything stored and the tasks.
 
     Raises:
-        ValueError: data of another family or variant, a task without transitions or an unknown one, numbers that are
-            not finite, actions outside [-1, 1], an episode beyond the horizon, terminations or truncations that are
-            neither 0 nor 1, or offline rewards that are not those of the family for these tasks.
+        ValueError: data of another family or variant, a task without transitions or an unknown one, a source that
+            only some tasks have, numbers that are not finite, actions outside [-1, 1], an episode beyond the horizon,
+            terminations or truncations that are neither 0 nor 1, or static rewards that are not the family's for these
+            tasks.
     """
     check_spec(buffer.spec, family.spec)
     if buffer.seeds is not None:
@@ -110,14 +111,14 @@ def check_dataset(
 
 
 def check_spec(given: FamilySpec, allowed: FamilySpec) -> None:
-    """Raise ValueError, naming every difference, unless data of one spec are data of the other."""
+    """Raise ValueError, naming every difference, unless the two specs are equal."""
     pairs = zip(FamilySpec._fields, given, allowed, strict=True)
     if differences := [f"{field} {ours!r} instead of {theirs!r}" for field, ours, theirs in pairs if ours != theirs]:
         raise ValueError(f"this is data of {given.name}, which does not fit {allowed.name}: {', '.join(differences)}")
 
 
 def episode_ends(buffer: TransitionStore) -> NDArray[np.bool_]:
-    """Which transitions are the last of an episode, `(transition,)`: terminated, truncated, or followed by no next."""
+    """Mark the last transition of each episode, `(transition,)`: terminated, truncated, or last of its segment."""
     ends = ((buffer.terminations != 0) | (buffer.truncations != 0)).cpu().numpy()
     ends[np.cumsum(buffer.segments[:, LENGTH]) - 1] = True
     return ends
@@ -126,7 +127,7 @@ def episode_ends(buffer: TransitionStore) -> NDArray[np.bool_]:
 def _check_rewards(
     columns: Values, compared: NDArray[np.bool_], family: TaskFamily, tasks: Tasks, task: NDArray[np.int64]
 ) -> float | None:
-    """Greatest difference between stored rewards and the family's, where `compared`."""
+    """Return the greatest difference between stored rewards and the family's, where `compared`."""
     if not compared.any():
         return None
     features, actions = (columns[name][compared].astype(np.float64) for name in ("features", "actions"))
@@ -135,7 +136,7 @@ def _check_rewards(
     slack = TOLERANCE * (1.0 + np.abs(paid))
     wrong = np.flatnonzero(np.abs(given - paid) > slack)
     if len(wrong):
-        # A reward that jumps may have jumped by the rounding of the features alone: so may it just beside them.
+        # The rounding of the features alone may change a discontinuous reward: allow any reward within that rounding.
         near = _rewards_beside(features[wrong], actions[wrong], own[wrong], family)
         far = (given[wrong] < near.min(0) - slack[wrong]) | (given[wrong] > near.max(0) + slack[wrong])
         paid[wrong[~far]] = given[wrong[~far]]
@@ -152,7 +153,7 @@ def _check_rewards(
 
 
 def _rewards_beside(features: Array, actions: Array, tasks: Array, family: TaskFamily) -> Array:
-    """Rewards at features moved by their rounding, up and down along each axis, `(1 + 2 * feature_dim, n)`."""
+    """Compute rewards at features moved by their rounding, up and down per axis, `(1 + 2 * feature_dim, n)`."""
     step = features.shape[1] * np.spacing(np.abs(features).astype(np.float32)).astype(np.float64)
     moves = [sign * step * axis for axis in np.eye(features.shape[1]) for sign in (-1.0, 1.0)]
     return np.array([family.reward(features + move, actions, tasks) for move in [0.0 * step, *moves]])

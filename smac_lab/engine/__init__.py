@@ -1,1 +1,1 @@
-"""How the same code runs fast: seeds at once, compiled and captured steps, simulations side by side."""
+"""Fast execution: several seeds at once, compiled and captured steps, parallel simulations."""

@@ -1,4 +1,4 @@
-"""The very same step, faster: compiled, or captured once as a CUDA graph and replayed."""
+"""Faster training steps: compiled, or captured once as a CUDA graph and replayed."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from torch.utils._pytree import tree_leaves
 from smac_lab.batch import Batch, Info, PhaseLoss
 from smac_lab.config import SMACConfig
 
-WARM_UP = 3  # steps that run as they are first: optimizer state, compilation and autotuning are then in place
+WARM_UP = 3  # steps before capture, which create optimizer state, compile and autotune
 
 
 class Tolerance(NamedTuple):
-    """How far apart two evaluations of the same loss may be, each in parts of the plain one's norm.
+    """Allowed differences between two evaluations of the same loss, relative to norms of the plain evaluation.
 
-    A compiler sums in another order. That moves a number by roundings of what was summed, which is more than its own
-    size allows where it cancels. It can also flip a ReLU whose input is zero but for rounding, and a gradient then
-    gains or loses one unit of one transition. Another loss is off by about 1.
+    A compiler may sum in another order. The rounding error is then relative to the summands, and exceeds the rounding
+    of the sum if terms cancel. The new order can also flip a ReLU whose input is zero up to rounding, so that a
+    gradient gains or loses one unit of one transition. A different loss is off by about 1.
     """
 
-    number: float  # of the loss, and of each number in the info
-    gradient: float  # of one parameter's gradient
-    cancelled: float  # in addition, of all numbers together, or of the gradient of the whole part
+    number: float  # of the loss, and of each number in the info, relative to itself
+    gradient: float  # of one parameter's gradient, relative to itself
+    cancelled: float  # in addition, relative to all numbers together, or to the gradient of the whole part
 
 
-# By the precision of dense products. Measured on a CPU with two presets, new and trained, one seed and two: numbers
-# 3e-4 and, where they cancel, 0.1; gradients 0.003 (a ReLU, else 6e-5) and 0.02, or 0.15 in one that cancels. TF32
-# rounds less than bf16, whose tolerance it has.
+# By the precision of dense products. Differences measured on a CPU with two presets, new and trained agents, one and
+# two seeds: numbers 3e-4 and, where terms cancel, 0.1; gradients 0.003 (a flipped ReLU; otherwise 6e-5) and 0.02, or
+# 0.15 in one whose terms cancel. TF32 has bf16's tolerance, as it rounds less.
 TOLERANCES = {
     "fp32": Tolerance(number=0.001, gradient=0.05, cancelled=1e-5),
     "tf32": Tolerance(number=0.05, gradient=0.2, cancelled=0.01),
@@ -45,15 +45,15 @@ _numbers = itertools.count()
 
 
 def has_tf32(device: torch.device) -> bool:
-    """Whether the device multiplies TF32 numbers: NVIDIA's from Ampere on."""
+    """Return whether the device multiplies TF32 numbers: NVIDIA GPUs since Ampere do."""
     return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @contextmanager
 def float32_products(precision: str) -> Iterator[None]:
-    """Let dense products of float32 numbers be TF32's where `precision` is "tf32"; else what PyTorch is set to holds.
+    """Compute dense products of float32 numbers in TF32 if `precision` is "tf32"; else keep PyTorch's setting.
 
-    TF32 rounds both operands to 10 bits after the point, in place of 23, and sums in float32.
+    TF32 rounds both operands to 10 bits of mantissa instead of 23, and sums in float32.
     """
     if precision != "tf32":
         yield
@@ -67,32 +67,32 @@ def float32_products(precision: str) -> Iterator[None]:
 
 
 def compiled_and_checked(function: PhaseLoss, parameters: Mapping[str, Tensor], precision: str = "fp32") -> PhaseLoss:
-    """The same loss through `torch.compile`, in use only where it agrees with the plain one.
+    """Compile a loss with `torch.compile`, and use the compiled loss only while it agrees with the plain one.
 
-    The first batch of every shape is evaluated both ways, and loss, info and gradients are compared. Where they
-    differ, and where the machine cannot compile, a warning says so once, and from then on the plain function is
-    called. The comparison leaves nothing behind: what is returned was evaluated apart from it.
+    The first batch of every shape is evaluated both ways, and loss, info and gradients are compared. If they differ,
+    or if the machine cannot compile, a warning is issued once, and the plain function is called from then on. The
+    comparison has no side effects: the returned values come from a separate evaluation.
 
     Args:
-        function: pure function of a batch, `(loss, info)`. Over several seeds the loss is `(seed,)`; its sum is what
-            is differentiated.
-        parameters: those that may be trained, under names that begin with their part's: "actor.net.0.weight".
+        function: pure function of a batch, `(loss, info)`. Over several seeds the loss is `(seed,)`; its sum is
+            differentiated.
+        parameters: trainable parameters, under names that begin with the part's name: "actor.net.0.weight".
         precision: of dense products, "fp32", "tf32" or "bf16"; see `Tolerance`.
 
     Returns:
-        What to call in place of `function`.
+        A function to call in place of `function`.
     """
     return _Compiled(function, parameters, TOLERANCES[precision])
 
 
 class _Different(Exception):
-    """Compiled, the loss is another one."""
+    """The compiled loss differs from the plain one."""
 
 
 class _Compiled:
     def __init__(self, function: PhaseLoss, parameters: Mapping[str, Tensor], tolerance: Tolerance):
         self.function, self.parameters, self.tolerance = function, parameters, tolerance
-        # One graph or an error: what follows a graph break is compiled under code that all losses have in common.
+        # One graph or an error: after a graph break, Dynamo would compile under a code object that all losses share.
         self.compiled = torch.compile(_with_own_code(function), dynamic=False, fullgraph=True)
         self.checked: set[tuple[torch.Size, ...]] = set()
         self.works = True
@@ -102,14 +102,14 @@ class _Compiled:
             return self.function(batch)
         shapes = tuple(leaf.shape for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
         if shapes not in self.checked and capturing():
-            return self.function(batch)  # no number can be read back now
+            return self.function(batch)  # no number can be read back during capture
         try:
             if shapes not in self.checked:
                 self._check(batch)
                 self.checked.add(shapes)
             return self.compiled(batch)
         except Exception as error:
-            outputs = self.function(batch)  # an error of the function's own is raised here
+            outputs = self.function(batch)  # raises if the plain function fails too
             self.works = False
             warnings.warn(_told(error), stacklevel=2)
             return outputs
@@ -122,7 +122,7 @@ class _Compiled:
             _compare(plain.get(group, {}), compiled.get(group, {}), own, self.tolerance.cancelled)
 
     def _evaluated(self, function: PhaseLoss, batch: Batch) -> dict[str, dict[str, Tensor]]:
-        """Numbers, under "", and the gradients of each part, under its name."""
+        """Compute numbers, under "", and the gradients of each part, under its name."""
         loss, info = function(batch)
         gradients = torch.autograd.grad(loss.sum(), list(self.parameters.values()), allow_unused=True)
         numbers = {"the loss": loss, **{f"info[{name!r}]": number for name, number in info.items()}}
@@ -134,15 +134,15 @@ class _Compiled:
 
 
 def capturing() -> bool:
-    """Whether what is done now becomes part of a CUDA graph."""
-    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # asking needs a driver
+    """Return whether a CUDA graph is being captured."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # the latter needs a driver
 
 
 def _with_own_code(function: PhaseLoss) -> PhaseLoss:
-    """The function, under a code object that no other has.
+    """Return the function with a code object that no other function shares.
 
-    Dynamo keeps what it compiled with the code object, and guards choose from it. Those of torch 2.11 do not tell
-    apart losses that one inner function closes over: a phase then trained the loss of the phase before it.
+    Dynamo stores compiled code with the code object, and guards choose among it. The guards of torch 2.11 do not
+    distinguish losses that one inner function closes over: a phase then trained with the loss of the phase before.
     """
 
     def evaluate(batch: Batch) -> tuple[Tensor, Info]:
@@ -153,7 +153,7 @@ def _with_own_code(function: PhaseLoss) -> PhaseLoss:
 
 
 def _compare(plain: dict[str, Tensor], compiled: dict[str, Tensor], own: float, cancelled: float) -> None:
-    """Raise `_Different` unless each is within `own` of its norm plus `cancelled` of the norm of all."""
+    """Raise `_Different` if a value is off by more than `own` of its norm plus `cancelled` of the norm of all."""
     if odd := plain.keys() ^ compiled.keys():
         raise _Different(f"only one of the two has {', '.join(sorted(odd))}")
     sizes = {name: _norm(value) for name, value in plain.items()}
@@ -165,13 +165,13 @@ def _compare(plain: dict[str, Tensor], compiled: dict[str, Tensor], own: float, 
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
-    """Norm of the difference; infinite where shapes or types differ, or other entries are not finite."""
+    """Return the norm of the difference; infinite if shapes, types or the places of non-finite entries differ."""
     alike = one.shape == other.shape and one.dtype == other.dtype and torch.equal(one.isfinite(), other.isfinite())
     return _norm(one.float() - other.float()) if alike else math.inf
 
 
 def _norm(values: Tensor) -> float:
-    """Norm of the finite entries."""
+    """Return the norm of the finite entries."""
     return float(values.float().nan_to_num(0.0, 0.0, 0.0).norm())
 
 
@@ -184,43 +184,43 @@ def _told(error: Exception) -> str:
 
 
 class Trained(Protocol):
-    """What a captured step trains; see `SMAC`."""
+    """The agent that a captured step trains; see `SMAC`."""
 
     device: torch.device
     updates: int
 
     @property
     def config(self) -> SMACConfig:
-        """Every number."""
+        """The configuration."""
 
     def generators(self) -> list[torch.Generator]:
-        """Whose numbers a step consumes."""
+        """Return the generators whose random numbers a step consumes."""
 
     def follow_learning_rate(self) -> None:
-        """Go on at the present rate."""
+        """Set the optimizer to the present learning rate."""
 
 
 class Sampled(Protocol):
-    """What a captured step reads; see `TransitionBuffer`."""
+    """The buffer that a captured step reads; see `TransitionBuffer`."""
 
     @property
     def version(self) -> int:
-        """Another number whenever something has moved to another address."""
+        """Number that changes whenever a tensor moves to another address."""
 
 
 def captured(agent: Trained, buffer: Sampled, step: Callable[[], Info]) -> Callable[[], Info]:
-    """The same step, replayed from a CUDA graph where the agent lives on a GPU; elsewhere `step` itself.
+    """Return `step` as a replayed CUDA graph if the agent is on a GPU, else `step` itself.
 
-    On a GPU an update is hundreds of small launches; a graph makes them one.
+    On a GPU, an update is hundreds of small launches; a graph makes them one.
 
     Args:
-        agent: what the step trains.
-        buffer: what it samples. Appending to it between steps is allowed.
-        step: samples, updates, and returns info on the device. It may not wait for the device, nor depend on
+        agent: the agent that the step trains.
+        buffer: the buffer that the step samples. Appending between steps is allowed.
+        step: samples, updates, and returns info on the device. It must neither wait for the device nor depend on
             numbers that change on the host.
 
     Returns:
-        A function that makes one step a call. What it returns is overwritten by the next call.
+        A function that makes one step per call. On a GPU, the next call overwrites the returned info.
     """
     return _Captured(agent, buffer, step) if agent.device.type == "cuda" else step
 
@@ -234,8 +234,8 @@ class _Captured:
         self.version = -1
 
     def __call__(self) -> Info:
-        version = self.buffer.version  # asking brings what was appended to the addresses that the graph reads
-        if self.version != version:  # or to others: then what was captured reads freed memory
+        version = self.buffer.version  # reading it updates the tensors that the graph reads
+        if self.version != version:  # tensors have moved: the captured graph would read freed memory
             self.graph, self.warm, self.version = None, 0, version
         if self.warm < WARM_UP:
             self.warm += 1
@@ -246,7 +246,7 @@ class _Captured:
             return info
         if self.graph is None:
             self.graph = self._capture()
-        if self.agent.config.learning_rate_decay < 1.0:  # replaying runs no Python
+        if self.agent.config.learning_rate_decay < 1.0:  # a replay runs no Python
             self.agent.follow_learning_rate()
         self.graph.replay()
         self.agent.updates += self.updates
@@ -255,9 +255,9 @@ class _Captured:
     def _capture(self) -> torch.cuda.CUDAGraph:
         graph, before = torch.cuda.CUDAGraph(), self.agent.updates
         for generator in self.agent.generators():
-            graph.register_generator_state(generator)  # a replay then draws new numbers, as the step would have
+            graph.register_generator_state(generator)  # so that each replay draws new numbers
         with torch.cuda.graph(graph, stream=self.stream):
             self.info = self.step()
         self.updates = self.agent.updates - before
-        self.agent.updates = before  # capturing runs nothing
+        self.agent.updates = before  # capture does not execute the step
         return graph

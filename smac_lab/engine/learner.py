@@ -1,7 +1,7 @@
-"""What learns by gradient steps, of one seed or of several at once: streams, optimizer, updates, state.
+"""Machinery of learning by gradient steps, for one seed or several at once: streams, optimizer, updates, state.
 
-`SMAC` says what is minimised; here is how. A loss is written for one seed, and from here runs compiled, in lower
-precision and mapped over seeds.
+A method such as `SMAC` defines the losses; this module minimises them. A loss is written for one seed; here it is
+mapped over seeds, compiled and evaluated in lower precision, as configured.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from smac_lab.engine.acceleration import capturing, compiled_and_checked, float3
 from smac_lab.engine.seeds import Generators, draw, mapped_over_seeds, over_seeds, select_seed, stack_modules
 from smac_lab.tasks.spec import FamilySpec
 
-FALLS_OVER = 0.2  # share of a phase over which the learning rate falls, at its end
+FALLS_OVER = 0.2  # last share of a phase, over which the learning rate falls
 Part = nn.Module | Callable[[], nn.Module]
 
 
 class Objective(NamedTuple):
-    """What a phase minimises, and which parts learn from it; no other part is moved."""
+    """The loss of a phase, and the parts that learn from it; other parts do not change."""
 
     name: str
     loss: PhaseLoss
@@ -35,19 +35,19 @@ class Objective(NamedTuple):
 
 
 class Learner(ABC):
-    """An agent's machinery.
+    """Base class of agents that learn by gradient steps.
 
     Args:
-        config: every number; another may be assigned, with the fields named in `built_from` as they are.
+        config: the configuration; another one may be assigned later if the fields in `built_from` are equal.
         spec: sizes of the task family.
-        seed: of initial parameters and every later draw, or several.
+        seed: of initial parameters and all later draws; one or several.
 
     Raises:
-        ValueError: no seed, or one twice.
+        ValueError: there is no seed, or a seed occurs twice.
     """
 
     trainable: ClassVar[tuple[str, ...]]  # parts that learn by gradients
-    built_from: ClassVar[tuple[str, ...]] = ()  # fields of the config that cannot change in an agent's life
+    built_from: ClassVar[tuple[str, ...]] = ()  # fields of the config that are fixed once an agent is made
 
     def __init__(self, config: SMACConfig, spec: FamilySpec, seed: int | Sequence[int]):
         self._config, self.spec = config, spec
@@ -56,7 +56,7 @@ class Learner(ABC):
             raise ValueError(f"seed={seed!r} is not allowed: at least one seed, each once")
         self.seeds = None if isinstance(seed, (int, np.integer)) else every
         self.seed: Any = every[0] if self.seeds is None else every
-        self.seed_axis = () if self.seeds is None else (len(self.seeds),)  # leads every shape
+        self.seed_axis = () if self.seeds is None else (len(self.seeds),)  # leading axis of every shape
         self.device = config.torch_device()
         streams = [torch.Generator(self.device).manual_seed(one) for one in every]
         self.generator: Generators = streams[0] if self.seeds is None else streams
@@ -65,11 +65,11 @@ class Learner(ABC):
         self._compiled: dict[tuple[PhaseLoss, str], PhaseLoss] = {}
 
     def make(self, given: Mapping[str, Part | None], default: Callable[[str], nn.Module]) -> list[nn.Module]:
-        """Return each part on the device: the one that is given, else the default, and with several seeds one of each.
+        """Make each part on the device: the given one, else the default; with several seeds, stacked over seeds.
 
         Args:
-            given: by name; a module, a function that makes one, or None.
-            default: name to a new module. It and functions are called once per seed, under that seed.
+            given: parts by name; a module, a function that makes a module, or None.
+            default: name to a new module. `default` and given functions are called once per seed, under that seed.
         """
         of_seeds = []
         for seed in self.seeds or (self.seed,):
@@ -79,34 +79,34 @@ class Learner(ABC):
         parts = of_seeds[0] if self.seeds is None else [stack_modules(same) for same in zip(*of_seeds, strict=True)]
         return [part.to(self.device) for part in parts]
 
-    # -- what a method says of itself --------------------------------------------------------------------
+    # -- to be defined by a method -----------------------------------------------------------------------
     @property
     @abstractmethod
     def parts(self) -> dict[str, nn.Module]:
-        """The networks by name, those that never learn by gradients included."""
+        """The networks by name, including those that do not learn by gradients."""
 
     @property
     @abstractmethod
     def objectives(self) -> dict[str, Objective]:
-        """What is minimised, by name; the first is what `update` minimises where nothing is said."""
+        """Objectives by name; the first is the default of `update`."""
 
     @property
     @abstractmethod
     def losses(self) -> tuple[Any, ...]:
-        """The functions that tell agents with equal parts apart."""
+        """Losses, or their hyperparameters, that distinguish agents with equal parts."""
 
     @abstractmethod
     def remade(self, parts: Mapping[str, Part], seed: Any) -> Self:
-        """Another agent with the same numbers and losses, with these `trainable` parts and seeds."""
+        """Make an agent with the same numbers and losses, but these `trainable` parts and seeds."""
 
     @abstractmethod
     def after_step(self, trained: Sequence[str]) -> None:
-        """What follows each gradient step of these parts."""
+        """Finish a gradient step of these parts, for example by updating slow copies."""
 
     # -- numbers -----------------------------------------------------------------------------------------
     @property
     def config(self) -> SMACConfig:
-        """Every number of the experiment."""
+        """The configuration of the experiment."""
         return self._config
 
     @config.setter
@@ -121,7 +121,7 @@ class Learner(ABC):
 
     @property
     def precision(self) -> str:
-        """Of dense products in updates: "fp32", "tf32" or "bf16"; TF32 is float32 on a device that lacks it."""
+        """Precision of dense products in updates: "fp32", "tf32" or "bf16"; without TF32, "fp32" for "tf32"."""
         chosen = self.config.precision
         if chosen in ("auto", "tf32"):
             return "tf32" if has_tf32(self.device) else "fp32"
@@ -131,35 +131,35 @@ class Learner(ABC):
     def update(
         self, batch: Any, loss: PhaseLoss | Objective | None = None, trains: Sequence[str] | None = None
     ) -> Info:
-        """One gradient step, and `after_step`.
+        """Take one gradient step, and call `after_step`.
 
         Args:
-            batch: what to learn from, a `Batch` or another method's own tuple; noise is drawn where it has none.
-            loss: one of `objectives`, one of the agent's phase losses, or a loss of your own, `(batch) -> (loss,
-                info)`. Default: the offline phase's.
-            trains: the parts that learn; default those of the objective, and for a loss of your own all of them.
+            batch: data to learn from, a `Batch` or another method's tuple; noise is drawn if the batch has none.
+            loss: one of `objectives`, one of the agent's phase losses, or a custom loss, `(batch) -> (loss, info)`.
+                Default: the first of `objectives`, such as the offline phase's.
+            trains: the parts that learn. Default: the objective's; for a custom loss, all `trainable` parts.
 
         Returns:
             The loss's info, on the device, detached.
 
         Raises:
-            ValueError: `trains` names a part that there is not.
+            ValueError: `trains` contains an unknown part.
         """
         objective = self._objective(loss, trains)
         trained = [p for part in objective.trains for p in self.parts[part].parameters() if p.requires_grad]
 
-        # Noise is data: drawn here, so that the loss itself is a deterministic function.
+        # Noise is drawn here as data, so that the loss itself is a deterministic function.
         if batch.noise is None:
             batch = batch._replace(noise=self.draw_noise(batch))
 
-        # Gradients of the trained parts only. Seeds have no parameter in common: a sum keeps their gradients apart.
+        # Gradients of the trained parts only. Seeds share no parameter, so a sum of losses keeps gradients separate.
         with float32_products(self.precision):
             value, info = self._as_configured(objective.loss)(batch)
             gradients = torch.autograd.grad(value.sum(), trained, allow_unused=True)
-        self.optimizer.zero_grad()  # Adam leaves alone what has none: one of zero would move it through its moments
+        self.optimizer.zero_grad()  # Adam skips parameters without gradient; with one of zero, moments would move them
         for parameter, gradient in zip(trained, gradients, strict=True):
             parameter.grad = _laid_out_as(parameter, gradient)
-        if not capturing():  # whoever replays a graph does that between two updates
+        if not capturing():  # when a graph is replayed, `captured` does this between updates
             self.follow_learning_rate()
         self.optimizer.step()
 
@@ -168,7 +168,7 @@ class Learner(ABC):
         return {name: number.detach() for name, number in info.items()}
 
     def _objective(self, loss: PhaseLoss | Objective | None, trains: Sequence[str] | None) -> Objective:
-        """The objective meant: a loss of the agent's own is known as the very function, never by its name."""
+        """Return the objective to minimise; the agent's losses are recognized by function, not by name."""
         if loss is None:
             objective = next(iter(self.objectives.values()))
         elif isinstance(loss, Objective):
@@ -183,7 +183,7 @@ class Learner(ABC):
         return objective
 
     def _as_configured(self, loss: PhaseLoss) -> PhaseLoss:
-        """The very same loss as the config wants it evaluated: over seeds, in bf16 products, compiled."""
+        """Return the loss as the config requires: mapped over seeds, with bf16 products, compiled."""
         key = (loss, self.precision)
         if self.config.compile and key in self._compiled:
             return self._compiled[key]
@@ -201,21 +201,21 @@ class Learner(ABC):
 
     @abstractmethod
     def draw_noise(self, batch: Any) -> Any:
-        """Noise for one update, from the agent's own generator."""
+        """Draw the noise of one update from the agent's generator."""
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers from the agent's generator; with several seeds, `shape` for each of them."""
+        """Draw standard normal numbers from the agent's generator; with several seeds, `shape` per seed."""
         return draw(torch.randn, (*self.seed_axis, *shape), self.generator)
 
     def _apply(self, part: nn.Module, *inputs: Tensor) -> Any:
-        """A part's outputs; with several seeds, each seed's own part on its own inputs."""
+        """Evaluate a part; with several seeds, each seed's part on the seed's inputs."""
         return part(*inputs) if self.seeds is None else over_seeds(part, part, *inputs)
 
     @property
     def optimizer(self) -> torch.optim.Adam:
-        """Adam of all parts; it moves those that a step gives gradients to, and remembers moments of each."""
+        """Adam of all parts, with moments for each; a step moves only parameters with gradients."""
         if self._optimizer is None:
-            on_gpu = self.device.type == "cuda"  # there rate and step count live on the device, for CUDA graphs
+            on_gpu = self.device.type == "cuda"  # rate and step count are then on the device, for CUDA graphs
             groups: list[dict[str, Any]] = []
             for share in dict.fromkeys(self.rates.get(part, 1.0) for part in self.trainable):
                 own = [part for part in self.trainable if self.rates.get(part, 1.0) == share]
@@ -228,12 +228,12 @@ class Learner(ABC):
 
     @property
     def learning_rate(self) -> float:
-        """Adam's in the next update: it falls to `learning_rate_decay` of itself over the last fifth of each phase.
+        """Adam's learning rate in the next update.
 
-        Before that it stays, so that policy and values get on; "stable, then decay" (Hägele et al., Scaling Laws and
+        In each phase, the rate is constant at first, so that policy and values make progress, and falls linearly to
+        `learning_rate_decay` of itself over the last fifth: "stable, then decay" (Hägele et al., Scaling Laws and
         Compute-Optimal Training Beyond Fixed Training Durations, NeurIPS 2024). The offline phase has `offline_steps`
-        updates, the self-supervised one `online_iterations` times `online_updates`; who goes on after that goes on at
-        the last rate.
+        updates, the self-supervised phase `online_iterations` times `online_updates`; later updates use the last rate.
         """
         c = self.config
         done, phase = self.updates, c.offline_steps
@@ -245,11 +245,11 @@ class Learner(ABC):
 
     @property
     def rates(self) -> Mapping[str, float]:
-        """Ratio of a part's learning rate to `learning_rate`, by name; 1 for parts that are not named."""
+        """Ratio of a part's learning rate to `learning_rate`, by name; 1 for other parts."""
         return {}
 
     def follow_learning_rate(self) -> None:
-        """Let Adam go on at the present `learning_rate`."""
+        """Set Adam to the present `learning_rate`."""
         for group in self.optimizer.param_groups:
             rate = self.learning_rate * group["share"]
             if isinstance(group["lr"], Tensor):
@@ -258,23 +258,23 @@ class Learner(ABC):
                 group["lr"] = rate
 
     def forget_moments(self) -> None:
-        """Let Adam start anew, as with `optimizer_moments="fresh"` where the phases change."""
+        """Clear Adam's moments, as between phases with `optimizer_moments="fresh"`."""
         self.optimizer.state.clear()
 
     # -- several seeds -----------------------------------------------------------------------------------
     def split(self) -> list[Self]:
-        """Each seed's agent as one of its own, a copy, in the order of the seeds."""
+        """Return a separate agent per seed, a copy, in the order of the seeds; `[self]` for an agent of one seed."""
         if self.seeds is None:
             return [self]
         return [self._of_seed(index) for index in range(len(self.seeds))]
 
     @classmethod
     def join(cls, agents: Sequence[Self]) -> Self:
-        """One agent of several seeds from an agent of each; inverse of `split`.
+        """Join single-seed agents into one agent of several seeds; inverse of `split`.
 
         Raises:
-            ValueError: no agents, one that has several seeds itself, or agents of another family or config, with other
-                losses, or not equally far.
+            ValueError: there are no agents, an agent has several seeds, or agents differ in family, config, losses or
+                number of updates.
         """
         if not agents:
             raise ValueError("there are no agents to join")
@@ -301,7 +301,7 @@ class Learner(ABC):
         return joined
 
     def _alike(self) -> tuple[Any, ...]:
-        """What agents that learn at once have in common."""
+        """Return the properties that must be equal in agents to be joined."""
         return self.config, self.spec, self.losses, self.updates
 
     def _of_seed(self, index: int) -> Self:
@@ -319,12 +319,12 @@ class Learner(ABC):
         return agent
 
     def generators(self) -> list[torch.Generator]:
-        """The agent's stream of random numbers, one a seed."""
+        """Return the agent's streams of random numbers, one per seed."""
         return [self.generator] if isinstance(self.generator, torch.Generator) else list(self.generator)
 
     # -- saving ------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next update depends on."""
+        """Return the state that the next update depends on."""
         return {
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
             "optimizer": {} if self._optimizer is None else self._optimizer.state_dict()["state"],
@@ -333,9 +333,9 @@ class Learner(ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`, so that the next update is the one that would have followed.
+        """Restore `state_dict`, so that the next update is the same as without saving.
 
-        What was saved on a GPU and is loaded on a processor, or the other way round, draws from a stream of its own.
+        An agent saved on a GPU and loaded on a CPU, or the reverse, keeps its present random streams instead.
 
         Raises:
             RuntimeError: a part's parameters do not fit.
@@ -346,7 +346,7 @@ class Learner(ABC):
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         for generator, stored in zip(self.generators(), state["generator"], strict=True):
-            if len(stored) == len(generator.get_state()):  # a GPU's stream of numbers is none of a processor's
+            if len(stored) == len(generator.get_state()):  # states of GPU and CPU streams are incompatible
                 generator.set_state(stored.clone())
         self.updates = state["updates"]
 
@@ -356,7 +356,7 @@ def _module(part: Part) -> nn.Module:
 
 
 def _laid_out_as(parameter: Tensor, gradient: Tensor | None) -> Tensor | None:
-    """The gradient in its parameter's memory layout: fused Adam goes through both in order of memory."""
+    """Return the gradient in its parameter's memory layout: fused Adam reads both in the order of memory."""
     if gradient is None or gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter).copy_(gradient)

@@ -1,4 +1,4 @@
-"""Metrics of many updates, averaged where they are made."""
+"""Metrics of many updates, averaged on the device."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Metrics = dict[str, Any]  # name to float, or, with several seeds at once, to an
 
 
 def metrics_of_each(metrics: Metrics, seed_axis: tuple[int, ...]) -> list[Metrics]:
-    """Metrics of each of several seeds, as floats; of one, a list of one."""
+    """Split metrics by seed, as floats; for an agent of one seed, a list of one."""
     if not seed_axis:
         return [metrics]
     return [{name: float(value[index]) for name, value in metrics.items()} for index in range(seed_axis[0])]
 
 
 def metered(learn: Callable[[], Info], steps: int, log_every: int) -> Iterator[tuple[int, Metrics]]:
-    """Make `steps` updates; yield the number made so far and averaged metrics, every `log_every` and at the end."""
+    """Make `steps` updates; every `log_every` updates and at the end, yield their number and averaged metrics."""
     meter = Meter()
     for step in range(1, steps + 1):
         meter.add(learn())
@@ -31,28 +31,28 @@ def metered(learn: Callable[[], Info], steps: int, log_every: int) -> Iterator[t
 
 
 def number(value: Tensor) -> Any:
-    """A float, or with several seeds an array `(seed,)`."""
+    """Convert to a float, or with several seeds to an array `(seed,)`."""
     return value.cpu().numpy() if value.ndim else float(value)
 
 
 class Meter:
-    """Averages info tensors on the device; only reading waits for the device."""
+    """Averages of info tensors on the device; only `read` waits for the device."""
 
     def __init__(self) -> None:
-        self.sums: dict[tuple[str, ...], Tensor] = {}  # of what came together, (name, ...)
+        self.sums: dict[tuple[str, ...], Tensor] = {}  # per set of names that occur together, (name, ...)
         self.counts: dict[tuple[str, ...], int] = {}
 
     def add(self, info: Info) -> None:
-        """Take in what one update said."""
+        """Add the info of one update."""
         names, values = tuple(info), torch.stack(list(info.values()))
         self.sums[names] = self.sums[names] + values if names in self.sums else values
         self.counts[names] = self.counts.get(names, 0) + 1
 
     def read(self) -> Metrics:
-        """Averages since the last reading: a float, or with several seeds an array `(seed,)`.
+        """Return the averages since the last reading: a float each, or with several seeds an array `(seed,)`.
 
         Raises:
-            FloatingPointError: a metric is no longer finite; the message names it.
+            FloatingPointError: a metric is not finite; the message names it.
         """
         metrics: Metrics = {}
         for names, sums in self.sums.items():

@@ -1,4 +1,4 @@
-"""What every method of meta-RL here can do: learn from static data, adapt to context, act."""
+"""Interface of all methods of meta-RL: learn from static data, adapt to context, act."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from smac_lab.tasks.spec import FamilySpec
 class Method(Learner):
     """A method of meta-RL, as `evaluate`, `measure_shift`, checkpoints and the command line use it.
 
-    SMAC adapts z, MACAW adapts weights, BOReL adapts a belief. Whatever it is, `unadapted` is what is known before
-    any context, `adapt` turns context into what is known after it, and `policy` acts on either.
+    SMAC adapts z, MACAW adapts weights, BOReL adapts a belief. `unadapted` returns this quantity before any
+    context, `adapt` returns it given a context, and `policy` acts on either.
     """
 
     reads_episodes: ClassVar[bool] = False  # context must be successive whole episodes, not independent transitions
-    adapts_while_exploring: ClassVar[bool] = False  # explores with what earlier episodes taught, not with the prior
-    numbers: Any = None  # the method's own, where the experiment's config does not have them all
+    adapts_while_exploring: ClassVar[bool] = False  # exploration uses knowledge from earlier episodes, not the prior
+    numbers: Any = None  # hyperparameters of the method that the experiment's config lacks
 
     @abstractmethod
     def unadapted(self, simulations: int) -> Any:
-        """Return what is known of the task before any context, for so many simulations (of each seed)."""
+        """Return the knowledge of the task before any context, for this number of simulations (per seed)."""
 
     @abstractmethod
     def adapt(self, context: Tensor) -> Any:
-        """Return what is known of each task after its context, `(simulation, n, context_dim)`."""
+        """Return the knowledge of each task given its context, `(simulation, n, context_dim)`."""
 
     @abstractmethod
     def policy(
@@ -44,17 +44,17 @@ class Method(Learner):
 
         Args:
             adapted: from `unadapted` or `adapt`.
-            generator: of everything that is drawn.
+            generator: of all random numbers.
             deterministic: act with the mean action.
         """
 
     def posterior(self, adapted: Any) -> Gaussian | None:
-        """Return the belief over a latent task variable, `(simulation, z_dim)`; None where a method has none."""
+        """Return the belief over a latent task variable, `(simulation, z_dim)`; None if the method has none."""
         return None
 
     @property
     def losses(self) -> tuple[Any, ...]:
-        """Agents of one class and equal numbers minimise the same."""
+        """The method's `numbers`: agents of one class with equal numbers minimise the same losses."""
         return (self.numbers,)
 
     def remade(self, parts: Mapping[str, Part], seed: Any) -> Self:
@@ -63,14 +63,14 @@ class Method(Learner):
         return make(self.config, self.spec, seed=seed, numbers=self.numbers, **parts)
 
     def tensor(self, values: Any) -> Tensor:
-        """Return numbers as the networks take them: default dtype, on the agent's device."""
+        """Convert numbers to a tensor for the networks: default dtype, on the agent's device."""
         return torch.as_tensor(values, dtype=torch.get_default_dtype(), device=self.device)
 
     def checked(self, context: Tensor) -> Tensor:
-        """Return the context as a tensor that the networks can read.
+        """Convert the context to a tensor for the networks.
 
         Raises:
-            ValueError: it has another width, or holds numbers that are not finite.
+            ValueError: the context has another width, or contains numbers that are not finite.
         """
         context = self.tensor(context)
         if context.shape[-1] != self.spec.context_dim:
@@ -82,11 +82,11 @@ class Method(Learner):
         return context
 
     def check_spec(self, spec: FamilySpec, use: str) -> None:
-        """Raise ValueError if a family or buffer is not the one that this agent was built for, variant included.
+        """Raise ValueError if this agent was built for another family or variant.
 
         Args:
-            spec: the family's or the buffer's.
-            use: what was asked of the agent, as in "act in"; the message has it.
+            spec: of a family or buffer.
+            use: intended use, such as "act in", for the message.
         """
         if spec != self.spec:
             raise ValueError(f"an agent for {self.spec} cannot {use} {spec}")

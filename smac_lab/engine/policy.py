@@ -1,4 +1,4 @@
-"""The actor in the loop: pi(.|s, z) of many simulations for the length of an episode."""
+"""The actor as a policy: pi(.|s, z) in many simulations for the length of an episode."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from smac_lab.tasks.spec import FamilySpec
 
 
 class Actor(Protocol):
-    """What acts; see `SMAC`."""
+    """An agent that acts; see `SMAC`."""
 
     spec: FamilySpec
-    seeds: Any  # None: one
+    seeds: Any  # None: a single seed
 
     @property
     def config(self) -> SMACConfig:
-        """Every number."""
+        """The configuration."""
 
     def actions(self, observations: np.ndarray | Tensor, z: np.ndarray | Tensor, noise: Tensor | None = None) -> Any:
-        """Actions in [-1, 1]."""
+        """Return actions in [-1, 1]."""
 
 
 def steps_of(z_resampling: str | int, horizon: int) -> int:
-    """For how many steps z is kept, with `SMACConfig.z_resampling` in episodes of `horizon` steps."""
+    """Return the number of steps for which z is kept, given `SMACConfig.z_resampling` and the horizon."""
     if isinstance(z_resampling, int):
         return z_resampling
     return 1 if z_resampling == "step" else horizon
 
 
 class EpisodePolicy:
-    """Observations `(n, obs_dim)` to actions in [-1, 1], `(n, action_dim)`; called once a control step.
+    """Map from observations `(n, obs_dim)` to actions in [-1, 1], `(n, action_dim)`, called once per control step.
 
-    z is drawn from its distribution once (`z_resampling="episode"`), anew at every step ("step"), or every so many
-    steps (a number). All random numbers are drawn beforehand: simulations can be divided among threads, and each still
-    gets its own.
+    z is drawn from its distribution once (`z_resampling="episode"`), at every step ("step"), or every k steps (an
+    integer k). All random numbers are drawn beforehand, so a simulation gets the same numbers however simulations are
+    divided among threads.
 
     Args:
-        agent: whose actor acts; later changes of its parameters are seen.
+        agent: the agent whose actor acts; later changes of its parameters take effect.
         z: distribution of z in each simulation, `(n, z_dim)`; with several seeds `(seed, n / seeds, z_dim)`, and the
-            first n / seeds simulations are those of the first seed, and so on.
+            first n / seeds simulations are the first seed's, and so on.
         generator: of z and of the actions.
         deterministic: act with the mean action.
     """
@@ -64,20 +64,20 @@ class EpisodePolicy:
         self._noise = None if deterministic else self._draw(horizon, action_dim, generator)
 
     def _draw(self, steps: int, width: int, generator: Generators) -> Tensor:
-        """N(0, I), `(..., step, n, width)`."""
+        """Draw from N(0, I), `(..., step, n, width)`."""
         *seeds, n = self._leading
         return draw(torch.randn, (*seeds, steps, n, width), generator)
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
-        """Actions of the next step."""
-        step = next(self._steps)  # after an episode's length its random numbers come round again
+        """Return the actions of the next step."""
+        step = next(self._steps)  # after the length of an episode, the random numbers repeat
         z = self._z.select(-3, step // self._hold % self._z.shape[-3])
         noise = None if self._noise is None else self._noise.select(-3, step % self._noise.shape[-3])
         actions = self.agent.actions(observations.reshape(*self._leading, -1), z, noise)
         return actions.reshape(len(observations), -1)
 
     def for_simulations(self, sizes: Sequence[int]) -> list[EpisodePolicy]:
-        """Policies of the first `sizes[0]` simulations, of the next `sizes[1]`, and so on; of one seed's agent."""
+        """Split a single seed's policy: the first `sizes[0]` simulations, the next `sizes[1]`, and so on."""
         pieces = []
         for start, size in zip(np.cumsum([0, *sizes]).tolist(), sizes, strict=False):
             piece = object.__new__(EpisodePolicy)

@@ -1,4 +1,4 @@
-"""Rolling policies out."""
+"""Rollouts of policies."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Policy = Callable[[Array], NDArray[np.floating]]
 
 @runtime_checkable
 class Watching(Protocol):
-    """A policy that goes on learning of its task while it acts."""
+    """A policy that updates its knowledge of the task while it acts."""
 
     def watch(self, actions: Array, rewards: Array, next_observations: Array) -> None:
-        """See what the last actions led to, `(simulation, ...)`; called after each step."""
+        """Receive the results of the last actions, `(simulation, ...)`; called after each step."""
 
 
 class Episodes(NamedTuple):
-    """One horizon of interaction of every simulation, `(simulation, time, dim)` or `(simulation, time)`.
+    """One horizon of interaction per simulation, `(simulation, time, dim)` or `(simulation, time)`.
 
-    With several seeds, a seed axis leads where a function says so.
+    With several seeds, some functions add a leading seed axis; their docstrings state it.
 
-    An episode that ends early is followed by another in the same row, so that context has the same length
-    everywhere; `returns` counts the first one only.
+    An episode that ends early is followed by another one in the same row, so that all contexts have the same length.
+    `returns` counts only the first episode.
     """
 
     observations: Array
@@ -43,11 +43,11 @@ class Episodes(NamedTuple):
     terminations: NDArray[np.bool_]
     truncations: NDArray[np.bool_]
     features: Array
-    valid: NDArray[np.bool_]  # False where physics broke down: such a step is never stored
+    valid: NDArray[np.bool_]  # False where physics broke down: these steps are never stored
 
     @property
     def first(self) -> NDArray[np.bool_]:
-        """Which steps belong to each row's first episode, `(simulation, time)`."""
+        """Whether a step belongs to its row's first episode, `(simulation, time)`."""
         ended = np.cumsum(self.terminations | self.truncations, axis=-1)
         return (ended - (self.terminations | self.truncations)) == 0
 
@@ -57,21 +57,21 @@ class Episodes(NamedTuple):
         return np.where(self.first, self.rewards, 0.0).sum(-1)
 
     def columns(self, simulation: int) -> dict[str, Array]:
-        """Valid transitions of one simulation, as `TransitionBuffer.append` takes them."""
+        """Return the valid transitions of one simulation, as columns for `TransitionBuffer.append`."""
         keep = self.valid[simulation]
         return {name: getattr(self, name)[simulation][keep] for name in self._fields if name != "valid"}
 
 
 def rollout(policy: Policy, env: BatchEnv, seed: int | Sequence[int | None] | None = None) -> Episodes:
-    """Run `policy` for one horizon in every simulation of `env`, all at once.
+    """Run `policy` for one horizon in all simulations of `env` at once.
 
-    An `EpisodePolicy` of one seed's agent is run by several threads, each with a share of the simulations (see
+    Several threads run an `EpisodePolicy` of a single seed's agent, each with a share of the simulations (see
     `BatchEnv.for_threads`).
 
     Args:
-        policy: observations `(n, obs_dim)` to actions `(n, action_dim)`; called once a step.
+        policy: observations `(n, obs_dim)` to actions `(n, action_dim)`; called once per step.
         env: simulations; they are reset first.
-        seed: of the resets: one, or one a simulation (see `BatchEnv.reset`).
+        seed: of the resets: one seed, or one per simulation (see `BatchEnv.reset`).
 
     Returns:
         Episodes with `n` rows of `horizon` steps.
@@ -85,7 +85,7 @@ def rollout(policy: Policy, env: BatchEnv, seed: int | Sequence[int | None] | No
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(len(parts), initializer=torch.set_num_threads, initargs=(parts[-1].num_threads,)) as pool:
         episodes = list(pool.map(_rollout, policies, parts, own_seeds))
-    torch.set_num_threads(threads)  # the workers' number is theirs, but later threads would start with it
+    torch.set_num_threads(threads)  # workers set a number that new threads would inherit
     return Episodes(*[np.concatenate(columns) for columns in zip(*episodes, strict=True)])
 
 
@@ -119,12 +119,12 @@ def scripted_policy(
     own: Tasks | None = None,
     stays: NDArray[np.bool_] | None = None,
 ) -> Policy:
-    """The family's scripted behaviour towards the `pursued` tasks, with Gaussian noise on every action.
+    """Make a policy of the family's scripted behaviour towards the `pursued` tasks, with Gaussian action noise.
 
     Args:
-        own: tasks that the episodes are data of, if they are to go on to other tasks on their way (`pursue_next`);
-            default: each pursues one to its end.
-        stays: which of them pursue one to its end all the same, `(n,)`.
+        own: tasks of the data, if episodes may change the pursued task on their way (`pursue_next`). Default: each
+            episode pursues one task to its end.
+        stays: episodes that pursue one task to the end even if `own` is given, `(n,)`.
     """
     steps, aims = itertools.count(), pursued.values.copy()
     wanders = np.full(len(aims), own is not None) if stays is None else ~stays
@@ -141,5 +141,5 @@ def scripted_policy(
 
 
 def near_random_policy(action_dim: int, rng: np.random.Generator) -> Policy:
-    """a = tanh(N(0, I)): what an untrained tanh-Gaussian actor does, the start of the paper's PEARL runs."""
+    """Make the policy a = tanh(N(0, I)): similar to an untrained actor, as at the start of the paper's PEARL runs."""
     return lambda observations: np.tanh(rng.standard_normal((len(observations), action_dim)))

@@ -1,4 +1,4 @@
-"""Several seeds at once: every parameter gets a leading seed axis, and the very same functions are mapped over it."""
+"""Several seeds at once: every parameter gets a leading seed axis, and the same functions are mapped over it."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_map
 
-Generators = torch.Generator | Sequence[torch.Generator]  # one, or one a seed
+Generators = torch.Generator | Sequence[torch.Generator]  # one, or one per seed
 
 
 def axis_of(generator: Generators) -> tuple[int, ...]:
-    """What leads the shape of everything that is drawn: nothing, or the number of seeds."""
+    """Return the leading axes of drawn numbers: none, or the number of seeds."""
     return () if isinstance(generator, torch.Generator) else (len(generator),)
 
 
 def draw(function: Callable[..., Tensor], shape: Sequence[int], generator: Generators) -> Tensor:
-    """Random numbers `shape`, on the generator's device; several generators fill its first axis, one seed each.
+    """Draw random numbers on the generator's device; several generators fill the first axis, one seed each.
 
     Args:
         function: `torch.rand` or `torch.randn`.
-        shape: of the result; with several generators its first entry is their number.
-        generator: so that a seed draws what it would draw alone, each has a stream of its own.
+        shape: of the result; with several generators, the first entry is their number.
+        generator: one, or one per seed, so that each seed draws the same numbers as it would alone.
 
     Raises:
-        ValueError: there are not as many generators as seeds.
+        ValueError: the numbers of generators and seeds differ.
     """
     if isinstance(generator, torch.Generator):
         return function(*shape, generator=generator, device=generator.device)
@@ -38,12 +38,12 @@ def draw(function: Callable[..., Tensor], shape: Sequence[int], generator: Gener
 
 
 def over_seeds(modules: nn.Module, function: Callable[..., Any], *inputs: Any) -> Any:
-    """`function(*inputs)` for every seed, with that seed's parameters in place of the stacked ones of `modules`.
+    """Evaluate `function(*inputs)` for every seed, with the seed's parameters in place of the stacked ones.
 
     Args:
-        modules: every module that `function` calls; its parameters have a leading seed axis.
+        modules: every module that `function` calls; parameters have a leading seed axis.
         function: pure function of tensors and of `modules`, written for one seed.
-        inputs: tensors with a leading seed axis, or nested tuples of them; anything else is passed on as it is.
+        inputs: tensors with a leading seed axis, or nested tuples of them; other inputs are passed on unchanged.
 
     Returns:
         The function's outputs with a leading seed axis.
@@ -52,7 +52,7 @@ def over_seeds(modules: nn.Module, function: Callable[..., Any], *inputs: Any) -
 
 
 def mapped_over_seeds(modules: nn.Module, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`over_seeds` as a function of the inputs alone, which `torch.compile` can trace: modules are made before."""
+    """Return `over_seeds` as a function of the inputs, which `torch.compile` can trace, as it makes no modules."""
     within = _Within(modules, function)
     state = dict(_leaves(within))
 
@@ -67,32 +67,32 @@ def mapped_over_seeds(modules: nn.Module, function: Callable[..., Any]) -> Calla
 
 
 class _Within(nn.Module):
-    """A function as a module, so that `functional_call` puts parameters in place while it runs."""
+    """A function as a module, so that `functional_call` can replace parameters while it runs."""
 
     function: Callable[..., Any]
 
     def __init__(self, modules: nn.Module, function: Callable[..., Any]):
         super().__init__()
         self.inner = modules
-        object.__setattr__(self, "function", function)  # not a child, even where it is itself a module
+        object.__setattr__(self, "function", function)  # not a child, even if it is a module
 
     def forward(self, *inputs: Any) -> Any:
         return self.function(*inputs)
 
 
 def stack_modules(modules: Sequence[nn.Module]) -> nn.Module:
-    """One module whose parameters are those of `modules` along a leading seed axis; for `over_seeds`."""
+    """Stack the parameters of `modules` along a leading seed axis in one module, for `over_seeds`."""
     states = [_state(module) for module in modules]
     return _with(modules[0], {name: torch.stack([state[name] for state in states]) for name in states[0]})
 
 
 def select_seed(module: nn.Module, index: int) -> nn.Module:
-    """A copy of a stacked module with one seed's parameters."""
+    """Copy a stacked module with one seed's parameters."""
     return _with(module, {name: value[index].clone() for name, value in _state(module).items()})
 
 
 def of_seed(result: Any, index: int) -> Any:
-    """One seed's part of a result of several: of arrays, tensors and tuples of them with a leading seed axis."""
+    """Select one seed's part of a result: of arrays, tensors and tuples of them with a leading seed axis."""
     return tree_map(lambda leaf: leaf[index], result)
 
 
@@ -101,7 +101,7 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _leaves(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers, a shared one under the name of every module that holds it."""
+    """Yield parameters and buffers; a shared one under the name of every module that contains it."""
     for owner_name, owner in module.named_modules():
         for name, value in [*owner._parameters.items(), *owner._buffers.items()]:
             if value is not None:
@@ -109,9 +109,9 @@ def _leaves(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _with(module: nn.Module, values: dict[str, Tensor]) -> nn.Module:
-    """A copy of `module` with other values, of whatever shape, in place of its parameters and buffers."""
+    """Copy `module` with other values, of any shape, in place of its parameters and buffers."""
     made = copy.deepcopy(module)
-    replaced: dict[nn.Parameter, nn.Parameter] = {}  # old to new: a parameter with two names stays one
+    replaced: dict[nn.Parameter, nn.Parameter] = {}  # old to new: a shared parameter is still shared
     for name, value in values.items():
         owner_name, _, leaf = name.rpartition(".")
         owner = made.get_submodule(owner_name)

@@ -20,19 +20,21 @@ class SideBySide:
     """Simulations for an agent of one seed or of several, and the random numbers that go with them.
 
     Args:
-        agent: who acts.
-        family, tasks: what to act in; with several seeds, tasks of all of them or a list with as many tasks for each.
-        repeats: simulations of each task.
-        seed: of simulations and draws; with several seeds, one for all of them or one for each.
+        agent: the agent that acts.
+        family, tasks: of the simulations; with several seeds, one set of tasks for all seeds, or a list with one set
+            per seed, all of one size.
+        repeats: simulations per task.
+        seed: of simulations and draws; with several seeds, one for all seeds or one per seed.
         num_threads: physics threads, 0 for as many as PyTorch uses.
 
     Raises:
-        ValueError: tasks or a `seed` not of as many seeds as the agent, or more tasks for one than for another.
+        ValueError: the number of sets of tasks or of entries in `seed` is not the agent's number of seeds, or sets
+            differ in size.
 
     Attributes:
         shape: `(task, repeat)`; with several seeds `(seed, task, repeat)`.
-        n: simulations of a seed, task * repeat.
-        generator: a stream that begins with `seed`; with several seeds a list of one for each.
+        n: simulations per seed, task * repeat.
+        generator: random stream started from `seed`; with several seeds, a list with one per seed.
     """
 
     def __init__(
@@ -53,18 +55,18 @@ class SideBySide:
         self.agent = agent
 
     def rollout(self, policy: Policy, shift: int) -> Episodes:
-        """One horizon of every simulation, `(..., task * repeat, time, ...)`.
+        """Run one horizon in every simulation, `(..., task * repeat, time, ...)`.
 
         Args:
-            policy: of all of them.
-            shift: added to the seeds of the resets, so that different episodes start apart.
+            policy: policy for all simulations.
+            shift: added to the seeds of the resets, so that different episodes have different initial states.
         """
         resets = [one * 1_000_003 + shift + i for one in self._seeds for i in range(self.n)]
         columns: Any = rollout(policy, self.env, resets)
         return Episodes(*[column.reshape(*self.agent.seed_axis, self.n, *column.shape[1:]) for column in columns])
 
     def posterior(self, adapted: Any) -> Gaussian:
-        """The agent's belief over z, `(..., task, repeat, z_dim)`; z_dim is 0 where the method has no z."""
+        """Return the agent's belief over z, `(..., task, repeat, z_dim)`; z_dim is 0 if the method has no z."""
         found = self.agent.posterior(adapted)
         if found is None:
             empty = torch.zeros(*self.shape, 0, device=self.agent.device)
@@ -73,7 +75,7 @@ class SideBySide:
 
 
 def _sets(agent: Method, tasks: Tasks | Sequence[Tasks]) -> list[Tasks]:
-    """The tasks of each seed; of an agent of one seed, a list of one set."""
+    """Return the set of tasks of each seed; for an agent of one seed, a list of one set."""
     if agent.seeds is None:
         return [only_set(tasks)]
     sets = [tasks] * len(agent.seeds) if isinstance(tasks, Tasks) else list(tasks)

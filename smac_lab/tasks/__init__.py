@@ -1,4 +1,4 @@
-"""Task families: what the agent is asked to do, and how it is simulated."""
+"""Task families: definition and simulation of tasks."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def make_family(name: str, **options: Any) -> TaskFamily:
     """Make the task family called `name`.
 
     Args:
-        name: one of `FAMILIES`; options may stand behind it, as in "ant-dir:contact_cost=False", which is how data,
-            agents and results name the variant that they are of (`TaskFamily.full_name`).
-        **options: the family's own options, such as `obs="v5"` for cheetah-vel.
+        name: one of `FAMILIES`, optionally followed by options, as in "ant-dir:contact_cost=False"; data, agents and
+            results name their variant in this form (`TaskFamily.full_name`).
+        **options: options of the family, such as `obs="v5"` for cheetah-vel.
 
     Raises:
-        ValueError: for an unknown name, option or value; the message lists the known ones.
+        ValueError: the name, an option or a value is unknown; the message lists the known ones.
 
     Example:
         >>> import smac_lab as lab
@@ -74,7 +74,7 @@ def make_task_env(
     height: int = 240,
     **options: Any,
 ) -> TaskEnv:
-    """What `gym.make` calls; `options` go to `make_family`, the rest to `TaskEnv`."""
+    """Make a `TaskEnv` for `gym.make`; `options` go to `make_family`, the other arguments to `TaskEnv`."""
     return TaskEnv(make_family(family, **options), task, render_mode, width, height)
 
 

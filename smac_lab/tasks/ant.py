@@ -18,11 +18,11 @@ class AntDir(MujocoFamily):
 
     Reward: v_xy . (cos t, sin t) - 0.5 |a|^2 - 5e-4 |clip(cfrc_ext, -1, 1)|^2 + 1. An episode ends when the
     state is not finite or the torso's height leaves [0.2, 1.0] m. Velocity is the displacement of qpos, and contact
-    forces are those of the new state (`mj_forward`); gymnasium's Ant reads both a substep late.
+    forces are those of the new state (`mj_forward`); gymnasium's Ant reads both one substep late.
 
     Args:
-        contact_cost: whether contact forces cost. MuJoCo 2.0 left them at zero, so many published returns are without.
-        velocity_only: the reward is v_xy . (cos t, sin t) alone, and episodes last to the horizon (CORRO, UNICORN).
+        contact_cost: whether contact forces cost. MuJoCo 2.0 left them at zero, so many published returns exclude them.
+        velocity_only: the reward is v_xy . (cos t, sin t) alone, and episodes last for the horizon (CORRO, UNICORN).
     """
 
     name: ClassVar[str] = "ant-dir"
@@ -43,7 +43,7 @@ class AntDir(MujocoFamily):
 
     @property
     def pays_contacts(self) -> bool:
-        """Whether the reward reads contact forces, which take a further pass through the physics."""
+        """Whether the reward reads contact forces, which cost one more forward pass per control step."""
         return self.contact_cost and not self.velocity_only
 
     def edit_model(self, spec: Any) -> None:
@@ -61,7 +61,7 @@ class AntDir(MujocoFamily):
         return np.concatenate([state.qpos[:, 2:], state.qvel], axis=1)
 
     def measure(self, before: SimpleNamespace, action: Array, after: SimpleNamespace) -> Array:
-        """Velocity in the plane (m/s, 2) and squared norm of the clipped contact forces (1; 0 where they are free)."""
+        """Compute the planar velocity (m/s, 2) and the squared norm of clipped contact forces (1; 0 if unused)."""
         features = np.zeros((len(action), 3))
         features[:, :2] = (after.qpos[:, :2] - before.qpos[:, :2]) / self.control_dt
         if self.pays_contacts:
@@ -81,42 +81,43 @@ class AntDir(MujocoFamily):
         return ~((height >= 0.2) & (height <= 1.0))
 
     def behave(self, step: int, observations: Array, tasks: Array) -> Array:
-        """The scripted `gait` towards each task's direction: a stand-in for the paper's trained behaviour policy.
+        """Walk by the scripted `gait` in each task's direction: a stand-in for the paper's trained behaviour policy.
 
-        It walks at about 2 m/s and returns about 530 in 200 steps; with noise of 0.2 on its actions, as behaviour
-        data has it, about 1.2 m/s and 310; with noise of 0.5 it barely gets away and most episodes end in a fall.
+        Without noise the gait walks at about 2 m/s, for a return of about 530 in 200 steps; with action noise of 0.2,
+        as in behaviour data, at about 1.2 m/s for 310; with noise of 0.5 it barely moves and most episodes end in a
+        fall.
         """
         return gait(step, observations, tasks[:, 0])
 
 
 # A walk in any direction, found by scripts/find_ant_gait.py: the cross-entropy method on the reward without noise.
-# Joint (hip, ankle), by [1, cos, sin] of the phase, by [1, cos, sin] of the direction as its leg sees it.
+# Axes: joint (hip, ankle); [1, cos, sin] of the phase; [1, cos, sin] of the direction relative to the leg.
 GAIT: Array = np.array(
     [
         [[-0.11, -0.38, 0.14], [-0.03, 0.49, 1.56], [0.33, 0.57, -0.67]],
         [[-1.0, 0.76, -0.5], [-1.1, -0.04, -0.03], [-0.5, -0.65, -0.88]],
     ]
 )
-GAIT_HZ = 2.14  # strides a second
-STIFFNESS, DAMPING = 1.0, 0.1  # of the joints' position control: torque (of full) per rad, per rad/s
-LEG_ANGLES = np.pi / 4 + np.pi / 2 * np.arange(4)  # rad, where each leg points from the torso
-ANKLE_SIGNS = np.array([1.0, -1.0, -1.0, 1.0])  # the model's ankle axes are not turned with the legs
+GAIT_HZ = 2.14  # strides per second
+STIFFNESS, DAMPING = 1.0, 0.1  # of the joints' position control: share of full torque per rad, per rad/s
+LEG_ANGLES = np.pi / 4 + np.pi / 2 * np.arange(4)  # rad, direction of each leg from the torso
+ANKLE_SIGNS = np.array([1.0, -1.0, -1.0, 1.0])  # the model's ankle axes do not rotate with the legs
 
 
 def gait(
     step: int, observations: Array, directions: Array, coefficients: Array = GAIT, hertz: ArrayLike = GAIT_HZ
 ) -> Array:
-    """Actions of a walk along `directions`: joints follow sines whose size depends on where their leg points.
+    """Compute actions of a walk along `directions`: joints follow sines whose size depends on the leg's direction.
 
-    The ant looks the same after a quarter turn, so one formula in the angle between leg and direction serves all
-    four legs and every direction. Its heading is read off the observation; the only clock is `step`.
+    The ant is symmetric under a quarter turn, so one formula in the angle between leg and direction applies to all
+    four legs and every direction. The heading is computed from the observation; the only clock is `step`.
 
     Args:
         step: control steps since the start.
         observations: `(n, 27)`.
-        directions: where to walk, rad, `(n,)`.
-        coefficients: `(2, 3, 3)`, or one set a simulation, `(n, 2, 3, 3)`.
-        hertz: strides a second, a number or `(n,)`.
+        directions: rad, `(n,)`.
+        coefficients: `(2, 3, 3)`, or one set per simulation, `(n, 2, 3, 3)`.
+        hertz: strides per second, a number or `(n,)`.
 
     Returns:
         Actions, `(n, 8)`.

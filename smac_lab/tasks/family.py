@@ -1,4 +1,4 @@
-"""What an agent is asked to do: task families, and sets of their tasks."""
+"""Task families: the base class, and families with a formula or MuJoCo as dynamics."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from smac_lab.tasks.spec import Array, FamilySpec, Tasks
 class TaskFamily:
     """A simulated body, its spaces, horizon, reward, and distribution of tasks.
 
-    A family is data plus pure functions on arrays whose leading axis counts simulations. `BatchEnv` and
-    `TaskEnv` both call these very functions, so the two cannot disagree. To make a family of your own,
-    subclass one that exists and override what differs; an instance works wherever a named family does.
+    A family is data plus pure functions on arrays with a leading axis of simulations. `BatchEnv` and `TaskEnv` call
+    the same functions, so the two cannot disagree. To make a custom family, subclass an existing one and override
+    the parts that differ; an instance works wherever a named family does.
 
-    The reward sees only `features`, `actions` and the task. Because buffers keep the features, data can be
-    truly relabelled for another task by calling `reward` again.
+    The reward depends only on `features`, `actions` and the task. Buffers store the features, so calling `reward`
+    again relabels data with the true rewards of another task.
     """
 
     name: ClassVar[str]
@@ -34,18 +34,18 @@ class TaskFamily:
     action_dim: int
     horizon: int = 200  # control steps
     control_dt: float = 1.0  # seconds per control step
-    in_threads: ClassVar[bool] = False  # whether steps are MuJoCo's, which threads can take side by side
-    state_fields: tuple[str, ...]  # what `observe`, `measure` and `terminated` may read
-    context_includes_next: ClassVar[bool] = False  # s' belongs to the context where dynamics differ
+    in_threads: ClassVar[bool] = False  # whether MuJoCo computes the steps, so that threads can run in parallel
+    state_fields: tuple[str, ...]  # fields that `observe`, `measure` and `terminated` may read
+    context_includes_next: ClassVar[bool] = False  # whether context contains s', as it must if dynamics differ
     task_label: ClassVar[str] = "task"  # axis label, with unit
-    feature_label: ClassVar[str] = "first feature"  # of `measure`, likewise
+    feature_label: ClassVar[str] = "first feature"  # axis label of the first feature of `measure`, with unit
 
     @property
     def full_name(self) -> str:
         """The name with every option that is not at its default, `ant-dir:contact_cost=False`.
 
-        It is what `make_family` takes and what data, agents and results carry, so that those of different variants are
-        never mixed up. An option is an argument of the constructor that the instance keeps under the same name.
+        `make_family` accepts this name. Data, agents and results record it, so that variants are never mixed up. An
+        option is an argument of the constructor that the instance keeps under the same name.
         """
         parameters = inspect.signature(type(self)).parameters.values()
         values = {p.name: getattr(self, p.name) for p in parameters if hasattr(self, p.name)}
@@ -63,74 +63,74 @@ class TaskFamily:
         raise NotImplementedError
 
     def place(self, tasks: Array, state: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Initial states as their `tasks`, `(n, task_dim)`, have them, made of `reset_state`'s: here unchanged."""
+        """Adapt initial states from `reset_state` to their `tasks`, `(n, task_dim)`; by default, unchanged."""
         return state
 
     def check_tasks(self, tasks: Array) -> None:
-        """Raise ValueError if one of the `tasks`, `(n, task_dim)`, cannot be; by default, all can."""
+        """Raise ValueError if one of the `tasks`, `(n, task_dim)`, is impossible; by default, none is."""
 
     def rewards_alone_differ(self, task: Array, others: Array) -> NDArray[np.bool_]:
-        """Whether data of each of `others`, `(n, task_dim)`, is data of `task`, `(task_dim,)`, but for its rewards."""
+        """Mark `others`, `(n, task_dim)`, whose data differ from those of `task`, `(task_dim,)`, in rewards alone."""
         return np.ones(len(others), bool)
 
     def observe(self, state: SimpleNamespace) -> Array:
-        """Observation of each state, `(n, obs_dim)`."""
+        """Return the observation of each state, `(n, obs_dim)`."""
         raise NotImplementedError
 
     def measure(self, before: SimpleNamespace, action: Array, after: SimpleNamespace) -> Array:
-        """Features: what the reward needs to know of a transition beyond the action, `(n, feature_dim)`."""
+        """Compute features: the inputs of the reward, besides the action, `(n, feature_dim)`."""
         raise NotImplementedError
 
     def reward(self, features: Array, actions: Array, tasks: Array) -> Array:
-        """Reward of each transition, `(n,)`."""
+        """Compute the reward of each transition, `(n,)`."""
         raise NotImplementedError
 
     def terminated(self, state: SimpleNamespace) -> NDArray[np.bool_]:
-        """Whether each episode ends at this state, `(n,)`. The default never ends one."""
+        """Return whether each episode terminates at this state, `(n,)`; by default, none does."""
         first = getattr(state, self.state_fields[0])
         return np.zeros(len(first), dtype=bool)
 
-    # -- what behaviour data and reports use, where a family has it --------------------------------------
+    # -- optional: used by behaviour data and reports ----------------------------------------------------
     def controller(self, observations: Array, tasks: Array) -> Array | None:
-        """Actions of the best known hand-written controller, `(n, action_dim)`, or None where there is none."""
+        """Return actions of the best known hand-written controller, `(n, action_dim)`, or None without one."""
         return None
 
     def velocity_error(self, features: Array, tasks: Array) -> Array | None:
-        """|v - v*| (m/s) of each transition, `(n,)`, or None where the task is not a velocity."""
+        """Return |v - v*| (m/s) of each transition, `(n,)`, or None if the task is not a velocity."""
         return None
 
     def behave(self, step: int, observations: Array, tasks: Array) -> Array | None:
-        """Scripted actions at control step `step` of a behaviour episode that pursues `tasks`, `(n, action_dim)`.
+        """Return scripted actions at control step `step` of an episode that pursues `tasks`, `(n, action_dim)`.
 
-        The default is the `controller`; a gait that needs a clock goes here. None: there is no scripted behaviour.
+        The default is the `controller`; override this for a gait that needs a clock. None: no scripted behaviour.
         """
         return self.controller(observations, tasks)
 
     def detours(self, rng: np.random.Generator, tasks: Array) -> Array:
-        """What scripted behaviour pursues in an episode of `tasks` that it does not pursue, `(n, task_dim)` each."""
+        """Draw the tasks that scripted behaviour pursues in place of `tasks`, both `(n, task_dim)`."""
         return self.sample_tasks(rng, len(tasks))
 
     def pursue_next(self, rng: np.random.Generator, observations: Array, pursued: Array, tasks: Array) -> Array:
-        """What a scripted episode of `tasks` pursues from here on, `(n, task_dim)`: by default, what it has `pursued`.
+        """Return the tasks that scripted episodes of `tasks` pursue from now on, `(n, task_dim)`; default: `pursued`.
 
-        Behaviour that reaches one task after another within an episode goes here.
+        Override this for behaviour that reaches one task after another within an episode.
         """
         return pursued
 
     def success(self, features: Array, tasks: Array) -> NDArray[np.bool_] | None:
-        """Whether each transition has reached its task, `(n,)`; None where a family knows no such thing."""
+        """Return whether each transition reaches its task, `(n,)`; None if the family does not define success."""
         return None
 
     def describe(self, task: Array) -> str | None:
-        """One task `(task_dim,)` in words, for pictures; None where its number says as much."""
+        """Describe one task `(task_dim,)` in words, for pictures; None if its number is clear enough."""
         return None
 
-    # -- what follows from the definition ----------------------------------------------------------------
+    # -- derived from the definition ---------------------------------------------------------------------
     def split(self, n_train: int, n_test: int, seed: int) -> tuple[Tasks, Tasks]:
-        """Draw training and held-out tasks from the family's distribution, no two of them the same.
+        """Draw training and held-out tasks from the family's distribution, all different.
 
         Raises:
-            ValueError: fewer than one task on a side, or more than there are.
+            ValueError: a side has no task, or the family has too few different tasks.
         """
         if n_train < 1 or n_test < 1:
             raise ValueError(f"a split needs at least one task on each side, got n_train={n_train}, n_test={n_test}")
@@ -146,24 +146,24 @@ class TaskFamily:
         return Tasks(values[:n_train]), Tasks(values[n_train:])
 
     def batch_env(self, tasks: Tasks, num_threads: int = 0, rewards: bool = True) -> BatchEnv:
-        """One simulation a task, stepped together. See `BatchEnv`."""
+        """Make one simulation per task, stepped together. See `BatchEnv`."""
         return BatchEnv(self, tasks, num_threads=num_threads, rewards=rewards)
 
     def task_env(self, task: ArrayLike | None = None, render_mode: str | None = None) -> TaskEnv:
-        """A single simulation as a `gymnasium.Env`, without a time limit. See `TaskEnv`."""
+        """Make a single simulation as a `gymnasium.Env`, without a time limit. See `TaskEnv`."""
         return TaskEnv(self, task=task, render_mode=render_mode)
 
     def make_engine(self, n: int, num_threads: int) -> Engine:
-        """What moves the states of `n` simulations."""
+        """Make the engine that moves the states of `n` simulations."""
         raise NotImplementedError
 
     def make_renderer(self, width: int, height: int) -> Renderer:
-        """What draws simulations, in pictures of that many pixels."""
+        """Make a renderer of simulations, in pictures of `width` by `height` pixels."""
         raise NotImplementedError
 
     @functools.cached_property
     def spec(self) -> FamilySpec:
-        """Sizes of this family; the feature size is read off a first measurement."""
+        """Sizes of this family; the feature size is taken from a first measurement."""
         rng = np.random.default_rng(0)
         simulation = Simulation(self, self.sample_tasks(rng, 1), num_threads=1, rewards=False)
         simulation.reset(np.arange(1), [rng])
@@ -184,20 +184,20 @@ class TaskFamily:
 
 
 def check_option(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    """Raise ValueError unless a family's option has one of the allowed values; 0 is not False, as names tell them."""
+    """Raise ValueError unless an option has an allowed value; 0 is not False, as `full_name` would differ."""
     if not any(value == one and type(value) is type(one) for one in allowed):
         raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
 
 
 class DynamicsFamily(TaskFamily):
-    """A family whose state moves by a formula instead of a physics engine."""
+    """A family whose next state is a formula, without a physics engine."""
 
     def dynamics(self, state: SimpleNamespace, action: Array) -> Mapping[str, Array]:
-        """Next state of each simulation: state-field name to `(n, ...)`."""
+        """Compute the next state of each simulation: state-field name to `(n, ...)`."""
         raise NotImplementedError
 
     def draw(self, state: SimpleNamespace, task: Array, width: int, height: int) -> Frames:
-        """Picture of the first simulation, `(height, width, 3)`."""
+        """Draw the first simulation, `(height, width, 3)`."""
         raise NotImplementedError
 
     def make_engine(self, n: int, num_threads: int) -> Engine:
@@ -210,7 +210,7 @@ class DynamicsFamily(TaskFamily):
 
 
 class _Drawing:
-    """Draws a family whose pictures are its own."""
+    """Renderer of a `DynamicsFamily`, through its `draw`."""
 
     def __init__(self, family: DynamicsFamily, width: int, height: int):
         self.family, self.size = family, (width, height)
@@ -220,34 +220,34 @@ class _Drawing:
         return self.family.draw(SimpleNamespace(**state), simulation.tasks[index], *self.size)
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is nothing to free."""
 
 
 class MujocoFamily(TaskFamily):
     """A family simulated by MuJoCo.
 
-    `state_fields` names MjData fields. `qpos` and `qvel` are always there; a derived field (`xpos`,
-    `cfrc_ext`, ...) costs one more forward pass a control step and describes the state *after* the step.
-    `settable_fields` are those that `reset_state` gives.
+    `state_fields` names MjData fields. `qpos` and `qvel` are always among them; a derived field (`xpos`, `cfrc_ext`,
+    ...) costs one more forward pass per control step and describes the state *after* the step. `settable_fields` are
+    the fields that `reset_state` returns.
 
-    Bodies that differ between tasks do so through `physics`: MuJoCo then steps one batch in which every simulation has
-    fields of its own.
+    If bodies differ between tasks, override `physics`: MuJoCo then steps one batch with separate model fields per
+    simulation.
     """
 
     xml: str  # file among the models that gymnasium installs
     frame_skip: ClassVar[int] = 5
     state_fields: tuple[str, ...] = ("qpos", "qvel")
     settable_fields: ClassVar[tuple[str, ...]] = ("qpos", "qvel")
-    camera: ClassVar[dict[str, Any]] = {}  # arguments of `BodyRenderer` that differ from its own
-    set_const: bool = True  # recompute the constants that MuJoCo derives from what `physics` changes
+    camera: ClassVar[dict[str, Any]] = {}  # arguments of `BodyRenderer` that differ from its defaults
+    set_const: bool = True  # recompute the constants that MuJoCo derives from the fields changed by `physics`
     in_threads: ClassVar[bool] = True
 
     def physics(self, tasks: Array) -> Mapping[str, Array]:
-        """MjModel fields that tasks `(n, task_dim)` change: name to `(n, ...)`; the default changes none."""
+        """Return the MjModel fields that tasks `(n, task_dim)` change: name to `(n, ...)`; by default, none."""
         return {}
 
     def control(self, state: SimpleNamespace, actions: Array) -> Mapping[str, Array]:
-        """MjData fields that actions in [-1, 1] set for a control step: name to `(n, ...)`; by default `ctrl`."""
+        """Return the MjData fields that actions in [-1, 1] set in a step: name to `(n, ...)`; by default, `ctrl`."""
         return {"ctrl": actions}
 
     def make_engine(self, n: int, num_threads: int) -> Engine:
@@ -259,16 +259,16 @@ class MujocoFamily(TaskFamily):
         return _Body(BodyRenderer(self.model, width, height, **self.camera))
 
     def edit_model(self, spec: Any) -> None:
-        """Change the `mujoco.MjSpec` before it is compiled; the default leaves it as it is."""
+        """Change the `mujoco.MjSpec` before it is compiled; by default, it is not changed."""
 
     @functools.cached_property
     def model(self) -> Any:
-        """The compiled `mujoco.MjModel`, made once an instance."""
+        """The compiled `mujoco.MjModel`, made once per instance."""
         mujoco = _load_mujoco()
         spec = mujoco.MjSpec.from_file(str(self.xml_path))
         self.edit_model(spec)
-        # Scaling the mass in the compiler is deprecated and warns; scaled afterwards, with the solver's scales
-        # brought along, the model is the same to the bit.
+        # Scaling the mass in the compiler is deprecated and warns. Scaling it afterwards, together with the solver's
+        # scales, gives the same model bit for bit.
         total_mass, spec.compiler.settotalmass = spec.compiler.settotalmass, -1.0
         model = spec.compile()
         if total_mass > 0:
@@ -295,7 +295,7 @@ class MujocoFamily(TaskFamily):
 
 
 class _Body:
-    """Draws MuJoCo bodies."""
+    """Renderer of a `MujocoFamily`."""
 
     def __init__(self, renderer: BodyRenderer):
         self.renderer, self.close = renderer, renderer.close
@@ -305,7 +305,7 @@ class _Body:
 
 
 def add_accelerometer(spec: Any, body: str) -> None:
-    """Add a sensor that makes MuJoCo compute `cfrc_ext`, which it leaves at zero unless a sensor asks for it."""
+    """Add a sensor that makes MuJoCo compute `cfrc_ext`, which is zero unless a sensor requires it."""
     import mujoco
 
     spec.body(body).add_site(name="accelerometer")
@@ -318,11 +318,11 @@ def add_accelerometer(spec: Any, body: str) -> None:
 
 
 def _load_mujoco() -> Any:
-    """The mujoco module, without its habit of leaving MUJOCO_LOG.TXT in the working directory; stderr still warns."""
+    """Import mujoco without writing MUJOCO_LOG.TXT to the working directory; warnings still go to stderr."""
     import mujoco
 
     log = mujoco.MjLogConfig.get()
-    if log.logto_file and log.logfile == "MUJOCO_LOG.TXT":  # the default: a file that someone chose stays
+    if log.logto_file and log.logfile == "MUJOCO_LOG.TXT":  # the default name; a file that the user chose is kept
         log.logto_file = False
         log.set()
     return mujoco

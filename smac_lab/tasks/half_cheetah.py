@@ -13,7 +13,7 @@ from smac_lab.tasks.spec import Array
 
 
 class HalfCheetah(MujocoFamily):
-    """The body: gymnasium's `half_cheetah.xml`, five substeps of 0.01 s a control step, never terminates.
+    """The body: gymnasium's `half_cheetah.xml`, five substeps of 0.01 s per control step, never terminates.
 
     Args:
         obs: "paper" observes 20 numbers: qpos without x (8), qvel (9), torso position x, y, z (3). "v5"
@@ -38,14 +38,14 @@ class HalfCheetah(MujocoFamily):
         observation = np.empty((len(qpos), self.obs_dim))
         observation[:, :8] = qpos[:, 1:]
         observation[:, 8:17] = qvel
-        if self.obs == "paper":  # the torso hangs on two slides at height 0.7 m, so its position is a sum
+        if self.obs == "paper":  # two slide joints move the torso from height 0.7 m
             observation[:, 17] = qpos[:, 0]
             observation[:, 18] = 0.0
             observation[:, 19] = qpos[:, 1] + 0.7
         return observation
 
     def measure(self, before: SimpleNamespace, action: Array, after: SimpleNamespace) -> Array:
-        """Forward velocity (m/s), a finite difference over the control step."""
+        """Compute the forward velocity (m/s), a finite difference over the control step."""
         return (after.qpos[:, :1] - before.qpos[:, :1]) / self.control_dt
 
 

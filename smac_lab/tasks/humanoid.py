@@ -12,22 +12,23 @@ from numpy.typing import NDArray
 from smac_lab.tasks.family import MujocoFamily, add_accelerometer, check_option
 from smac_lab.tasks.spec import Array
 
-MAX_TORQUE = 0.4  # the control of a full action, of the model's actuators
+MAX_TORQUE = 0.4  # control of the model's actuators for an action of 1
 
 
 class HumanoidDir(MujocoFamily):
     """Run along direction t ~ U(0, 2 pi).
 
     Reward: 1.25 v_xy . (cos t, sin t) - 0.1 |ctrl|^2 - min(5e-7 |cfrc_ext|^2, 10) + 5, with ctrl = 0.4 a and v_xy the
-    velocity of the centre of mass. An episode ends when the torso's height leaves [1, 2] m. Everything is of the new
-    state (`mj_forward`); gymnasium's Humanoid reads derived fields a substep late.
+    velocity of the centre of mass. An episode ends when the torso's height leaves [1, 2] m. All fields are computed
+    at the new state (`mj_forward`); gymnasium's Humanoid reads derived fields one substep late.
 
     Args:
         obs: "paper" observes 376 numbers: qpos without x, y (22), qvel (23), cinert (14 x 10), cvel (14 x 6),
             qfrc_actuator (23), cfrc_ext (14 x 6). "v5" observes the 348 of gymnasium's Humanoid-v5, without the rows of
-            the world and of the root joint, which are always zero. "contact-free" observes the first 292 of "paper":
-            MuJoCo 2.0, which the authors had, left cfrc_ext at zero, and it reaches thousands beside angles of 1 rad.
-        contact_cost: whether contact forces cost. MuJoCo 2.0 left them at zero, so many published returns are without.
+            the world and of the root joint, which are always zero. "contact-free" observes the first 292 of "paper",
+            without cfrc_ext: MuJoCo 2.0, which the authors used, left it at zero; in this version it reaches thousands,
+            whereas angles are about 1 rad.
+        contact_cost: whether contact forces cost. MuJoCo 2.0 left them at zero, so many published returns exclude them.
     """
 
     name: ClassVar[str] = "humanoid-dir"
@@ -71,7 +72,7 @@ class HumanoidDir(MujocoFamily):
         return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
 
     def measure(self, before: SimpleNamespace, action: Array, after: SimpleNamespace) -> Array:
-        """Velocity of the centre of mass in the plane (m/s, 2) and squared norm of the contact forces (1)."""
+        """Compute the planar velocity of the centre of mass (m/s, 2) and the squared norm of contact forces (1)."""
         share = self.model.body_mass / self.model.body_mass.sum()
         features = np.empty((len(action), 3))
         features[:, :2] = share @ (after.xipos - before.xipos)[..., :2] / self.control_dt

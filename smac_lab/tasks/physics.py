@@ -1,4 +1,4 @@
-"""What moves the states of simulations: MuJoCo, or a formula."""
+"""Engines that move the states of simulations: MuJoCo, or a formula."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ class Engine(Protocol):
     """States of many simulations, and one control step of all of them."""
 
     state: SimpleNamespace  # the family's `state_fields`, each `(n, ...)`
-    settable: tuple[str, ...]  # names of what a state is set by
+    settable: tuple[str, ...]  # names of the fields that set a state
 
     def set_tasks(self, tasks: Array) -> None:
-        """Change the bodies to those of tasks `(n, task_dim)`."""
+        """Set the bodies of the tasks, `(n, task_dim)`."""
 
     def set_state(self, ids: NDArray[np.intp], values: Mapping[str, Array]) -> None:
-        """Put some simulations into states, name to `(len(ids), ...)`."""
+        """Set the states of simulations `ids`, name to `(len(ids), ...)`."""
 
     def step(self, actions: Array) -> NDArray[np.bool_]:
-        """Move all by one control step, and say which diverged, `(n,)`."""
+        """Move all simulations by one control step, and return which diverged, `(n,)`."""
 
     def data(self, index: int) -> Any:
-        """One simulation as `mujoco.MjData`, to be drawn."""
+        """Return one simulation as `mujoco.MjData`, for drawing."""
 
 
 def is_sound(values: Array) -> NDArray[np.bool_]:
-    """Which simulations' numbers MuJoCo would accept: finite, and none as large as its mjMAXVAL."""
+    """Mark simulations whose numbers MuJoCo accepts: finite, with absolute values below its mjMAXVAL, `(n,)`."""
     size = np.abs(values)
     if size.max() < 1e10:  # nearly always; false for not-a-number
         return np.ones(len(values), dtype=bool)
@@ -47,7 +47,7 @@ class DynamicsEngine:
 
     Args:
         start: a state of each simulation, name to `(n, ...)`.
-        fields: names of the state.
+        fields: names of the state's fields.
         dynamics: the formula, `(state, actions)` to the next state.
     """
 
@@ -56,7 +56,7 @@ class DynamicsEngine:
         self.state = SimpleNamespace(**{name: np.array(start[name], float) for name in fields})
 
     def set_tasks(self, tasks: Array) -> None:
-        """Nothing: a formula knows no bodies."""
+        """Do nothing: a formula has no bodies."""
 
     def set_state(self, ids: NDArray[np.intp], values: Mapping[str, Array]) -> None:
         """See `Engine`."""
@@ -72,12 +72,12 @@ class DynamicsEngine:
         return diverged
 
     def data(self, index: int) -> Any:
-        """There is none."""
+        """Raise NotImplementedError: a formula has no `mujoco.MjData`."""
         raise NotImplementedError
 
 
 class Body(Protocol):
-    """What MuJoCo needs to know of a family; see `MujocoFamily`."""
+    """The members of a family that MuJoCo needs; see `MujocoFamily`."""
 
     frame_skip: ClassVar[int]
     settable_fields: ClassVar[tuple[str, ...]]
@@ -89,18 +89,18 @@ class Body(Protocol):
         """The compiled model."""
 
     def physics(self, tasks: Array) -> Mapping[str, Array]:
-        """Fields of the model that tasks change."""
+        """Return the model fields that tasks change."""
 
     def control(self, state: SimpleNamespace, actions: Array) -> Mapping[str, Array]:
-        """Fields of the data that actions set."""
+        """Return the data fields that actions set."""
 
 
 class MujocoEngine:
-    """Simulations of MuJoCo, stepped side by side.
+    """Simulations in MuJoCo, stepped in parallel.
 
     Args:
-        family: whose bodies they are.
-        n: how many.
+        family: family of the bodies.
+        n: number of simulations.
         num_threads: physics threads, 0 for as many as PyTorch uses.
     """
 
@@ -113,8 +113,8 @@ class MujocoEngine:
         self.batch = Batch(family.model, nsim=n, nthread=num_threads or torch.get_num_threads())
         names = dict.fromkeys((*self.settable, *family.state_fields))
         self.state = SimpleNamespace(**{name: self.batch.bind(name) for name in names})
-        # A derived field lags one substep behind after a bare step; where the family reads one, compute it
-        # at the new state. Sensors that need accelerations (contact forces) come with the last stage.
+        # After a bare step, a derived field is one substep late; if the family reads one, compute it at the new
+        # state. Sensors that need accelerations (contact forces) are computed in the last stage.
         derived = set(names) - set(self.settable)
         self.stage = int(mujoco.mjtStage.mjSTAGE_ACC) if derived else int(mujoco.mjtStage.mjSTAGE_NONE)
         self._none = int(mujoco.mjtStage.mjSTAGE_NONE)
@@ -122,7 +122,7 @@ class MujocoEngine:
         self._breakdowns = [int(bad.mjWARN_BADQPOS), int(bad.mjWARN_BADQVEL), int(bad.mjWARN_BADQACC)]
 
     def set_tasks(self, tasks: Array) -> None:
-        """Write what tasks change in the body, from the model's own values each time: draws never add up."""
+        """Set the model fields that tasks change; each time, they start from the model's values and never compound."""
         fields = self.family.physics(tasks)
         for name, value in fields.items():
             self.batch.expand(name)[:] = value
@@ -142,7 +142,7 @@ class MujocoEngine:
         for name, value in self.family.control(self.state, actions).items():
             self.batch.bind(name)[:] = value
         self.batch.step(nstep=self.family.frame_skip, stage=self.stage)
-        # MuJoCo resets a simulation that breaks down, and counts a warning; the last substep is still unchecked.
+        # MuJoCo resets a simulation that breaks down, and counts a warning; the last substep must be checked here.
         broken = self.batch.warning[:, self._breakdowns, 1].any(1)
         return broken | ~is_sound(self.state.qpos) | ~is_sound(self.state.qvel)
 

@@ -1,4 +1,4 @@
-"""Point robots: a dot on a plane that moves by 0.1 m times its action. The embedded default: seconds to train."""
+"""Point robots: a dot on a plane that moves by 0.1 m times its action. Training takes seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STEP = 0.1  # metres moved by an action of 1 along an axis
 
 
 class PointFamily(DynamicsFamily):
-    """Body and spaces that the point families share: position (m) observed, displacement / 0.1 m commanded."""
+    """Body and spaces of all point families: observes position (m), commands displacement / 0.1 m."""
 
     obs_dim = 2
     action_dim = 2
@@ -37,7 +37,7 @@ class PointFamily(DynamicsFamily):
         return after.position.copy()
 
     def draw(self, state: SimpleNamespace, task: Array, width: int, height: int) -> NDArray[np.uint8]:
-        """The plane up to 2.2 m above and below the origin: robot blue, goal (or the direction's end) orange."""
+        """Draw the plane up to 2.2 m above and below the origin: robot blue, goal (or the direction's end) orange."""
         y = np.linspace(2.2, -2.2, height)[:, None]
         x = np.linspace(-2.2, 2.2, width)[None, :] * width / height
         image = np.full((height, width, 3), 255, np.uint8)
@@ -49,7 +49,7 @@ class PointFamily(DynamicsFamily):
         return image
 
     def landmark(self, task: Array) -> Array:
-        """The point of the plane that stands for a task in pictures, `(2,)`."""
+        """Return the point that represents a task in pictures, `(2,)`."""
         return task
 
 
@@ -83,16 +83,16 @@ class PointRobot(PointFamily):
         return -np.linalg.norm(features - tasks, axis=1)
 
     def controller(self, observations: Array, tasks: Array) -> Array:
-        """Straight along each axis at full speed until that axis is reached: optimal, as the axes do not interact."""
+        """Move along each axis at full speed up to the goal's coordinate: optimal, as the axes are independent."""
         return np.clip((tasks - observations) / STEP, -1.0, 1.0)
 
     def detours(self, rng: np.random.Generator, tasks: Array) -> Array:
-        """Anywhere within reach of a whole episode, so that rewards are known wherever the robot may go."""
+        """Draw points within reach of a whole episode, so that data cover all places that the robot can reach."""
         return rng.uniform(-2.0, 2.0, tasks.shape)
 
 
 class SparsePointRobot(PointRobot):
-    """As point-robot, but rewarded only within 0.2 m of the goal: 1 - |s - g| there, 0 elsewhere."""
+    """Point-robot with a reward only near the goal: 1 - |s - g| within 0.2 m, 0 elsewhere."""
 
     name: ClassVar[str] = "sparse-point-robot"
     radius: ClassVar[float] = 0.2  # m
@@ -125,7 +125,7 @@ class PointDirection(PointFamily):
         return features[:, 0] * np.cos(tasks[:, 0]) + features[:, 1] * np.sin(tasks[:, 0])
 
     def controller(self, observations: Array, tasks: Array) -> Array:
-        """The corner of the action square that lies furthest along the direction."""
+        """Return the corner of the action square that is furthest along the direction."""
         return np.sign(np.concatenate([np.cos(tasks), np.sin(tasks)], axis=1))
 
     def landmark(self, task: Array) -> Array:

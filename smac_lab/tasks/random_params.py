@@ -12,23 +12,23 @@ from numpy.typing import NDArray
 from smac_lab.tasks.family import MujocoFamily, check_option
 from smac_lab.tasks.spec import Array
 
-SCALE = 1.5  # of masses, inertias and frictions: each times 1.5^u, u ~ U(-3, 3)
-DAMPING_SCALE = 1.3  # of joints' damping
-LIMIT = 3.0  # of the exponents u
+SCALE = 1.5  # base for masses, inertias and frictions: each times 1.5^u, u ~ U(-3, 3)
+DAMPING_SCALE = 1.3  # base for the damping of joints
+LIMIT = 3.0  # bound of the exponents u
 
 
 class RandomParams(MujocoFamily):
-    """Run forward in a body whose physics the task draws; the reward is the same in every task.
+    """Run forward in a body with random physics; the reward is the same in every task.
 
     Task: exponents u ~ U(-3, 3), all independent, of each body's mass and each of its three axes of inertia, of each
     geom's three coefficients of friction (times 1.5^u), and of each degree of freedom's damping (times 1.3^u), in this
-    order. Reward: v_x + 1 - 1e-3 |a|^2, the 1 on the last step of a fall, too; gymnasium's v5 pays it to the healthy
-    only. Context holds the next observation, as nothing else tells of the dynamics.
+    order. Reward: v_x + 1 - 1e-3 |a|^2; the 1 is also paid on the last step of a fall, unlike in gymnasium's v5.
+    Context contains the next observation, from which alone the dynamics can be inferred.
 
     Args:
         set_const: recompute the constants that MuJoCo derives from masses and inertias, as `mj_setConst` does; the mean
-            inertia, in which solvers measure their tolerance, stays the model's there, too. The authors' code never
-            does, and scales what it has scaled before, so that its draws compound; here each starts from the model.
+            inertia, which scales the solvers' tolerance, keeps the model's value. The authors' code never recomputes
+            them, and scales the scaled values again, so that its draws compound; here each draw starts from the model.
     """
 
     task_label: ClassVar[str] = "exponents of the physics"
@@ -73,7 +73,7 @@ class RandomParams(MujocoFamily):
         return np.concatenate([state.qpos[:, 1:], np.clip(state.qvel, -10.0, 10.0)], axis=1)
 
     def measure(self, before: SimpleNamespace, action: Array, after: SimpleNamespace) -> Array:
-        """Forward velocity (m/s), a finite difference over the control step."""
+        """Compute the forward velocity (m/s), a finite difference over the control step."""
         return (after.qpos[:, :1] - before.qpos[:, :1]) / self.control_dt
 
     def reward(self, features: Array, actions: Array, tasks: Array) -> Array:
@@ -81,7 +81,7 @@ class RandomParams(MujocoFamily):
 
 
 class WalkerParams(RandomParams):
-    """A walker with 61 numbers of unknown physics; ends when its height leaves (0.8, 2) m or it leans by 1 rad.
+    """A walker with 61 unknown physics parameters; terminates at a height outside (0.8, 2) m or a lean of 1 rad.
 
     Args:
         set_const: see `RandomParams`.
@@ -105,9 +105,9 @@ class WalkerParams(RandomParams):
 
 
 class HopperParams(RandomParams):
-    """A hopper with 37 numbers of unknown physics.
+    """A hopper with 37 unknown physics parameters.
 
-    Ends when its height is 0.7 m or less, it leans by 0.2 rad, or a number of its state reaches 100.
+    Terminates at a height of 0.7 m or less, at a lean of 0.2 rad, or when a number of its state reaches 100.
 
     Args:
         set_const: see `RandomParams`.

@@ -1,4 +1,4 @@
-"""Pictures of MuJoCo bodies without a screen."""
+"""Off-screen pictures of MuJoCo bodies."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Frames = NDArray[np.uint8]
 
 
 class BodyRenderer:
-    """Draws a MuJoCo body without a window, from a camera that follows it or stands still.
+    """Off-screen renderer of a MuJoCo body, with a camera that follows the body or is fixed.
 
     Shadows and reflections are off, which makes software rendering five times faster. `MUJOCO_GL` (egl, osmesa,
-    glfw) chooses the OpenGL backend; where it is not set, the first that works is taken.
+    glfw) chooses the OpenGL backend; by default, the first that works is used.
 
     Args:
-        model: compiled `mujoco.MjModel`; its first body is followed unless `lookat` is given.
+        model: compiled `mujoco.MjModel`; the camera follows its first body unless `lookat` is given.
         width, height: size of the pictures, pixels.
         distance: of the camera from the body, m.
         azimuth: direction in which the camera looks, degrees; at 90 the x axis points to the right.
@@ -31,7 +31,7 @@ class BodyRenderer:
         lookat: point that the camera looks at, m; None: the body.
 
     Raises:
-        RuntimeError: no OpenGL backend works here; the message says how to get one.
+        RuntimeError: no OpenGL backend works; the message explains how to install one.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class BodyRenderer:
 
         self._context: Any = _context_class()(width, height)
         self._context.make_current()
-        self._model = copy.copy(model)  # its picture size is ours to change
+        self._model = copy.copy(model)  # a copy, so that its picture size can be changed
         size = self._model.vis.global_
         size.offwidth, size.offheight = max(size.offwidth, width), max(size.offheight, height)
         self._drawing: Any = mujoco.MjrContext(self._model, int(mujoco.mjtFontScale.mjFONTSCALE_100))
@@ -64,14 +64,14 @@ class BodyRenderer:
         self._lookat = lookat
 
     def draw(self, data: Any) -> Frames:
-        """Picture of the state in `data` (`mujoco.MjData`), `(height, width, 3)`; derived fields are recomputed."""
+        """Draw the state in `data` (`mujoco.MjData`), `(height, width, 3)`; derived fields are recomputed."""
         import mujoco
 
         if self._drawing is None:
             raise RuntimeError("this renderer has been closed")
         for compute in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_camlight):
             compute(self._model, data)
-        # The height of the camera stays, so that hopping is seen as hopping.
+        # The camera's height is fixed, so that hopping is visible.
         self._camera.lookat[:] = self._lookat or (*data.xpos[1, :2], 0.75 * self._model.body_pos[1, 2])
         everything = int(mujoco.mjtCatBit.mjCAT_ALL)
         mujoco.mjv_updateScene(self._model, data, self._option, None, self._camera, everything, self._scene)
@@ -82,7 +82,7 @@ class BodyRenderer:
         return picture[::-1].copy()  # OpenGL counts rows from below
 
     def close(self) -> None:
-        """Free what the graphics driver holds; closing twice is fine."""
+        """Free the resources of the graphics driver; closing twice is fine."""
         if self._drawing is not None:
             self._context.make_current()
             self._drawing.free()
@@ -97,19 +97,19 @@ class BodyRenderer:
 
 
 def require_renderer() -> None:
-    """Raise RuntimeError, which says how to get one, unless some OpenGL backend works here."""
+    """Raise RuntimeError, with installation advice, unless some OpenGL backend works."""
     _context_class()
 
 
-FAILED: dict[str, str] = {}  # what was wrong with OpenGL backends; some end the process when they are asked again
+FAILED: dict[str, str] = {}  # error of each backend that failed; some backends end the process when tried again
 
 
 @functools.cache
 def _context_class() -> Any:
-    """The OpenGL context class of the first backend that works here; MUJOCO_GL names it afterwards.
+    """Return the OpenGL context class of the first backend that works, and set MUJOCO_GL to its name.
 
-    MuJoCo's Python side reads MUJOCO_GL when it is imported, and takes a window where it is not set; its C side reads
-    it whenever it starts to draw. Taking the context class directly works after the import, too.
+    MuJoCo's Python part reads MUJOCO_GL at import, and uses a window if it is not set; the C part reads MUJOCO_GL
+    whenever it starts to draw. Importing the context class directly also works after mujoco has been imported.
     """
     import mujoco
 
@@ -125,12 +125,12 @@ def _context_class() -> Any:
             context.make_current()
             mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), 100).free()
             context.free()
-        except Exception as error:  # a missing library shows as ImportError, AttributeError, GLError, FatalError, ...
+        except Exception as error:  # a missing library raises ImportError, AttributeError, GLError, FatalError, ...
             FAILED[backend] = str(error)
             problems.append(f"{backend}: {error}")
             _restore("MUJOCO_GL", chosen)
             _restore("PYOPENGL_PLATFORM", opengl)
-            for name in list(sys.modules):  # PyOpenGL settles on a platform when it is first imported
+            for name in list(sys.modules):  # PyOpenGL chooses a platform at its first import
                 if name.split(".")[0] == "OpenGL" or name.startswith(("mujoco.egl", "mujoco.osmesa")):
                     del sys.modules[name]
         else:

@@ -1,4 +1,4 @@
-"""Scenes and aims of the Sawyer family: what a task's numbers mean, how they are drawn, when an aim is reached."""
+"""Scenes and aims of the Sawyer family: meaning of task parameters, their distribution, and success."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from smac_lab.tasks.spec import Array
 
 
 class Item(IntEnum):
-    """What may stand on the table; `DRAWER` holds the block and is opened by `BUTTON`."""
+    """An item on the table; `DRAWER` contains the block and is opened by `BUTTON`."""
 
     DRAWER = 0
     HANDLE_DRAWER = 1
@@ -22,9 +22,9 @@ class Item(IntEnum):
 
 
 class Aim(IntEnum):
-    """What a task asks for.
+    """The aim of a task.
 
-    Opening the drawer is no aim of its own: pressing the button is how it opens, and the two would share one behaviour.
+    Opening the drawer is not a separate aim: the button opens it, so the two aims would require the same behaviour.
     """
 
     MOVE_HAND = 0
@@ -37,8 +37,8 @@ class Aim(IntEnum):
     OBJECT_IN_TRAY = 7
 
 
-# Sets of aims. The authors' environment had nine, without those that close something seven (11 May 2021, commit
-# 1dcb723), and three at the time of NeurIPS 2021; opening the drawer and pressing the button are one here.
+# Sets of aims. The authors' environment had nine; seven without those that close something (11 May 2021, commit
+# 1dcb723); and three at the time of NeurIPS 2021. Here, opening the drawer and pressing the button are one aim.
 AIMS: dict[str, tuple[Aim, ...]] = {
     "all": tuple(Aim),
     "seven": tuple(aim for aim in Aim if aim not in (Aim.CLOSE_HANDLE_DRAWER, Aim.CLOSE_DRAWER)),
@@ -55,23 +55,23 @@ AIM_IN_WORDS = {
     Aim.OBJECT_IN_TRAY: "put the object into the tray",
 }
 
-HOME = np.array([0.55, 0.0, 0.2])  # m, where the hand starts
+HOME = np.array([0.55, 0.0, 0.2])  # m, start of the hand
 DRAWER_TRAVEL, BUTTON_TRAVEL = 0.16, 0.03  # m, from shut to open and from up to down
-NEAR = 0.08  # m, from a goal: hand, block and object
+NEAR = 0.08  # m, from a goal: for hand, block and object
 DRAWER_NEAR, BUTTON_NEAR = 0.065, 0.008  # m, from fully open, shut or pressed
-IN_TRAY_HEIGHT = 0.05  # m above the table: lower than that, and over the tray, the object lies in it
-BLOCK_IN_DRAWER = np.array([0.085, 0.0, 0.023])  # m, from the drawer's front: the middle of its floor
-OBJECT_HEIGHT = 0.02  # m, of its middle when it lies on the table
-CLEARANCE = 0.12  # m, from where a thing starts to its goal, at least
-PRESENCE = 0.75  # probability of each item
+IN_TRAY_HEIGHT = 0.05  # m above the table: an object over the tray and below this height is in the tray
+BLOCK_IN_DRAWER = np.array([0.085, 0.0, 0.023])  # m, from the drawer's front to the middle of its floor
+OBJECT_HEIGHT = 0.02  # m, of the object's middle when it is on the table
+CLEARANCE = 0.12  # m, from the start of a thing to its goal, at least
+PRESENCE = 0.75  # probability that an item is present
 
-# Where items stand: x, and y on either side of the arm (m). A drawer's front, the middle of everything else.
+# Bounds of places: x, and |y| on either side of the arm (m), of a drawer's front or another item's middle.
 _LOW = np.array([[0.69, 0.21], [0.69, 0.21], [0.58, 0.39], [0.415, 0.26], [0.48, 0.03]])
 _HIGH = np.array([[0.71, 0.24], [0.71, 0.24], [0.64, 0.42], [0.435, 0.30], [0.62, 0.07]])
-# The same where everything has its place: on the scene's side (+), or on the other (-).
+# Fixed places, for a scene on side 1; y changes sign on side -1.
 _PLACES = np.array([[0.70, 0.22], [0.70, -0.22], [0.60, 0.40], [0.425, -0.28], [0.55, 0.05]])
-GOAL = np.array([0.45, 0.0, 0.12])  # m, of hand, block and object there
-# Goals of the hand, and of block and object, which are in the air: x, y, z (m).
+GOAL = np.array([0.45, 0.0, 0.12])  # m, of hand, block and object in fixed scenes
+# Bounds of drawn goals of the hand, and of block and object, all above the table: x, y, z (m).
 _HAND_GOAL = np.array([[0.40, -0.35, 0.10], [0.70, 0.35, 0.30]])
 _THING_GOAL = np.array([[0.45, -0.20, 0.12], [0.65, 0.20, 0.25]])
 
@@ -80,7 +80,7 @@ class Scene(NamedTuple):
     """The columns of task parameters `(n, 21)`, by name; arrays are views."""
 
     aim: NDArray[np.intp]  # (n,), an `Aim`
-    goal: Array  # (n, 3), m; zero where the aim needs none
+    goal: Array  # (n, 3), m; zero if the aim needs no goal
     present: NDArray[np.bool_]  # (n, 5), by `Item`
     open: NDArray[np.bool_]  # (n, 2), whether DRAWER and HANDLE_DRAWER start open
     places: Array  # (n, 5, 2), m: x and y by `Item`
@@ -97,13 +97,13 @@ class Scene(NamedTuple):
         )
 
     def block(self) -> Array:
-        """Where the block starts, `(n, 3)`: in its drawer, open or shut."""
+        """Return the block's start, `(n, 3)`: in its drawer, open or shut."""
         position = BLOCK_IN_DRAWER + np.pad(self.places[:, Item.DRAWER], ((0, 0), (0, 1)))
         position[:, 0] -= DRAWER_TRAVEL * self.open[:, 0]
         return position
 
     def object(self) -> Array:
-        """Where the object starts, `(n, 3)`."""
+        """Return the object's start, `(n, 3)`."""
         return np.pad(self.places[:, Item.OBJECT], ((0, 0), (0, 1)), constant_values=OBJECT_HEIGHT)
 
 
@@ -111,7 +111,7 @@ TASK_DIM = 21
 
 
 def success(features: Array, tasks: Array) -> NDArray[np.bool_]:
-    """Whether each state is what its task asks for, `(n,)`.
+    """Return whether each state reaches its task, `(n,)`.
 
     Args:
         features: hand, object and block (m, 3 each), how far drawer and handle drawer are open and the button is
@@ -138,7 +138,7 @@ def success(features: Array, tasks: Array) -> NDArray[np.bool_]:
 
 
 def solvable(tasks: Array) -> NDArray[np.bool_]:
-    """Whether each task's scene holds what its aim needs and does not already satisfy it, `(n,)`."""
+    """Return whether each task's scene has the items that its aim needs and does not satisfy the aim yet, `(n,)`."""
     scene = Scene.of(tasks)
     drawer, handle_drawer, button, tray, thing = scene.present.T
     drawer_open, handle_drawer_open = scene.open.T
@@ -158,14 +158,14 @@ def solvable(tasks: Array) -> NDArray[np.bool_]:
 
 
 def draw_tasks(rng: np.random.Generator, n: int, aims: tuple[Aim, ...], drawn: bool) -> Array:
-    """Draw `n` tasks, `(n, 21)`: every aim equally often, in a scene where it is solvable.
+    """Draw `n` tasks, `(n, 21)`: an aim, uniformly, and a scene in which it is solvable.
 
-    Scenes are drawn again until the aim fits, so they have their distribution (items present with probability 0.75,
-    drawers open with 0.5, either side) given that the aim can be reached.
+    A scene is drawn again until the aim is solvable. So scenes have their distribution (items present with probability
+    0.75, drawers open with 0.5, either side), given that the aim is solvable.
 
     Args:
-        aims: those to draw from.
-        drawn: whether places and goals are drawn, too; otherwise each has its one place.
+        aims: the aims to draw from.
+        drawn: whether places and goals are drawn too; otherwise they are fixed.
     """
     aim = rng.choice(aims, size=n)
     tasks = _with_aims(rng, _draw_scenes(rng, n, drawn), aim, drawn)
@@ -175,16 +175,16 @@ def draw_tasks(rng: np.random.Generator, n: int, aims: tuple[Aim, ...], drawn: b
 
 
 def draw_aims(rng: np.random.Generator, tasks: Array, aims: tuple[Aim, ...], drawn: bool) -> Array:
-    """Tasks in the scenes of `tasks`: an aim drawn evenly from those solvable there, `(n, 21)`.
+    """Draw tasks in the scenes of `tasks`: each has an aim drawn uniformly from those solvable in its scene, `(n, 21)`.
 
-    Where it is the task's own aim, the goal is its own too: data of random aims then show every task some success.
+    If the task's own aim is drawn, its goal is kept: data of random aims then contain some success in every task.
 
     Args:
         aims, drawn: as in `draw_tasks`.
     """
     candidates = _candidates(rng, tasks, aims, drawn)
     chosen, found = _choose(rng, candidates, solvable(_flat(candidates)))
-    if not found.all():  # each of the goals that were drawn lay too near
+    if not found.all():  # all drawn goals were too near
         chosen[~found] = draw_aims(rng, tasks[~found], aims, drawn)
     return chosen
 
@@ -192,11 +192,11 @@ def draw_aims(rng: np.random.Generator, tasks: Array, aims: tuple[Aim, ...], dra
 def next_aims(
     rng: np.random.Generator, tasks: Array, aims: tuple[Aim, ...], drawn: bool, features: Array, pursued: Array
 ) -> Array:
-    """As `draw_aims`, of the aims that a state has not reached and that can be reached from it, `(n, 21)`.
+    """Draw tasks as `draw_aims` does, among aims that a state has not reached and that can be reached from it.
 
     Args:
         features: the state, `(n, 12)`.
-        pursued: what remains where there is none.
+        pursued: tasks to keep where no such aim exists, `(n, 21)`.
     """
     candidates = _candidates(rng, tasks, aims, drawn)
     flat, now = _flat(candidates), np.tile(features, (len(aims), 1))
@@ -206,7 +206,7 @@ def next_aims(
 
 
 def _candidates(rng: np.random.Generator, tasks: Array, aims: tuple[Aim, ...], drawn: bool) -> Array:
-    """The scene of each task with each of the aims, `(aim, n, 21)`; its own aim as the task has it."""
+    """Combine the scene of each task with each aim, `(aim, n, 21)`; the task's own aim keeps its goal."""
     others = np.stack([_with_aims(rng, tasks, np.full(len(tasks), aim), drawn) for aim in aims])
     return np.where(others[..., :1] == tasks[:, :1], tasks, others)
 
@@ -216,14 +216,14 @@ def _flat(candidates: Array) -> Array:
 
 
 def _choose(rng: np.random.Generator, candidates: Array, fits: NDArray[np.bool_]) -> tuple[Array, NDArray[np.bool_]]:
-    """For each task one of the candidates that fit, evenly, `(n, 21)`, and whether there is one, `(n,)`."""
+    """Draw, uniformly, one fitting candidate per task, `(n, 21)`; return it and whether one exists, `(n,)`."""
     n_aims, n, _ = candidates.shape
     score = np.where(fits.reshape(n_aims, n), rng.random((n_aims, n)), -1.0)
     return candidates[score.argmax(0), np.arange(n)], score.max(0) >= 0
 
 
 def _block_shut_in(features: Array, tasks: Array) -> NDArray[np.bool_]:
-    """Whether the block is asked for and lies in a drawer that is shut and that no button opens, `(n,)`."""
+    """Return whether the aim is to move the block, but its drawer is not open and no button opens it, `(n,)`."""
     scene = Scene.of(tasks)
     shut = features[:, 9] < DRAWER_TRAVEL - DRAWER_NEAR
     return (scene.aim == Aim.MOVE_BLOCK) & shut & ~scene.present[:, Item.BUTTON]
@@ -236,9 +236,9 @@ def _draw_scenes(rng: np.random.Generator, n: int, drawn: bool) -> Array:
     if drawn:
         places = rng.uniform(_LOW, _HIGH, (n, len(Item), 2))
         sides = rng.choice([-1.0, 1.0], (n, len(Item)))
-        sides[:, Item.HANDLE_DRAWER] = -sides[:, Item.DRAWER]  # there is room for one on each side
+        sides[:, Item.HANDLE_DRAWER] = -sides[:, Item.DRAWER]  # each side has room for one drawer
     else:
-        tasks[:, 9:11] *= tasks[:, 4:6]  # two scenes that differ in an absent drawer alone are one
+        tasks[:, 9:11] *= tasks[:, 4:6]  # absent drawers count as shut, so that no two scenes differ in them alone
         places, sides = np.tile(_PLACES, (n, 1, 1)), rng.choice([-1.0, 1.0], (n, 1))
     places[..., 1] *= sides
     tasks[:, 11:] = places.reshape(n, -1)

@@ -1,4 +1,4 @@
-"""Scripted behaviour of the Sawyer family: one skill for each aim, from the observation alone."""
+"""Scripted behaviour of the Sawyer family: one skill per aim, from the observation alone."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from smac_lab.tasks.sawyer_scene import BLOCK_IN_DRAWER, DRAWER_TRAVEL, IN_TRAY_
 from smac_lab.tasks.spec import Array
 
 TRAVEL = 0.19  # m: height at which the hand passes over everything
-PUSH_HEIGHT = 0.05  # m: that of the handle, and of the middle of a drawer's front
+PUSH_HEIGHT = 0.05  # m: height of the handle, and of the middle of a drawer's front
 BAR, HOOK = 0.050, 0.022  # m: from a drawer's front to its handle's bar, and to the middle of the gap between them
 OBJECT_SIZE, BLOCK_SIZE = 0.04, 0.026  # m, edges
-BUTTON_DOWN = 0.045  # m: target height of the hand on the button, 1 cm lower than the button lets it
-TRAY_HEIGHT = 0.055  # m: where the object is let go, over the tray's rim
-OPEN_TO = 0.02  # m: opening of the gripper beyond a thing's size, to go around it
-ALIGNED, ASTRAY = 0.012, 0.035  # m: horizontally so near a target that the hand goes down, and so far that it goes up
+BUTTON_DOWN = 0.045  # m: target height of the hand on the button, 1 cm lower than the button allows
+TRAY_HEIGHT = 0.055  # m: height at which the object is released, above the tray's rim
+OPEN_TO = 0.02  # m: opening of the gripper beyond a thing's size, to go around the thing
+ALIGNED, ASTRAY = 0.012, 0.035  # m, horizontally from a target: below the first the hand goes down, above the second up
 
 
 class Skill(NamedTuple):
-    """What a skill wants now: where the hand should be (m, `(n, 3)`) and the gripper's opening (m, `(n,)`)."""
+    """Present target of a skill: position of the hand (m, `(n, 3)`) and opening of the gripper (m, `(n,)`)."""
 
     target: Array
     opening: Array
 
 
 def script(observations: Array, tasks: Array) -> Array:
-    """Actions, `(n, 4)`, that pursue each task's aim.
+    """Compute actions, `(n, 4)`, that pursue each task's aim.
 
-    Every decision is made from the present observation, so noise and mishaps are mended: a thing that slipped is
-    grasped anew.
+    Every decision depends only on the present observation, so the script recovers from noise and mishaps: a thing that
+    slipped is grasped again.
 
     Args:
         observations: `(n, 13)`, or more columns, of which the first 13 are read.
@@ -94,7 +94,7 @@ def drop(hand: Array, opening: Array, thing: Array, tray: Array) -> Skill:
 
 
 def pull(hand: Array, place: Array, distance: Array) -> Skill:
-    """Open a drawer whose front stands at `place` when shut: hook the shut gripper into its handle and draw back."""
+    """Open a drawer whose front is at `place` when shut: hook the shut gripper into its handle and draw back."""
     hook = _in_front(place, distance + HOOK)
     dx, dy, _ = np.abs(hook - hand).T
     hooked = (dx < 0.016) & (dy < 0.03) & (hand[:, 2] < PUSH_HEIGHT + 0.015)
@@ -103,7 +103,7 @@ def pull(hand: Array, place: Array, distance: Array) -> Skill:
 
 
 def push(hand: Array, place: Array, distance: Array, reach: float) -> Skill:
-    """Shut a drawer by its front, or by what stands `reach` (m) before it."""
+    """Shut a drawer by pushing its front, or a handle `reach` (m) before the front."""
     face = _in_front(place, distance + reach)
     behind = (hand[:, 0] < face[:, 0] - 0.006) & (np.abs(hand - face)[:, 1] < 0.04) & (hand[:, 2] < PUSH_HEIGHT + 0.015)
     forward = np.concatenate([hand[:, :1] + 0.05, face[:, 1:]], axis=1)
@@ -112,12 +112,12 @@ def push(hand: Array, place: Array, distance: Array, reach: float) -> Skill:
 
 
 def _in_front(place: Array, distance: Array) -> Array:
-    """The point `distance` (m) before a shut drawer's front, at the height of its middle."""
+    """Return the point `distance` (m) before a shut drawer's front, at the height of its middle."""
     return _at(place - distance[:, None] * [1.0, 0.0], PUSH_HEIGHT)
 
 
 def _at(place: Array, height: Array | float) -> Array:
-    """Places `(n, 2)` at a height (m): `(n, 3)`."""
+    """Add a height (m) to places `(n, 2)`: `(n, 3)`."""
     return np.concatenate([place, np.broadcast_to(height, len(place))[:, None]], axis=1)
 
 

@@ -1,4 +1,4 @@
-"""Many simulations of a task family at once, and the two gymnasium faces of that: BatchEnv and TaskEnv."""
+"""Simulations of a task family, many at once, and their two gymnasium interfaces: BatchEnv and TaskEnv."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from smac_lab.tasks.physics import Engine, is_sound
 from smac_lab.tasks.rendering import Frames
 from smac_lab.tasks.spec import Array, Tasks
 
-MAX_PARTS = 4  # of a batch that threads step by themselves: Python itself runs in one of them at a time
-PART_SIZE = 32  # simulations in a part, at least
+MAX_PARTS = 4  # of a batch, each stepped by one thread; more gain little, as Python runs in one thread at a time
+PART_SIZE = 32  # simulations per part, at least
 
 
 class Simulated(Protocol):
-    """What simulating a family takes of it; `TaskFamily` documents each."""
+    """The members of a family that simulation needs; `TaskFamily` documents each."""
 
     name: ClassVar[str]
     task_dim: ClassVar[int]
@@ -48,13 +48,13 @@ class Simulated(Protocol):
 
 
 class Renderer(Protocol):
-    """Draws simulations."""
+    """Interface that draws simulations."""
 
     def draw(self, simulation: Simulation, index: int) -> Frames:
-        """Picture of one of them, `(height, width, 3)`."""
+        """Draw one simulation, `(height, width, 3)`."""
 
     def close(self) -> None:
-        """Free what it holds; closing twice is fine."""
+        """Free all resources; closing twice is fine."""
 
 
 class StepResult(NamedTuple):
@@ -70,15 +70,15 @@ class StepResult(NamedTuple):
 class Simulation:
     """`n` simulations of one family, one task each, without automatic resets.
 
-    `state` holds the family's `state_fields`, each `(n, ...)`. A simulation that diverges is put back to where
-    the step found it, its episode is ended, and the others do not notice.
+    `state` contains the family's `state_fields`, each `(n, ...)`. A simulation that diverges returns to its state
+    before the step, and its episode ends; other simulations are not affected.
 
     Args:
-        family: what to simulate.
+        family: family to simulate.
         tasks: task parameters, `(n, task_dim)`.
         num_threads: physics threads, 0 for as many as PyTorch uses.
-        rewards: False for reward-free interaction: the family's reward is never called and every reward is
-            NaN, so that a leak cannot pass unseen.
+        rewards: False for reward-free interaction: the family's reward is never called and every reward is NaN,
+            so that a leak is noticed.
     """
 
     def __init__(self, family: Simulated, tasks: Array, num_threads: int = 0, rewards: bool = True):
@@ -90,18 +90,18 @@ class Simulation:
         self.set_tasks(tasks)
 
     def set_tasks(self, tasks: Array) -> None:
-        """Give the simulations other tasks, `(n, task_dim)`; states stay as they are until they are reset."""
+        """Set the simulations' tasks, `(n, task_dim)`; states do not change until they are reset."""
         self.tasks = tasks
         self.engine.set_tasks(tasks)
 
     def reset(self, ids: NDArray[np.intp], rngs: list[np.random.Generator]) -> None:
-        """Put simulations `ids` into fresh initial states, each drawn from its own generator."""
+        """Reset simulations `ids` to new initial states, each drawn from a separate generator."""
         draws = [self.family.reset_state(rng, 1) for rng in rngs]
         values = {name: np.concatenate([draw[name] for draw in draws]) for name in draws[0]}
         self.engine.set_state(ids, self.family.place(self.tasks[ids], values))
 
     def observe(self) -> Array:
-        """Observation of every simulation, `(n, obs_dim)`, a new array."""
+        """Return the observation of every simulation, `(n, obs_dim)`, as a new array."""
         return np.array(self.family.observe(self.state), np.float64)
 
     def step(self, actions: Array) -> StepResult:
@@ -114,7 +114,7 @@ class Simulation:
         if diverged.any():
             self._recover(np.flatnonzero(diverged))
 
-        # Copies, as a family may return views of the live state.
+        # Copy, as a family may return views of the live state.
         features = np.array(family.measure(before, actions, state), np.float64)
         n = len(self.tasks)
         rewards = np.asarray(family.reward(features, actions, self.tasks)) if self.rewards else np.full(n, np.nan)
@@ -123,7 +123,7 @@ class Simulation:
         return StepResult(self.observe(), features, rewards, family.terminated(state) | diverged, diverged)
 
     def _recover(self, ids: NDArray[np.intp]) -> None:
-        """Put diverged simulations back to the state before the step, or to a first one where that was broken too."""
+        """Reset diverged simulations to the state before the step, or to an initial state if that was broken too."""
         warnings.warn(
             f"{self.family.name}: {len(ids)} of {len(self.tasks)} simulations diverged (first: simulation {ids[0]}, "
             f"task {self.tasks[ids[0]]}); their episodes end here and the step is not kept",
@@ -157,21 +157,21 @@ def _spaces(family: Simulated) -> tuple[Any, Any]:
 
 
 class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
-    """All tasks of a set side by side: a `gymnasium.vector.VectorEnv` with one simulation a task.
+    """All tasks of a set in parallel: a `gymnasium.vector.VectorEnv` with one simulation per task.
 
-    Episodes restart in the step that ends them (`AutoresetMode.SAME_STEP`): the returned observation is the
-    new episode's first, and the ended one's last is `info["final_obs"]` (mask: `info["_final_obs"]`).
-    `info["features"]` holds the features of the step, `(n, feature_dim)`, and `info["diverged"]` marks
-    simulations whose physics broke down in it.
+    An episode restarts in the step that ends it (`AutoresetMode.SAME_STEP`): the returned observation is the first of
+    the new episode, and `info["final_obs"]` (mask: `info["_final_obs"]`) is the last of the ended episode.
+    `info["features"]` contains the features of the step, `(n, feature_dim)`, and `info["diverged"]` marks simulations
+    whose physics broke down in the step.
 
     Args:
         family: task family.
-        tasks: one task a simulation.
+        tasks: one task per simulation.
         num_threads: physics threads, 0 for as many as PyTorch uses.
         rewards: False makes every reward NaN without computing it.
 
     Raises:
-        ValueError: tasks of the wrong width, or such as cannot be; actions of the wrong shape or not finite.
+        ValueError: tasks have the wrong width or are impossible; actions have the wrong shape or are not finite.
     """
 
     def __init__(self, family: Simulated, tasks: Tasks, num_threads: int = 0, rewards: bool = True):
@@ -192,17 +192,17 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
 
     @functools.cached_property
     def simulation(self) -> Simulation:
-        """The physics, made when it is first needed."""
+        """The simulations, made on first use."""
         return Simulation(self.family, self.tasks.values, self.num_threads, self.rewards)
 
     @functools.cached_property
     def for_threads(self) -> list[BatchEnv]:
-        """Consecutive shares that threads can step by themselves, each with some of the physics threads.
+        """Consecutive shares that separate threads can step, each with some of the physics threads.
 
-        Between two steps of a rollout somebody must choose actions. One thread that does both for a share of the
-        simulations wastes no time in handing over, and keeps its share in its processor's cache. The shares have
-        physics of their own; whoever steps them leaves this environment alone. A family without an engine, whose
-        steps are Python's, is not shared out.
+        A thread that chooses actions and steps physics for one share of the simulations saves the handover between
+        threads, and keeps its share in its processor's cache. Each share has separate physics: do not step this
+        environment while its shares are stepped. A family whose steps run in Python (`in_threads` is False) is not
+        divided.
         """
         most = min(MAX_PARTS, self.num_threads, self.num_envs // PART_SIZE)
         n = max(1, most) if self.family.in_threads else 1
@@ -216,7 +216,7 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
         ]
 
     def seeds(self, seed: int | Sequence[int | None] | NDArray[np.integer] | None) -> list[int | None]:
-        """What `reset` makes of its argument: the seed of each simulation, or None to go on.
+        """Convert an argument of `reset` to a seed for each simulation; None continues the simulation's generator.
 
         Raises:
             ValueError: a list of the wrong length.
@@ -239,15 +239,15 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
         """Start new episodes.
 
         Args:
-            seed: an integer gives simulation `i` the generator that `TaskEnv` has for `seed + i`; a list holds one
-                seed a simulation. A simulation without a seed goes on with the generator it has.
+            seed: an integer gives simulation `i` the generator of a `TaskEnv` with `seed + i`; a list contains one
+                seed per simulation. A simulation without a seed continues with its present generator.
             options: `{"reset_mask": mask}` restarts only the simulations where `mask`, `(n,)`, is True.
 
         Returns:
             Observation of every simulation, and its task in `info["task"]`.
 
         Raises:
-            ValueError: a list of seeds, or a mask, of the wrong length.
+            ValueError: the list of seeds, or the mask, has the wrong length.
         """
         n = self.num_envs
         seeds = self.seeds(seed)
@@ -262,7 +262,7 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
         return self.simulation.observe(), {"task": self.tasks.values.copy(), "_task": mask.copy()}
 
     def step(self, actions: ArrayLike) -> tuple[Array, Array, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """One control step of every simulation; `actions` is `(n, action_dim)`, clipped to [-1, 1]."""
+        """Take one control step in every simulation; `actions`, `(n, action_dim)`, are clipped to [-1, 1]."""
         if None in self._rngs:
             raise gym.error.ResetNeeded("call reset() before step(): some simulations have never been reset")
         checked = _check_actions(actions, self.action_space.shape, self.family.name)  # type: ignore[arg-type]
@@ -291,8 +291,8 @@ class TaskEnv(gym.Env[Array, Array]):
 
     Args:
         family: task family.
-        task: the task's parameters; None draws a new task from the family at every reset. A reset's
-            `options={"task": value}` overrides it for that episode and those after it.
+        task: the task's parameters; None draws a new task from the family at every reset. `options={"task": value}`
+            of a reset overrides this task for the new episode and all later ones.
         render_mode: None or "rgb_array".
         width, height: size of rendered frames, pixels.
     """
@@ -321,7 +321,7 @@ class TaskEnv(gym.Env[Array, Array]):
         self.simulation = Simulation(family, np.array(start), num_threads=1)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        """Start an episode; `info["task"]` tells which task it is of."""
+        """Start an episode; `info["task"]` is its task."""
         super().reset(seed=seed)
         if options and "task" in options:
             self._task = _task_row(self.family, options["task"])
@@ -331,7 +331,7 @@ class TaskEnv(gym.Env[Array, Array]):
         return self.simulation.observe()[0], {"task": self.simulation.tasks[0].copy()}
 
     def step(self, action: ArrayLike) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-        """One control step; `info["features"]` holds what the reward read."""
+        """Take one control step; `info["features"]` contains its features."""
         if not self._started:
             raise gym.error.ResetNeeded("call reset() before step()")
         checked = _check_actions(action, self.action_space.shape, self.family.name)  # type: ignore[arg-type]
@@ -340,7 +340,7 @@ class TaskEnv(gym.Env[Array, Array]):
         return result.observations[0], float(result.rewards[0]), bool(result.terminations[0]), False, info
 
     def render(self) -> NDArray[np.uint8] | None:
-        """The current state as an image `(height, width, 3)`, or None without a render mode."""
+        """Draw the current state as an image `(height, width, 3)`, or return None without a render mode."""
         if self.render_mode is None:
             gym.logger.warn("render() needs render_mode='rgb_array'")
             return None

@@ -1,4 +1,4 @@
-"""Sets of tasks, and the sizes of a family: what every other room knows of what an agent is asked to do."""
+"""Sets of tasks, and the sizes of a task family, for use in all other packages."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ Array = NDArray[np.float64]
 
 
 class FamilySpec(NamedTuple):
-    """The sizes that networks and buffers need to know of a task family."""
+    """Sizes of a task family, for networks and buffers."""
 
-    name: str  # with its variant: `TaskFamily.full_name`
+    name: str  # with the variant: `TaskFamily.full_name`
     obs_dim: int
     action_dim: int
     task_dim: int
     feature_dim: int
-    context_dim: int  # one context transition: (s, a, r), and s' where the dynamics differ between tasks
+    context_dim: int  # of a context transition: (s, a, r), and s' if the dynamics differ between tasks
     horizon: int
 
     @property
     def includes_next(self) -> bool:
-        """Whether a context transition has s'."""
+        """Whether a context transition contains s'."""
         return self.context_dim > self.obs_dim + self.action_dim + 1
 
 
@@ -36,7 +36,7 @@ class Tasks:
         values: task parameters, `(n, task_dim)`. A scalar or a vector of `n` scalars is reshaped.
 
     Raises:
-        ValueError: when a value is not finite or the array has more than two axes.
+        ValueError: a value is not finite, or the array has more than two axes.
     """
 
     values: Array
@@ -57,15 +57,15 @@ class Tasks:
         return Tasks(self.values[index if isinstance(index, slice) else np.atleast_1d(np.asarray(index))])
 
     def repeat(self, times: int) -> Tasks:
-        """Each task `times` times in a row: `(n * times, task_dim)`."""
+        """Repeat each task `times` times in a row: `(n * times, task_dim)`."""
         return Tasks(self.values.repeat(times, axis=0))
 
 
 def only_set(tasks: Any) -> Tasks:
-    """The tasks of an agent of one seed.
+    """Return the tasks of an agent of one seed.
 
     Raises:
-        ValueError: they are no `Tasks`.
+        ValueError: `tasks` is not a `Tasks`.
     """
     if not isinstance(tasks, Tasks):
         raise ValueError(f"an agent of one seed needs its tasks as one lab.Tasks(values), got a {type(tasks).__name__}")
