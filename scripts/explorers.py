@@ -34,7 +34,7 @@ run = replace(run, buffer=lab.collect_behaviour(run.family, run.tasks, config), 
 def write_notebook(
     file: Path, example: str = "point-robot-narrow", monitor: bool = True, exploration: bool = False
 ) -> Path:
-    """Write a notebook that shows the explorers of `NAMES` for an example, one per cell, and the training monitor.
+    """Write a notebook that shows the explorers in `NAMES` for an example, one per cell, and a training monitor.
 
     With `exploration` (for a family with a script), the buffer has exploration, which the encoder reads in place of
     the other offline transitions.

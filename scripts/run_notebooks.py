@@ -73,7 +73,7 @@ def run(path: Path, preset: str) -> Any:
         resources={"metadata": {"path": str(path.parent)}},
         record_timing=False,
         store_widget_state=False,
-        coalesce_streams=True,  # keeps only the last state of a progress bar
+        coalesce_streams=True,  # keep only the last state of a progress bar
         extra_arguments=["--log-level=ERROR"],  # otherwise the kernel prints warnings about its connection
         on_cell_execute=lambda cell, cell_index: begun.append(cell_index),
     )

@@ -88,7 +88,7 @@ def gather(runs: Sequence[str | Path]) -> Comparison:
 
 
 def _told_apart(entries: list[Entry]) -> list[Entry]:
-    """Add the run to the name of each entry that has a namesake in the same family."""
+    """Add the run's folder to the names of entries that are not unique in their family."""
     kinds = [(entry.family, entry.name) for entry in entries]
     return [
         entry._replace(name=f"{entry.name} ({entry.run})") if kinds.count(kind) > 1 else entry

@@ -88,7 +88,7 @@ class AdaptationExplorer(Explorer):
         return self.once(("acts", name, kind if episodes else "", episodes), run)
 
     def returns(self, name: str, kind: str) -> Array:
-        """Return the mean return over tasks after each number of episodes in `EPISODES`."""
+        """Average the return over tasks, after each number of episodes in `EPISODES`."""
         return np.array([self.acts(name, kind, k).returns.mean() for k in EPISODES])
 
     # -- the figure --------------------------------------------------------------------------------------

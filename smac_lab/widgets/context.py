@@ -49,7 +49,7 @@ class ContextExplorer(AgentExplorer):
 
     # -- contexts ----------------------------------------------------------------------------------------
     def context(self, spoiled: str | None = None) -> Tensor:
-        """Return the whole context of the task, `(1, n, context_dim)`, with the part `spoiled`, if given, spoiled."""
+        """Return the whole context of the task, `(1, n, context_dim)`, with one part spoiled if `spoiled` names it."""
         s, spec = self.state, self.family.spec
         every = self.context_of(s["source"])
         context = every[[s["task"]]].clone()
