@@ -5,8 +5,8 @@
         page.run_all()
         assert page.problems() == []
 
-Everything runs on 127.0.0.1, with configuration, data, workspaces and kernels of its own under a temporary folder: what
-the person at this machine has set up in JupyterLab neither matters nor changes.
+The server runs on 127.0.0.1, with separate configuration, data, workspaces and kernels in a temporary folder. The
+user's settings of JupyterLab have no effect and are not changed.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ DARK, LIGHT = "JupyterLab Dark", "JupyterLab Light"
 SETTINGS: dict[str, dict[str, Any]] = {
     "@jupyterlab/apputils-extension:notification": {"checkForUpdates": False, "fetchNews": "false"},
     "@jupyterlab/apputils-extension:sessionDialogs": {"skipKernelRestartDialog": True},
-    # Saving while a test looks would show dialogs about files that changed on disk.
+    # Saving during a test would show dialogs about files that changed on disk.
     "@jupyterlab/docmanager-extension:plugin": {"autosave": False, "confirmClosingDocument": False},
-    # Every cell stands in the page, also those out of sight.
+    # The page contains all cells, also those out of sight.
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
 }
 ARGUMENTS = [
-    "--disable-gpu",  # the same software rendering everywhere
+    "--disable-gpu",  # software rendering on all machines
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -53,13 +53,13 @@ ARGUMENTS = [
 
 # -- what is needed ------------------------------------------------------------------------------------------
 def chromium_path() -> str | None:
-    """Where Chromium or Chrome is, or None."""
+    """Return the path of Chromium or Chrome, or None."""
     found = (shutil.which(name) for name in ("chromium", "google-chrome", "chromium-browser"))
     return next(filter(None, found), None)
 
 
 def missing() -> str | None:
-    """What a browser test lacks here, as the reason of a skip; None: nothing."""
+    """Return the reason why browser tests must be skipped on this machine, or None."""
     if chromium_path() is None:
         return "needs chromium or google-chrome on the PATH"
     try:
@@ -74,10 +74,10 @@ class JupyterLab:
     """A JupyterLab server over `root`, as a context manager.
 
     Args:
-        root: folder that it serves; notebooks run in the folder they lie in.
-        env: further environment variables of the server, and so of its kernels.
+        root: folder to serve; each notebook runs in the folder that contains it.
+        env: further environment variables of the server and of its kernels.
         theme: `LIGHT` or `DARK`.
-        settings: further settings, plugin to values, over `SETTINGS`.
+        settings: further settings, plugin to values; they override `SETTINGS`.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class JupyterLab:
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
         command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
         command += [f"--ServerApp.root_dir={self.root}"]
-        # Tests ask the page's application what its state is; and nobody looks for extensions on PyPI.
+        # Tests read the state of the page's application; the server does not look for extensions on PyPI.
         command += ["--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"]
         env = os.environ | {name: str(home / folder) for name, folder in names.items()}
         env |= {"JUPYTER_TOKEN": self.token, "OMP_NUM_THREADS": "1", **self._env}
@@ -143,19 +143,19 @@ class JupyterLab:
             time.sleep(0.2)
 
     def request(self, path: str, method: str = "GET") -> Any:
-        """What the server's REST interface answers, such as to `/api/kernels`."""
+        """Return the answer of the server's REST interface to a request, such as of `/api/kernels`."""
         asked = urllib.request.Request(self.url + path, method=method, headers={"Authorization": f"token {self.token}"})
-        # No proxy: the address is this machine's own.
+        # No proxy: the address is local.
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked, timeout=10) as answer:
             text = answer.read()
         return json.loads(text) if text else None
 
     def log(self) -> str:
-        """What the server and its kernels have written to the terminal."""
+        """Return the terminal output of the server and its kernels."""
         return self._log.read_text(errors="replace")
 
     def __exit__(self, *_: object) -> None:
-        """End the server and its kernels: asked first, then killed."""
+        """Terminate the server, then kill it and its kernels if they still run."""
         processes = [self._process]
         with contextlib.suppress(psutil.Error):
             processes = psutil.Process(self._process.pid).children(recursive=True)
@@ -173,7 +173,7 @@ class JupyterLab:
 class Browser:
     """Headless Chromium, as a context manager; `page()` opens a page with a fresh profile.
 
-    As long as it is open, asyncio holds that a loop is running in this thread: no `asyncio.run` beside it.
+    While it is open, asyncio finds a running loop in this thread, so that `asyncio.run` fails.
     """
 
     def __enter__(self) -> Self:
@@ -191,7 +191,7 @@ class Browser:
 
     @contextlib.contextmanager
     def page(self, width: int = 1280, height: int = 1000) -> Iterator[Page]:
-        """A page that is closed in the end, with the kernels of what it opened."""
+        """Open a page; at the end, shut down the kernels of its server and close the page."""
         context = self._browser.new_context(viewport={"width": width, "height": height})
         page = Page(context.new_page())
         try:
@@ -211,14 +211,14 @@ class Cell(NamedTuple):
 
     @property
     def text(self) -> str:
-        """What was printed, and results as plain text."""
+        """Printed output, and results as plain text."""
         return "".join(
             output.get("text", "") or output.get("data", {}).get("text/plain", "") + "\n" for output in self.outputs
         )
 
     @property
     def mime_types(self) -> set[str]:
-        """What kinds of results the cell shows."""
+        """MIME types of the results that the cell shows."""
         return {kind for output in self.outputs for kind in output.get("data", {})}
 
     @property
@@ -227,7 +227,7 @@ class Cell(NamedTuple):
         return next((f"{o['ename']}: {o['evalue']}" for o in self.outputs if "ename" in o), None)
 
 
-# What a run left in the notebook's model. Text alone: pictures and films are megabytes.
+# Code cells of the notebook's model, without the data of pictures and films, which have megabytes.
 READ_CELLS = """() => jupyterapp.shell.currentWidget.content.model.sharedModel.cells
     .filter(cell => cell.cell_type === 'code')
     .map(cell => ({
@@ -241,13 +241,13 @@ READ_CELLS = """() => jupyterapp.shell.currentWidget.content.model.sharedModel.c
             return said;
         }),
     }))"""
-# `run-all-cells` ends at an error, or when the kernel has answered to every cell.
+# `run-all-cells` ends at an error, or when the kernel has answered every cell.
 START_RUN = """() => {
     window.smacRun = 'running';
     jupyterapp.commands.execute('notebook:run-all-cells').then(
         () => { window.smacRun = 'done'; }, reason => { window.smacRun = 'failed: ' + reason; });
 }"""
-# An exception in a widget's callback belongs to no cell; JupyterLab shows it in its log alone.
+# An exception in a widget's callback belongs to no cell; JupyterLab shows it only in its log.
 WATCH_CALLBACKS = """() => {
     window.smacCallbackErrors = [];
     jupyterapp.shell.currentWidget.context.sessionContext.iopubMessage.connect((_, message) => {
@@ -267,7 +267,7 @@ KERNEL = "jupyterapp.shell.currentWidget?.context?.sessionContext?.session?.kern
 
 
 class Page:
-    """A page in which a notebook is opened, run and looked at.
+    """A page in which a notebook is opened, run and inspected.
 
     Attributes:
         page: playwright's page, for clicks and everything else.
@@ -293,9 +293,9 @@ class Page:
 
     # -- notebooks -------------------------------------------------------------------------------------------
     def open_notebook(self, lab: JupyterLab, path: str, timeout: float = 120.0) -> None:
-        """Open a notebook, `path` under the server's root, alone; returns when its kernel is idle."""
+        """Open a single notebook, at `path` under the server's root, and wait until its kernel is idle."""
         self._lab = lab
-        # An own workspace, emptied: nothing that an earlier page had open comes back.
+        # A new, empty workspace, in which no notebook of an earlier page opens again.
         self.page.goto(f"{lab.url}/lab/workspaces/{secrets.token_hex(4)}/tree/{quote(path)}?reset&token={lab.token}")
         self.page.wait_for_function(OPENED, timeout=timeout * 1e3)
         self.page.evaluate(
@@ -307,14 +307,14 @@ class Page:
         self.page.evaluate(WATCH_CALLBACKS)
 
     def run_all(self, timeout: float = 300.0) -> list[Cell]:
-        """Run all cells of the open notebook, and wait until the kernel is idle and what is shown has been drawn.
+        """Run all cells of the open notebook, and wait until the kernel is idle and all outputs have been drawn.
 
         Returns:
-            Its code cells. After an error the cells below have not been run.
+            The code cells. After an error the cells below have not been run.
 
         Raises:
-            TimeoutError: it took longer than `timeout` seconds; the message names the cell that was running.
-            RuntimeError: the kernel died, or a cell was left out although none failed.
+            TimeoutError: the run took longer than `timeout` seconds; the message names the cell that was running.
+            RuntimeError: the kernel died, JupyterLab failed, or a cell was not run although no cell failed.
         """
         self.page.evaluate(START_RUN)
         until = time.monotonic() + timeout
@@ -340,14 +340,14 @@ class Page:
     def settle(self, timeout: float = 60.0) -> None:
         """Wait until no widget is loading and every plotly figure has been drawn."""
         self.page.wait_for_function(DRAWN, timeout=timeout * 1e3)
-        self.page.wait_for_timeout(500)  # plotly ends its layout in timers
+        self.page.wait_for_timeout(500)  # plotly completes its layout in timers
 
     def cells(self) -> list[Cell]:
-        """Code cells of the open notebook, as they are now."""
+        """Return the code cells of the open notebook in their present state."""
         return [Cell(number, **cell) for number, cell in enumerate(self.page.evaluate(READ_CELLS), start=1)]
 
     def _running(self) -> str:
-        """The first code cell that has not ended."""
+        """Describe the first code cell that has not ended."""
         prompts = self.page.locator(".jp-CodeCell .jp-InputArea-prompt").all_inner_texts()
         number = next((i for i, prompt in enumerate(prompts, start=1) if "*" in prompt), None)
         if number is None:
@@ -355,7 +355,7 @@ class Page:
         return f"code cell {number}:\n{self.cells()[number - 1].source}"
 
     def problems(self) -> list[str]:
-        """Everything that must not be there: errors of cells and callbacks, in the console, and outputs not shown."""
+        """List all problems: errors of cells, of callbacks and in the console, and outputs that are not shown."""
         found = [f"code cell {cell.number}: {cell.error}" for cell in self.cells() if cell.error]
         found += [f"callback: {error}" for error in self.page.evaluate("() => smacCallbackErrors")]
         found += [f"console: {error}" for error in self.console_errors]
@@ -370,7 +370,7 @@ class Page:
         self.page.wait_for_selector(f"body[data-jp-theme-light='{str(name == LIGHT).lower()}']", state="attached")
 
     def screenshot(self, path: Path, *, whole: bool = False) -> Path:
-        """Write a picture of the page; `whole`: of the notebook from its first cell to its last."""
+        """Write a picture of the page, or with `whole` of the notebook from its first cell to its last."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         if not whole:
@@ -390,7 +390,7 @@ class Page:
 
     # -- the end ---------------------------------------------------------------------------------------------
     def shut_down(self) -> None:
-        """End the kernels of the server that this page has used, so that they do not pile up."""
+        """End all kernels of the server that this page has used, so that they do not accumulate."""
         if self._lab is not None:
             with contextlib.suppress(urllib.error.URLError, OSError):
                 for session in self._lab.request("/api/sessions"):

@@ -1,4 +1,4 @@
-"""Check the links of a built site: files and anchors inside it. Prints the broken ones, one per line.
+"""Check the links of a built site to its files and anchors, and print the broken links, one per line.
 
 python scripts/check_links.py build/site
 """
@@ -29,13 +29,13 @@ class Page(HTMLParser):
 
 
 def broken(site: Path) -> list[str]:
-    """Links to a file or an anchor that is not there, as "page: link"."""
+    """List the links to missing files or anchors, as "page: link"."""
     pages = {path.resolve(): Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
     found = []
     for path, page in sorted(pages.items()):
         for link in sorted(page.links):
             parts = urlsplit(link)
-            if parts.scheme or parts.netloc or path.name == "404.html":  # whose links begin at the site's address
+            if parts.scheme or parts.netloc or path.name == "404.html":  # with links from the site's root
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if not target.exists():

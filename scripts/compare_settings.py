@@ -1,13 +1,14 @@
-"""Ten seeds of the point robot at once, in two settings: does what is learned depend on them?
+"""Train ten seeds of the point robot at once in two settings, and compare the results.
 
 python scripts/compare_settings.py precision=bf16            on a processor with native bf16
-python scripts/compare_settings.py precision=bf16 --emulate  on any other, where real ones are slow
+python scripts/compare_settings.py precision=bf16 --emulate  on any other, where native products are slow
 python scripts/compare_settings.py precision=tf32 --emulate  without a GPU that has it
 python scripts/compare_settings.py compile=True
 
 python scripts/compare_settings.py --each max_action=0.999999 z_resampling=step   each beside the default, on equal data
 
---short learns a third as long; --five takes five seeds; --run FOLDER takes the data and config of a run's first seed.
+--short trains for about a third of the steps; --five takes five seeds; --run FOLDER (with --each) takes the data and
+config of a run's first seed.
 """
 
 import ast
@@ -30,9 +31,9 @@ SHORT = {"offline_steps": 1_500, "online_iterations": 8, "online_updates": 150}
 
 
 class Emulated(TorchFunctionMode):
-    """Dense products as hardware of another precision computes them, forwards and backwards; sums in float32.
+    """Emulation of dense products in another precision, in forward and backward passes; sums are in float32.
 
-    "tf32" rounds operands alone, and "bf16" results, too. `check_emulation` holds the latter against PyTorch's own.
+    "tf32" rounds only operands; "bf16" also rounds results. `check_emulation` compares "bf16" with PyTorch's bf16.
     """
 
     def __init__(self, precision):
@@ -43,7 +44,7 @@ class Emulated(TorchFunctionMode):
         if function not in (F.linear, torch.baddbmm):
             return function(*args, **(kwargs or {}))
         if self.precision == "tf32":
-            first = 0 if function is F.linear else 1  # what is added is no operand
+            first = 0 if function is F.linear else 1  # the added term is not an operand
             operands = (Tf32Operand.apply(a) for a in args[first : first + 2])
             args = (*args[:first], *operands, *args[first + 2 :])
             return Tf32Gradient.apply(function(*args, **(kwargs or {})))
@@ -58,13 +59,13 @@ def rounded(values):
 
 
 def to_tf32(values):
-    """Float32 numbers rounded to the nearest with 10 bits after the point (Veltkamp's splitting)."""
+    """Round float32 numbers to the nearest with 10 bits after the point (Veltkamp's splitting)."""
     large = (2.0**13 + 1) * values
     return large - (large - values)
 
 
 class Tf32Operand(torch.autograd.Function):
-    """An operand of a product: rounded on its way in."""
+    """An operand of a product, rounded in the forward pass."""
 
     generate_vmap_rule = True
     setup_context = staticmethod(lambda context, inputs, output: None)
@@ -79,7 +80,7 @@ class Tf32Operand(torch.autograd.Function):
 
 
 class Tf32Gradient(torch.autograd.Function):
-    """A product's result: its gradient is an operand of the two products of the way back."""
+    """A product's result; its gradient is rounded, as an operand of the two products of the backward pass."""
 
     generate_vmap_rule = True
     setup_context = staticmethod(lambda context, inputs, output: None)
@@ -94,7 +95,7 @@ class Tf32Gradient(torch.autograd.Function):
 
 
 def check_emulation(config):
-    """Relative difference of one update's gradients: emulated from real bf16, and real bf16 from float32."""
+    """Compute relative differences of the critics' gradients: emulated to real bf16, and real bf16 to float32."""
     family = lab.make_family("point-robot")
     buffer = lab.collect_behaviour(family, family.split(config.n_train_tasks, 1, 0)[0], config)
     gradients = []
@@ -108,7 +109,7 @@ def check_emulation(config):
 
 
 def collect(config, seeds):
-    """Family, tasks and data of each seed."""
+    """Return the family, and tasks and data of each seed."""
     family = lab.make_family("point-robot")
     tasks = [family.split(config.n_train_tasks, config.n_test_tasks, seed)[0] for seed in seeds]
     return (
@@ -119,7 +120,7 @@ def collect(config, seeds):
 
 
 def learn(config, seeds, collected=None):
-    """Both phases with the preset's arm; what is measured before and after the second, each `(seed,)`."""
+    """Train both phases with the preset's arm; return measurements after each, `(seed,)` by name, and the seconds."""
     family, tasks, data = collected or collect(config, seeds)
     agent, buffer = lab.SMAC(config, family.spec, seed=seeds), lab.TransitionBuffer.join(data)
 
@@ -141,7 +142,7 @@ def learn(config, seeds, collected=None):
 
 
 def compare_each(settings, seeds, short, run=None):
-    """Print what is learned by default and in each setting, from the same data, with 95 % intervals over seeds."""
+    """Print the results of the default and of each setting, from equal data, with 95 % intervals over seeds."""
     if run is None:
         base = dataclasses.replace(lab.SMACConfig.preset("point-robot", "cpu"), **(SHORT if short else {}))
         collected = collect(base, seeds)

@@ -1,8 +1,8 @@
-"""Our MuJoCo families against gymnasium's own v5 environments: same states, same actions, one control step.
+"""Compare our MuJoCo families with gymnasium's v5 environments: same states, same actions, one control step.
 
-`python scripts/compare_with_gymnasium.py` prints, as a Markdown table, by how much the next state, the observation and
-the reward differ, the last after the differences that are documented (each with the most that it changes a reward by).
-`test_against_gymnasium.py` asserts what the table says.
+`python scripts/compare_with_gymnasium.py` prints a Markdown table of the largest differences in the next state, the
+observation and the reward. Documented differences in the reward are subtracted, and listed with their largest effect.
+`test_against_gymnasium.py` asserts the values in the table.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 import smac_lab as lab
 from smac_lab.tasks import MujocoFamily
 
-STEPS = 250  # states a comparison
-EPISODES = 25  # of random actions, side by side, that the states are from
+STEPS = 250  # states per comparison
+EPISODES = 25  # of random actions, side by side, from which the states are drawn
 
 LATE = "gymnasium pays for positions and contact forces of the last Runge-Kutta stage, here they are those of the state"
 BONUS = "gymnasium pays the alive bonus to the healthy only, here it is paid on the step of a fall, too"
@@ -29,7 +29,7 @@ DIRECTION = "gymnasium pays the speed along x, here along the task's direction"
 
 
 class Sample(NamedTuple):
-    """One step of gymnasium's environment, before and after its derived fields were brought up to its new state."""
+    """One step of gymnasium's environment; `fresh` values are read after an update of its derived fields."""
 
     body: Any  # the environment
     action: np.ndarray  # in [-1, 1]
@@ -37,12 +37,12 @@ class Sample(NamedTuple):
     reward: float
     terminated: bool
     info: Mapping[str, float]
-    fresh_reward: float  # gymnasium's own formula, read from fresh fields
+    fresh_reward: float  # gymnasium's formula on fresh fields
     fresh_info: Mapping[str, float]  # its terms
-    velocity: np.ndarray  # m/s: displacement / dt, of what gymnasium pays for, read from fresh fields
+    velocity: np.ndarray  # m/s: displacement / dt of the rewarded point (`place`), from fresh fields
 
 
-Differences = dict[str, float]  # what differs, and by how much that changes this reward: ours - gymnasium's
+Differences = dict[str, float]  # difference to its effect on this reward: ours - gymnasium's
 
 
 class Comparison(NamedTuple):
@@ -52,7 +52,7 @@ class Comparison(NamedTuple):
     body: str  # gymnasium's id
     options: Mapping[str, Any]  # of gymnasium's environment
     differences: Callable[[Sample], Differences]
-    scale: float = 1.0  # gymnasium's action of an action of 1
+    scale: float = 1.0  # gymnasium's action for our action of 1
     drawn_physics: bool = False  # write the task's physics into gymnasium's model; otherwise the model stays as it is
 
     @property
@@ -61,14 +61,14 @@ class Comparison(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What `compare` finds, each the largest absolute value over all steps."""
+    """Results of `compare`: largest absolute values over all steps, and numbers of steps."""
 
     state: float
     observation: float
     reward: float  # after the documented differences
-    endings_of_one: int  # steps that only one of the two ends
-    endings: int  # steps that both end
-    differences: Differences  # the most that each changes a reward by
+    endings_of_one: int  # steps that end the episode in only one of the two
+    endings: int  # steps that end the episode in both
+    differences: Differences  # largest effect of each on a reward
 
 
 def late(sample: Sample) -> float:
@@ -138,7 +138,7 @@ COMPARISONS = [
 
 
 def gymnasium_body(name: str, **options: Any) -> Any:
-    """Gymnasium's own environment, whose module wants imageio for saving pictures."""
+    """Make gymnasium's environment, also without imageio, which its module imports for saving pictures."""
     try:
         import imageio  # noqa: F401
 
@@ -150,13 +150,13 @@ def gymnasium_body(name: str, **options: Any) -> Any:
 
 
 def compare(comparison: Comparison, steps: int = STEPS, seed: int = 0) -> Result:
-    """Step ours and gymnasium's from the same states by the same actions."""
+    """Step our environment and gymnasium's from the same states with the same actions, and compare the results."""
     family = lab.make_family(comparison.family)
     assert isinstance(family, MujocoFamily)
     rng = np.random.default_rng(seed)
     tasks = family.sample_tasks(rng, EPISODES)
     if family.context_includes_next and not comparison.drawn_physics:
-        tasks[:] = 0.0  # exponents of 0: the model's own physics
+        tasks[:] = 0.0  # exponents of 0: the unchanged physics of the model
     states, actions, rows = random_states(family, tasks, steps, rng)
     tasks = tasks[rows]
 
@@ -193,9 +193,9 @@ def compare(comparison: Comparison, steps: int = STEPS, seed: int = 0) -> Result
 def random_states(
     family: MujocoFamily, tasks: np.ndarray, steps: int, rng: np.random.Generator
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """States and actions at random moments of episodes of random actions, and the rows of `tasks` that they are of.
+    """Draw states and actions at random steps of episodes of random actions, with their rows in `tasks`.
 
-    Up to a tenth of the moments are the last of an episode that the state ended.
+    Up to a tenth of the steps are the last step of an episode that ended by termination.
     """
     env = family.batch_env(lab.Tasks(tasks), num_threads=1)
     env.reset(seed=1)
@@ -216,7 +216,7 @@ def random_states(
 def step(
     body: Any, state: Mapping[str, np.ndarray], action: np.ndarray, task: np.ndarray, scale: float = 1.0
 ) -> Sample:
-    """One control step of gymnasium's environment from a state without a past."""
+    """Make one control step of gymnasium's environment from a state, with its other data reset."""
     mujoco.mj_resetData(body.model, body.data)
     body.set_state(state["qpos"], state["qvel"])
     before = place(body)
@@ -229,14 +229,14 @@ def step(
 
 
 def place(body: Any) -> np.ndarray:
-    """What gymnasium pays the velocity of: the humanoid's centre of mass, the others' root."""
+    """Return the point whose velocity gymnasium rewards: the humanoid's centre of mass; the root of other bodies."""
     if type(body).__name__ == "HumanoidEnv":
         return body.model.body_mass @ body.data.xipos[:, :2] / body.model.body_mass.sum()
     return body.data.qpos[:2].copy()
 
 
 def table(results: Mapping[str, Result]) -> str:
-    """The results as Markdown."""
+    """Format the results as Markdown."""
     lines = [
         "| family | state, max abs difference | observation | reward, after documented differences | endings, both / "
         "one only | documented differences (most that each changes a reward by) |",

@@ -1,4 +1,4 @@
-"""Add to `docs/` what is made from other files: front page with its explorer, notebooks, source, reference."""
+"""Add generated pages to `docs/`: front page with its explorer, notebooks, source, reference."""
 
 import ast
 import functools
@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import draw_layers  # found beside this file while mkdocs loads it
+import draw_layers  # found in this file's folder while mkdocs loads this file
 import make_front_page
 from latex2mathml.converter import convert
 from mkdocs.plugins import event_priority
@@ -21,7 +21,7 @@ LAYERS = '<div id="layers"></div>'  # on the design page
 
 @event_priority(100)  # before the plugin that turns notebooks into pages
 def on_files(files, config):
-    """Add the pages that are made from files elsewhere in the repository."""
+    """Add the pages that are generated from files of the repository."""
 
     def add(path, content):
         files.append(File.generated(config, path, content=content))
@@ -39,7 +39,7 @@ def on_files(files, config):
 
 
 def on_page_content(html, page, config, files):
-    """Put pictures where they belong, past the Markdown parser, and set equations, which need no script then."""
+    """Insert pictures, which bypass the Markdown parser, and convert equations to MathML, which needs no script."""
     if page.is_homepage:
         html = html.replace(PLACE, make_front_page.fragment())
     if LAYERS in html:
@@ -58,7 +58,7 @@ def on_page_content(html, page, config, files):
 
 
 def on_post_page(html, page, config):
-    """Let links into the repository lead to pages of the site."""
+    """Change links to files of the repository into links to pages of the site."""
     home = home_of(page.file.src_uri)
 
     def led(match):
@@ -76,7 +76,7 @@ ARITHMATEX = re.compile(
 
 
 def mathml(match):
-    """Return a LaTeX equation as MathML, which browsers draw by themselves."""
+    """Return a LaTeX equation as MathML, which browsers draw without a script."""
     if match["block"] is None:
         return convert(markup.unescape(match["inline"]).strip())
     return f'<div class="equation">{convert(markup.unescape(match["block"]).strip(), display="block")}</div>'
@@ -120,14 +120,14 @@ def link_words(html, words):
 
 # -- links into the repository ---------------------------------------------------------------------------
 def home_of(uri):
-    """Return the folder of the repository from which a page's links begin."""
+    """Return the folder of the repository to which a page's links are relative."""
     if uri in ("index.md", "contributing.md"):
         return ROOT
     return (ROOT / uri if uri.startswith("notebooks/") else ROOT / "docs" / uri).parent
 
 
 def site_target(home, link):
-    """Return the place in the site of a file of the repository; None for every other link."""
+    """Return the address in the site of a linked file of the repository; None for other links."""
     parts = urlsplit(link)
     path = (home / parts.path).resolve()
     if parts.scheme or parts.netloc or not parts.path or ROOT not in path.parents:
@@ -148,7 +148,7 @@ def site_target(home, link):
 
 @functools.cache
 def linked_sources():
-    """List the files of the repository, pages aside, that a page or a notebook links to."""
+    """List the files of the repository, without pages, to which a page or a notebook links."""
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
     found = set()
     for page in [*pages, *sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))]:
@@ -173,7 +173,7 @@ def line_of(path, name):
 
 
 def source_page(path):
-    """Return a page with a file of the repository, lines numbered; of a folder, the names in it."""
+    """Return a page with a file of the repository and its line numbers, or with the names in a folder."""
     file = ROOT / path
     if file.is_dir():
         shown = "\n".join(f"- `{path}/{one.name}`" for one in sorted(file.iterdir()) if not one.name.startswith("."))
@@ -191,7 +191,7 @@ def shift_data():
 
 
 def front_page():
-    """Return the README, with the explorer in the place of its first picture."""
+    """Return the README, with the explorer in place of the picture `demo.png`."""
     readme = re.sub(r"\]\(docs/", "](", (ROOT / "README.md").read_text())
     explorer = (
         f"{make_front_page.WORDS}\n\n{PLACE}\n\n"

@@ -1,4 +1,4 @@
-"""Draw which room of `smac_lab` imports which, as SVG, from the contract in `pyproject.toml` and from the imports.
+"""Draw the imports between the rooms of `smac_lab` as SVG, from the contract in `pyproject.toml` and the source.
 
 python scripts/draw_layers.py > layers.svg
 """
@@ -23,7 +23,7 @@ def layers() -> list[list[str]]:
 
 
 def imports() -> Counter[tuple[str, str]]:
-    """Count the modules of one room that a module of another room imports: (importer, imported) to number."""
+    """Count the imports between modules of different rooms: (importing room, imported room) to number."""
     rooms, found = {room for layer in layers() for room in layer}, set()
     for file in sorted((ROOT / "smac_lab").rglob("*.py")):
         module = file.relative_to(ROOT / "smac_lab").with_suffix("").parts
@@ -35,7 +35,7 @@ def imports() -> Counter[tuple[str, str]]:
 
 
 def targets(node: ast.AST) -> list[tuple[str, ...]]:
-    """Return what a statement imports of `smac_lab`, as parts of names without the package's own."""
+    """Return the names that a statement imports from `smac_lab`, as parts without the package's name."""
     if isinstance(node, ast.Import):
         names = [alias.name.split(".") for alias in node.names]
     elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -46,19 +46,19 @@ def targets(node: ast.AST) -> list[tuple[str, ...]]:
 
 
 def is_module(parts: tuple[str, ...]) -> bool:
-    """Whether there is a module of that name in `smac_lab`."""
+    """Return whether `smac_lab` has a module of that name."""
     place = ROOT / "smac_lab" / Path(*parts)
     return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
 
 
 def svg() -> str:
-    """Return the picture: a row for each importing room, a column for each imported one, a dot where it does."""
+    """Return the picture: one row per importing room, one column per imported room, one dot per pair that imports."""
     stack, counts = layers(), imports()
     rooms = [room for layer in stack for room in layer]
     width, height = LEFT + len(rooms) * CELL + 4, TOP + len(rooms) * CELL + 4
     place = {room: i for i, room in enumerate(rooms)}
     drawn, row = [], 0
-    for layer in stack:  # a band for each, dark and light in turns
+    for layer in stack:  # a square on the diagonal and a line for each
         side, y = len(layer) * CELL, TOP + row * CELL
         drawn.append(
             f'<rect x="{LEFT + row * CELL}" y="{y}" width="{side}" height="{side}" fill="#7f7f7f" fill-opacity=".3"/>'

@@ -1,9 +1,9 @@
-"""A notebook with every explorer in it, and hands for them in a browser: for tests, and to measure how quick they are.
+"""A notebook with explorers, and their operation in a browser, for tests and to measure response times.
 
     python scripts/explorers.py [--example cheetah-vel] [--pictures FOLDER]
 
-prints, for every slider, the time from the key to the changed picture; `--pictures` also keeps a picture of each
-explorer, on a light and on a dark page.
+prints, for every slider, the time from a key press to the changed picture; `--pictures` also writes pictures of each
+explorer on a light and on a dark page.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ run = replace(run, buffer=lab.collect_behaviour(run.family, run.tasks, config), 
 def write_notebook(
     file: Path, example: str = "point-robot-narrow", monitor: bool = True, exploration: bool = False
 ) -> Path:
-    """A notebook that shows all explorers of an example, each in a cell of its own.
+    """Write a notebook that shows the explorers in `NAMES` for an example, one per cell, and a training monitor.
 
-    With `exploration` (of a family that has a script) the agents read some in place of offline transitions.
+    With `exploration` (for a family with a script), the buffer has exploration, which the encoder reads in place of
+    the other offline transitions.
     """
     start = "import smac_lab as lab\nfrom smac_lab import widgets\nfrom smac_lab.runs.snapshots import example\n"
     sources = [
@@ -62,10 +63,10 @@ def write_notebook(
     return file
 
 
-# What plotly draws, as text: typed arrays count as what they hold.
+# The data of a plotly figure as text, with typed arrays as lists.
 READ_DATA = """box => JSON.stringify([...box.querySelector('.js-plotly-plot').data],
     (key, value) => ArrayBuffer.isView(value) ? Array.from(value) : key === 'uid' ? undefined : value)"""
-# From a key or a click to the end of the drawing that it led to, in ms.
+# Milliseconds from a key press or a click to the end of the redraw.
 WATCH = """box => {
     const plot = box.querySelector('.js-plotly-plot');
     box.smacTimes = [];
@@ -80,11 +81,11 @@ WATCH = """box => {
 
 
 class Hands:
-    """What a person does with one explorer in a page.
+    """Actions of a person on one explorer of a page.
 
     Args:
-        page: `browser.Page` with the notebook run.
-        index: which of the page's explorers, from the top.
+        page: `browser.Page` in which the notebook has been run.
+        index: number of the explorer on the page, from the top.
     """
 
     def __init__(self, page: Any, index: int):
@@ -93,15 +94,15 @@ class Hands:
         self.box.scroll_into_view_if_needed()
 
     def data(self) -> str:
-        """What is drawn."""
+        """Return the data of the figure as text."""
         return self.box.evaluate(READ_DATA)
 
     def says(self) -> str:
-        """The line of text."""
+        """Return the line of text."""
         return self.box.locator("[role=status]").inner_text()
 
     def film(self) -> str | None:
-        """Address of the first film, which holds the film itself."""
+        """Return the URL of the first film, which contains the film, or None."""
         films = self.box.locator("video")
         return films.first.get_attribute("src") if films.count() else None
 
@@ -124,7 +125,7 @@ class Hands:
         self.box.locator(f"button.smac-{button}").click()
 
     def click_plane(self, x: float, y: float) -> None:
-        """Click a point of the first panel, in its own coordinates."""
+        """Click a point of the first panel, given in the panel's coordinates."""
         self.box.evaluate("box => box.querySelector('.subplot.xy').scrollIntoView({block: 'center'})")
         self.page.wait_for_timeout(300)
         place = self.box.evaluate(
@@ -134,11 +135,11 @@ class Hands:
             [x, y],
         )
         self.page.mouse.move(*place)
-        self.page.wait_for_timeout(200)  # plotly finds what lies under the pointer in its own time
+        self.page.wait_for_timeout(200)  # plotly needs time to find the element under the pointer
         self.page.mouse.click(*place)
 
     def wait_for_change(self, before: str, what: str = "data", timeout: float = 30.0) -> None:
-        """Wait until what is drawn (or said, or filmed) differs; TimeoutError otherwise."""
+        """Wait until the data (or text, or film) differs from `before`; raise TimeoutError after `timeout` seconds."""
         read = {"data": self.data, "says": self.says, "film": self.film}[what]
         for _ in range(int(timeout / 0.05)):
             if read() != before:
@@ -148,7 +149,7 @@ class Hands:
 
 
 def measure(page: Any, presses: int = 12) -> list[tuple[str, str, list[float]]]:
-    """Explorer, slider, and the ms that each press took to show, for every slider of the page."""
+    """Measure the response to each key press, for every slider of the page: explorer, slider, times in ms."""
     found = []
     for index, name in enumerate(NAMES):
         hands = Hands(page, index)
@@ -170,7 +171,7 @@ def measure(page: Any, presses: int = 12) -> list[tuple[str, str, list[float]]]:
 
 
 def main() -> None:
-    """Measure, and keep pictures."""
+    """Print response times, and write pictures."""
     from browser import DARK, LIGHT, Browser, JupyterLab
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])

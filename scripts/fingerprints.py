@@ -1,10 +1,11 @@
-"""Hashes of what short runs learn, collect and measure: whoever moves code compares them before and after.
+"""Hashes of the results of short runs, to compare before and after code is moved.
 
 python scripts/fingerprints.py > before.txt
 python scripts/fingerprints.py | diff before.txt -
 
-Every family, phase and arm, with one seed and with two at once, in the `smoke` presets. Equal hashes: equal to the bit;
-another machine, another number of threads and another version of PyTorch have others.
+The runs cover every family, phase and arm in the `smoke` presets, with one seed and, for two families, with two seeds
+at once. Equal hashes mean results equal to the bit. Hashes depend on the machine, the number of threads (here one) and
+the version of PyTorch.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from smac_lab.arms import ARMS
 
 
 def fingerprint(values: Iterable[Any]) -> str:
-    """A short hash of tensors, arrays and numbers."""
+    """Return a short hash of tensors, arrays and numbers."""
     made = hashlib.sha256()
     for value in (value for value in values if value is not None):
         made.update(np.ascontiguousarray(torch.as_tensor(value).detach().cpu().numpy()).tobytes())
@@ -30,17 +31,17 @@ def fingerprint(values: Iterable[Any]) -> str:
 
 
 def of_agent(agent: lab.SMAC) -> str:
-    """Parameters, moments and random state."""
+    """Hash parameters, moments and random state."""
     return fingerprint(tree_leaves(agent.state_dict()))
 
 
 def of_buffer(buffer: lab.TransitionBuffer) -> str:
-    """Rows, and where they come from."""
+    """Hash the rows and their origin."""
     return fingerprint([buffer.rows, buffer.segments])
 
 
 def runs(name: str, seeds: Any, precision: str) -> Iterable[tuple[str, str]]:
-    """What was done, and its hash."""
+    """Make a run, and yield the name and the hash of each part."""
     family = lab.make_family(name)
     config = dataclasses.replace(lab.SMACConfig.preset(name, "smoke"), device="cpu", precision=precision)
     each = (0,) if seeds == 0 else seeds
@@ -66,7 +67,7 @@ def runs(name: str, seeds: Any, precision: str) -> Iterable[tuple[str, str]]:
 
 
 def main() -> None:
-    """Print a line for each."""
+    """Print one line per part of each run."""
     torch.set_num_threads(1)
     cases = [(name, 0, "fp32") for name in lab.tasks.FAMILIES]
     cases += [("point-robot", (0, 1), "fp32"), ("cheetah-vel", (0, 1), "fp32"), ("point-robot", 0, "bf16")]

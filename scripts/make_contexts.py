@@ -1,4 +1,4 @@
-"""Two runs that differ in what the encoder reads, side by side: the arms' returns over the self-supervised phase.
+"""Draw two runs with different data for the encoder side by side: returns over the self-supervised phase.
 
 python scripts/make_contexts.py runs/cheetah runs/near-random [docs/cheetah.png]
 """

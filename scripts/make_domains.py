@@ -1,4 +1,4 @@
-"""Draws docs/domains.png: a still of each body. `python scripts/make_domains.py`."""
+"""Draw docs/domains.png: a still of each body. `python scripts/make_domains.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import smac_lab as lab
 from smac_lab.engine.rollout import near_random_policy, scripted_policy
 from smac_lab.figures.video import render_episodes
 
-BODIES = {  # control steps after which each is shown
+BODIES = {  # control steps before the still of each body
     "cheetah-vel": 12,
     "ant-dir": 30,
     "humanoid-dir": 8,
@@ -23,7 +23,7 @@ SIZE = (400, 300)
 
 
 def still(name: str, steps: int) -> Image.Image:
-    """A body in an episode of its script, or of random actions."""
+    """Draw a body in an episode of its script, or of near-random actions."""
     family = lab.make_family(name)
     family.horizon = steps + 1
     tasks, _ = family.split(1, 1, seed=3)

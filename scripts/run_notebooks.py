@@ -1,9 +1,9 @@
-"""Run the tutorial notebooks from a clean kernel and store what they show; the script behind `make notebooks`.
+"""Run the tutorial notebooks from a clean kernel and store their outputs; called by `make notebooks`.
 
     python scripts/run_notebooks.py [name ...] [--preset cpu | smoke] [--table]
 
-Names may be shortened: `03` is `notebooks/03_context_encoder.ipynb`. A notebook is written when all of its cells have
-run; after an error it stays as it was. `--preset smoke` only shows that everything runs, and writes nothing.
+Names may be shortened: `03` is `notebooks/03_context_encoder.ipynb`. A notebook is written only if all of its cells
+have run without an error. `--preset smoke` only shows that the notebooks run, and writes nothing.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 
 
 class Measure(NamedTuple):
-    """What a notebook asks of its reader."""
+    """Amounts of code and text in a notebook."""
 
     code_cells: int
     median: float  # lines of a code cell
     longest: int  # lines
-    prose: float  # words of text to each line of code
+    prose: float  # words of text per line of code
     size: int  # bytes
 
 
@@ -41,7 +41,7 @@ class CellError(Exception):
 
 
 def measure(path: Path) -> Measure:
-    """Measure a notebook's file. Blank lines inside a cell count as lines, but not against the prose."""
+    """Measure a notebook's file. Blank lines of a cell count in its length, but not in words per line."""
     notebook = nbformat.read(path, as_version=4)
     code = [cell.source.strip() for cell in notebook.cells if cell.cell_type == "code"]
     lines = [len(source.splitlines()) for source in code]
@@ -53,7 +53,7 @@ def measure(path: Path) -> Measure:
 
 
 def run(path: Path, preset: str) -> Any:
-    """The notebook with the outputs of a run in a new kernel; nothing is written.
+    """Run a notebook in a new kernel and return it with its outputs; write nothing.
 
     Raises:
         CellError: a cell failed, took too long, or ended the kernel.
@@ -73,8 +73,8 @@ def run(path: Path, preset: str) -> Any:
         resources={"metadata": {"path": str(path.parent)}},
         record_timing=False,
         store_widget_state=False,
-        coalesce_streams=True,  # of a progress bar, its last state
-        extra_arguments=["--log-level=ERROR"],  # the kernel warns of its own connection, on the terminal
+        coalesce_streams=True,  # keep only the last state of a progress bar
+        extra_arguments=["--log-level=ERROR"],  # otherwise the kernel prints warnings about its connection
         on_cell_execute=lambda cell, cell_index: begun.append(cell_index),
     )
     # Every figure is stored twice: for JupyterLab, and as the picture that a page without scripts shows.
@@ -89,7 +89,7 @@ def run(path: Path, preset: str) -> Any:
 
 
 def _why(error: Exception, cell: Any) -> str:
-    """What went wrong, with the traceback that a reader would have seen, without its colours."""
+    """Describe the error, with its traceback without colours, or else with the source of the cell."""
     for output in cell.outputs:
         if output.output_type == "error":
             trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output.traceback))
@@ -99,10 +99,10 @@ def _why(error: Exception, cell: Any) -> str:
 
 
 def tidy(notebook: Any) -> Any:
-    """Leave out what says nothing to a reader or differs from run to run; changes the notebook.
+    """Remove, in place, metadata and outputs that a reader cannot use or that differ between runs.
 
-    Widgets are left out of the outputs: without the kernel's state they show as an error message, on a page without
-    scripts as a line of code. The picture that follows an explorer stays in its place.
+    Widgets are removed: without the kernel's state they are shown as an error message, and on a page without scripts
+    as a line of code. The picture that follows an explorer remains.
     """
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     for cell in notebook.cells:
@@ -116,7 +116,7 @@ def tidy(notebook: Any) -> Any:
 
 
 def write(path: Path, notebook: Any) -> None:
-    """Put the notebook in the place of the one at `path`, whole or not at all."""
+    """Replace the notebook at `path`, completely or not at all."""
     nbformat.validate(notebook)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", suffix=".partial", delete=False) as file:
         try:
@@ -131,7 +131,7 @@ def write(path: Path, notebook: Any) -> None:
 
 
 def chosen(names: list[str]) -> list[Path]:
-    """Files of notebooks by name, or by the beginning of a name; all where none is given."""
+    """Find notebooks by name or by the beginning of a name; without names, all notebooks."""
     known = sorted(FOLDER.glob("[0-9]*.ipynb"))
     found = []
     for name in names:
@@ -148,13 +148,13 @@ HEAD = f"{'notebook':30} {'seconds':>8} {'cells':>6} {'median':>7} {'longest':>8
 
 
 def row(path: Path, seconds: float | None) -> str:
-    """A line of the table."""
+    """Format a line of the table."""
     m, took = measure(path), "-" if seconds is None else f"{seconds:.0f}"
     return f"{path.stem:30} {took:>8} {m.code_cells:6} {m.median:7g} {m.longest:8} {m.prose:11.1f} {m.size / 1e3:6.0f}"
 
 
 def main() -> int:
-    """Run what the command line names."""
+    """Run the notebooks that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="notebooks; default all")
     parser.add_argument("--preset", choices=("cpu", "smoke"), default="cpu", help="smoke: small and quick, not written")

@@ -1,6 +1,6 @@
-"""How fast it is: every figure a ratio of two things measured side by side in the same run, in turns.
+"""Benchmarks: each row is a ratio of two measurements that are taken in turns in the same run.
 
-`simulation`, `update`, `evaluate` and `pipeline` are the cases; each is a generator of rows.
+The cases are `simulation`, `update`, `evaluate` and `pipeline`; each yields rows.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ CASES = ("simulation", "update", "evaluate", "pipeline")
 def rows(
     case: str, effort: Effort, processes: tuple[int, ...] = (), run: tuple[str, str] = ("cheetah-vel", "paper")
 ) -> Iterator[Row]:
-    """The ratios of one of `CASES`.
+    """Measure the ratios of one of `CASES`.
 
     Args:
-        case: what to measure.
-        effort: how much of it.
+        case: name of the case.
+        effort: amount of work.
         processes: numbers of processes of gymnasium's `AsyncVectorEnv`.
-        run: family and preset that `pipeline` is about.
+        run: family and preset that `pipeline` measures.
     """
     if case == "simulation":
         for family in simulation.BODIES:
@@ -64,7 +64,7 @@ def rows(
 def report(
     record: dict[str, Any], found: list[Row], stages: list[pipeline.Stage], profiles: list[profiling.Profile]
 ) -> Iterator[str]:
-    """Everything that was measured as lines of text; at the end, what it was and on which machine."""
+    """Format all measurements as lines of text, followed by a summary and the machine."""
     here, tables = record["machine"], [table(found)]
     tables += [pipeline.stage_table(stages)] if stages else []
     tables += [profiling.profile_table(profiles)] if profiles else []

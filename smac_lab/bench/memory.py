@@ -1,4 +1,4 @@
-"""A process of its own that holds a run's transitions and says how much memory it took, as JSON."""
+"""Separate process that stores a run's transitions and prints the memory used, as JSON."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from smac_lab.tasks.spec import FamilySpec
 
 
 def widths(spec: FamilySpec) -> dict[str, int]:
-    """Numbers of a transition by column."""
+    """Return the number of values per transition, by column."""
     wide = {"observations": spec.obs_dim, "next_observations": spec.obs_dim, "actions": spec.action_dim}
     columns = (name for name in Episodes._fields if name != "valid")
     return {name: {**wide, "features": spec.feature_dim}.get(name, 1) for name in columns}
 
 
 def hold(family_name: str, transitions: int, n_tasks: int, updates: int = 3) -> dict[str, int]:
-    """Append `transitions` an episode at a time, make a few of the paper's updates, and look at the memory."""
+    """Append `transitions` one episode at a time, make a few of the paper's updates, and measure memory, in bytes."""
     family, rng = make_family(family_name), np.random.default_rng(0)
     buffer, agent = TransitionBuffer(family.spec, n_tasks), SMAC(SMACConfig(device="cpu"), family.spec)
     before = resident_memory()
@@ -33,7 +33,7 @@ def hold(family_name: str, transitions: int, n_tasks: int, updates: int = 3) -> 
         n = min(family.horizon, transitions - start)
         columns = {name: rng.standard_normal((n, width)) for name, width in widths(family.spec).items()}
         seen = rng.standard_normal((n + 1, family.obs_dim))
-        columns |= {"observations": seen[:-1], "next_observations": seen[1:]}  # as an episode goes on
+        columns |= {"observations": seen[:-1], "next_observations": seen[1:]}  # of one episode
         columns |= {"terminations": np.zeros(n), "truncations": np.zeros(n)}
         buffer.append(episode % n_tasks, columns, "offline" if episode < 6 * n_tasks else "self-collected")
     grown = resident_memory() - before

@@ -1,4 +1,4 @@
-"""What a whole run takes: seconds of each stage, memory, and the time of the import."""
+"""Cost of a whole run: seconds of each stage, memory, and the time of the import."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from smac_lab.shift import measure_shift
 from smac_lab.tasks import make_family
 
 GIB = 2**30
-LIBRARIES = {  # nobody who only imports smac_lab waits for these
+LIBRARIES = {  # `import smac_lab` must not load these
     "plotly", "kaleido", "matplotlib", "IPython", "ipywidgets", "anywidget", "notebook", "mediapy", "tensorboard",
 }  # fmt: skip
 
@@ -38,17 +38,17 @@ class Stage(NamedTuple):
     """A stage of a run."""
 
     name: str
-    seconds: float  # once: median
-    times: int  # in a whole run with one arm
+    seconds: float  # per execution: median
+    times: int  # executions in a whole run with one arm
 
     @property
     def total(self) -> float:
-        """Seconds of a whole run."""
+        """Seconds in a whole run."""
         return self.seconds * self.times
 
 
 def final_transitions(family_name: str, config: SMACConfig) -> int:
-    """How many transitions a run ends with."""
+    """Return the number of transitions at the end of a run."""
     collected = min(config.online_tasks, config.n_train_tasks) * (config.prior_episodes + config.posterior_episodes)
     return (
         config.n_train_tasks * config.behaviour_transitions
@@ -57,17 +57,17 @@ def final_transitions(family_name: str, config: SMACConfig) -> int:
 
 
 def stages(family_name: str, preset: str, effort: Effort) -> Iterator[Stage]:
-    """Every stage of a run of a preset by itself; the buffer is as the self-supervised phase finds it at first."""
+    """Time each stage of a preset's run separately; the buffer is that of the start of the self-supervised phase."""
     family, c = make_family(family_name), SMACConfig.preset(family_name, preset)
     train, test = family.split(c.n_train_tasks, c.n_test_tasks, 0)
     agent, few = SMAC(c, family.spec), max(1, effort.rounds // 3)
     updates = 2 * effort.updates
     evaluations = Experiment(family_name, preset, c).evaluations
     saves = [-(-n // max(1, n // evaluations)) if n else 0 for n in (c.offline_steps, c.online_iterations)]
-    measured = 2 + saves[1]  # after the offline phase, before the arm and at every save of it
+    measured = 2 + saves[1]  # after the offline phase, before the arm and at each save of the arm
     online_updates = c.online_iterations * c.online_updates
 
-    by_pearl = c.behaviour_policy == "pearl"  # which is timed in pieces, on data of the same size
+    by_pearl = c.behaviour_policy == "pearl"  # PEARL's collection is timed in parts, on random data of the same size
     recipe = dataclasses.replace(c, behaviour_policy="random") if by_pearl else c
     if not by_pearl:
         collecting = _median(lambda: collect_behaviour(family, train, c), 1 if few < 3 else 2)
@@ -99,7 +99,7 @@ def stages(family_name: str, preset: str, effort: Effort) -> Iterator[Stage]:
 
 
 def stage_table(found: list[Stage]) -> Iterator[str]:
-    """Stages as aligned text with their shares of the whole."""
+    """Format stages as aligned text, with shares of the total."""
     whole = sum(stage.total for stage in found)
     cells = [("stage", "seconds", "times", "hours", "share")]
     cells += [
@@ -110,7 +110,7 @@ def stage_table(found: list[Stage]) -> Iterator[str]:
 
 
 def memory(family_name: str, preset: str) -> Iterator[Ratio]:
-    """Peak memory of a process with as many transitions as a run ends with, against what they should take."""
+    """Measure the peak memory of a process that stores the transitions of a whole run, relative to its limit."""
     config = SMACConfig.preset(family_name, preset)
     found = hold(family_name, final_transitions(family_name, config), config.n_train_tasks)
     peak, limit = np.array([found["peak"] / GIB]), np.array([1.2 * found["stored"] / GIB + 1.5])
@@ -120,19 +120,19 @@ def memory(family_name: str, preset: str) -> Iterator[Ratio]:
 
 
 def hold(family_name: str, transitions: int, n_tasks: int) -> dict[str, int]:
-    """What `memory.hold` finds in a process of its own."""
+    """Return the result of `memory.hold`, run in a separate process."""
     words = [sys.executable, "-m", "smac_lab.bench.memory", family_name, str(transitions), str(n_tasks)]
     return json.loads(subprocess.run(words, stdout=subprocess.PIPE, check=True, text=True).stdout)
 
 
 def imports(rounds: int = 5) -> Iterator[Ratio]:
-    """Seconds of `import smac_lab` against those of `import torch`, and what it loads that it should not."""
+    """Time `import smac_lab` relative to `import torch`, and count the `LIBRARIES` that it loads."""
     found = {"torch": [], "smac_lab": []}  # type: dict[str, list[float]]
     loaded: set[str] = set()
-    for turn in range(-1, rounds):  # the first fills the file system's cache
+    for turn in range(-1, rounds):  # the first turn fills the file system's cache
         for module, seconds in found.items():
             answer = _import(module)
-            loaded = set(answer["modules"])  # of smac_lab, the last
+            loaded = set(answer["modules"])  # in the end those of smac_lab
             if turn >= 0:
                 seconds.append(answer["seconds"])
     ours, limit = np.array(found["smac_lab"]), np.array(found["torch"])
@@ -157,7 +157,7 @@ def _import(module: str) -> dict[str, Any]:
 
 
 def _median(call: Callable[[], object], times: int) -> float:
-    """Median seconds of a call; the first of several is a warm-up."""
+    """Return the median seconds of `times` calls; if `times` > 1, an additional first call is a warm-up."""
     seconds = []
     for turn in range(times if times == 1 else times + 1):
         began = time.perf_counter()

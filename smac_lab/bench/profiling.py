@@ -1,4 +1,4 @@
-"""Where the time goes in a stage. The parts of a stage add up to its wall time: the last is what remains."""
+"""Profiles of stages. The parts of a stage add up to its wall time; the last part is the remainder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from smac_lab.engine.rollout import rollout
 from smac_lab.tasks.spec import Tasks
 
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::linear", "mkldnn::_linear_pointwise"}
-OPTIMIZER = ("Optimizer.step", "aten::_fused_adam", "aten::_foreach_lerp")  # beginnings of names
+OPTIMIZER = ("Optimizer.step", "aten::_fused_adam", "aten::_foreach_lerp")  # prefixes of names
 
 
 class Profile(NamedTuple):
@@ -33,15 +33,15 @@ class Profile(NamedTuple):
 
 
 def update(case: Case, count: int) -> Profile:
-    """One update by kinds of operations, in the default setting, as PyTorch's profiler sees it.
+    """Profile one update by kinds of operations, in the setting `PLAIN`, with PyTorch's profiler.
 
-    The profiler itself takes time at every operation; it is found under Python overhead.
+    The profiler takes time at each operation, which is included in the Python overhead.
     """
     config = case.config()
     agent, buffer = make_agent(config), make_buffer(config)
     loss = getattr(agent, f"{case.loss}_loss")
     agent.update(case.sample(agent, buffer), loss=loss)
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it tells stderr that it starts and stops
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise it writes to stderr when it starts and stops
     with profile(use_kineto=False) as profiler:
         began = time.perf_counter()
         for _ in range(count):
@@ -69,13 +69,13 @@ def update(case: Case, count: int) -> Profile:
 
 
 class Stopwatch:
-    """Adds up the seconds that functions take; functions that are timed must not call one another."""
+    """Sum of the seconds that functions take, by part; timed functions must not call each other."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
 
     def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, its time added to `part`."""
+        """Return `function` so that each call adds its seconds to `part`."""
 
         def call(*arguments: Any, **options: Any) -> Any:
             began = time.perf_counter()
@@ -87,22 +87,22 @@ class Stopwatch:
         return call
 
     def watch(self, thing: Any, name: str, part: str) -> None:
-        """Time a method of one object."""
+        """Time a method of one object in place."""
         setattr(thing, name, self.timed(part, getattr(thing, name)))
 
     def watch_env(self, env: Any) -> Any:
-        """Time a `BatchEnv`'s engine; returns it."""
+        """Time the engine of a `BatchEnv`, and return the environment."""
         self.watch(env.simulation.engine, "step", "physics")
         self.watch(env.simulation.engine, "set_state", "physics")
         return env
 
     def watch_family(self, family: Any) -> None:
-        """Time what a family computes of a state."""
+        """Time a family's observations, features, rewards and terminations."""
         for name in ("observe", "measure", "reward", "terminated"):
             self.watch(family, name, "observation and reward")
 
     def profile(self, stage: str, call: Callable[[], object]) -> Profile:
-        """Run it; what no part took is copying and bookkeeping."""
+        """Profile `call`; time outside all parts counts as copying and bookkeeping."""
         call()  # warm-up
         self.seconds.clear()
         began = time.perf_counter()
@@ -114,7 +114,7 @@ class Stopwatch:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """PyTorch on one thread: a rollout's threads step parts of its simulations, and one of them is looked at."""
+    """Run PyTorch on one thread, so that a rollout is not shared out to several threads and timings do not overlap."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -124,7 +124,7 @@ def one_thread() -> Iterator[None]:
 
 
 def collecting(family_name: str, effort: Effort) -> Profile:
-    """One `rollout` with the paper's actor, as each of two threads does it."""
+    """Profile one `rollout` with the paper's actor, of half the simulations on one thread."""
     with one_thread():
         env, watch = make_env(family_name, max(1, effort.simulations // 2)), Stopwatch()
         agent = paper_agent(env)
@@ -137,7 +137,7 @@ def collecting(family_name: str, effort: Effort) -> Profile:
 
 
 def evaluating(family_name: str, effort: Effort) -> Profile:
-    """One `evaluate` with the paper's actor, on one thread."""
+    """Profile one `evaluate` with the paper's actor, on one thread."""
     with one_thread():
         watch, tiny = Stopwatch(), make_env(family_name, 1)
         family, agent = tiny.family, paper_agent(tiny)
@@ -152,7 +152,7 @@ def evaluating(family_name: str, effort: Effort) -> Profile:
 
 
 def profiles(effort: Effort, family_name: str = "cheetah-vel") -> Iterator[Profile]:
-    """Every stage."""
+    """Profile each stage."""
     for case in (Case("offline", 4, 128), Case("self_supervised", 4, 256)):
         yield update(case, 2 * effort.updates)
     yield collecting(family_name, effort)
@@ -160,7 +160,7 @@ def profiles(effort: Effort, family_name: str = "cheetah-vel") -> Iterator[Profi
 
 
 def profile_table(found: list[Profile]) -> Iterator[str]:
-    """Parts as aligned text, those that take longest first."""
+    """Format the parts of each stage as aligned text, the longest first."""
     cells = [("where the time goes", "ms", "share")]
     for stage in found:
         cells.append((stage.stage, f"{1e3 * stage.wall:,.2f}", "100.0%"))

@@ -1,4 +1,4 @@
-"""What every case shares: timing in turns, ratios with their spread, bars, and the machine they hold for."""
+"""Tools of all cases: timing in turns, ratios with their spread, bars, and a description of the machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 
 class Effort(NamedTuple):
-    """How much is done: the sizes that the bars are about, or `QUICK`, which only shows that it runs."""
+    """Amount of work: by default the sizes to which the bars apply; `QUICK` only shows that the code runs."""
 
     rounds: int = 7
     simulations: int = 128
@@ -31,24 +31,24 @@ QUICK = Effort(rounds=2, simulations=4, steps=5, tasks=2, updates=1, seeds=2)
 
 
 class Bar(NamedTuple):
-    """The number wanted of a figure."""
+    """The target of a figure, and whether it is met."""
 
     wanted: str
     met: bool
 
 
 def at_least(value: float, wanted: float, unit: str = "x") -> Bar:
-    """`value` should not be below `wanted`."""
+    """Return the bar `value` >= `wanted`."""
     return Bar(f">= {wanted:g} {unit}", bool(value >= wanted))
 
 
 def at_most(value: float, wanted: float, unit: str = "x") -> Bar:
-    """`value` should not be above `wanted`."""
+    """Return the bar `value` <= `wanted`."""
     return Bar(f"<= {wanted:g} {unit}", bool(value <= wanted))
 
 
 class Ratio(NamedTuple):
-    """`ours` against `limit`, in `unit`; the ratio is that of each round, as the machine's speed drifts."""
+    """`ours` relative to `limit`, in `unit`; ratios are taken per round, because the machine's speed drifts."""
 
     name: str
     against: str
@@ -56,19 +56,19 @@ class Ratio(NamedTuple):
     ours: float  # median over rounds
     limit: float
     ratio: float  # ours / limit: median of the rounds' ratios
-    low: float  # least and greatest of them
+    low: float  # least and greatest of the rounds' ratios
     high: float
     rounds: int
     bar: Bar | None = None
     device: str = "cpu"
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Return the ratio as a dictionary for JSON."""
         return {**self._asdict(), "bar": None if self.bar is None else self.bar._asdict()}
 
 
 class Skipped(NamedTuple):
-    """A figure that cannot be measured here."""
+    """A figure that cannot be measured on this machine."""
 
     name: str
     why: str
@@ -78,7 +78,7 @@ Row = Ratio | Skipped
 
 
 class Call(NamedTuple):
-    """Something to time: `amount` units are done by one `run`; `prepare` goes before it, untimed."""
+    """A function to time: one `run` does `amount` units; `prepare` is called before `run`, untimed."""
 
     run: Callable[[], object]
     amount: float = 1.0
@@ -86,7 +86,7 @@ class Call(NamedTuple):
 
 
 def repeat(times: int, call: Callable[[], object]) -> Callable[[], None]:
-    """`call` so many times, what it returns forgotten each time."""
+    """Return a function that makes `times` calls of `call` and discards their results."""
 
     def run() -> None:
         for _ in range(times):
@@ -99,20 +99,20 @@ def race(name: str, calls: Sequence[Call], rounds: int, device: str = "cpu") -> 
     """Time `calls` in turns, after a warm-up of each; every other round runs in the opposite order.
 
     Args:
-        name: shown beside the progress bar.
-        calls: the contenders.
-        rounds: timings of each.
-        device: "cuda" waits for the device before and after every timing.
+        name: label of the progress bar.
+        calls: the calls to compare.
+        rounds: timings per call.
+        device: if it is "cuda", each timing waits for the device at its start and end.
 
     Returns:
-        Units a second, `(call, round)`.
+        Units per second, `(call, round)`.
     """
     from tqdm import tqdm
 
     wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     rates = np.empty((len(calls), rounds))
     with tqdm(total=(rounds + 1) * len(calls), desc=name, unit=" timings", leave=False, disable=None) as bar:
-        for turn in range(-1, rounds):  # the first is the warm-up, overwritten by the last
+        for turn in range(-1, rounds):  # turn -1 is the warm-up; the last round overwrites it
             for i in range(len(calls))[:: -1 if turn % 2 else 1]:
                 call = calls[i]
                 call.prepare()
@@ -129,13 +129,13 @@ def against(
     name: str, limit_name: str, unit: str, ours: Array, limit: Array, bar: Callable[[float], Bar] | None = None,
     device: str = "cpu",
 ) -> Ratio:  # fmt: skip
-    """The ratio of two rows of a race, or of anything else that was measured in the same rounds.
+    """Compute the ratio of two rows of a race, or of other measurements of the same rounds.
 
     Args:
-        name, limit_name, unit: what is compared with what.
-        ours, limit: a number a round.
-        bar: from the median ratio to the verdict.
-        device: where it ran.
+        name, limit_name, unit: labels of both measurements, and their unit.
+        ours, limit: one number per round.
+        bar: function of the median ratio that returns its bar.
+        device: device of the measurement.
     """
     ratios = ours / limit
     ratio = float(np.median(ratios))
@@ -148,18 +148,18 @@ def against(
 def compare(
     name: str, unit: str, amount: float, ours: Callable[[], object], limit: Callable[[], object], rounds: int = 9
 ) -> Ratio:
-    """The rates of two callables that do `amount` units each, timed in turns."""
+    """Compare the rates of two callables that do `amount` units each, timed in turns."""
     rates = race(name, [Call(ours, amount), Call(limit, amount)], rounds)
     return against(name, "", unit, rates[0], rates[1])
 
 
 def slope(sizes: Iterable[float], values: Iterable[float]) -> float:
-    """Exponent p of values ~ sizes^p: the least-squares line through the logarithms."""
+    """Fit the exponent p of values ~ sizes^p: the least-squares line through the logarithms."""
     return float(np.polyfit(np.log(list(sizes)), np.log(list(values)), 1)[0])
 
 
 def resident_memory() -> int:
-    """Bytes of this process in memory now; where the system does not say, the most there have been."""
+    """Return the resident memory of this process in bytes; on systems without /proc, its peak so far."""
     status = Path("/proc/self/status")
     if not status.exists():
         return peak_memory()
@@ -167,9 +167,9 @@ def resident_memory() -> int:
 
 
 def peak_memory() -> int:
-    """Largest resident memory of this process so far, bytes."""
+    """Return the peak resident memory of this process so far, in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # what getrusage reports on Linux begins with the memory of whoever started the process
+    if status.exists():  # on Linux, getrusage starts from the memory of the parent process
         (line,) = (line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     import resource
@@ -178,7 +178,7 @@ def peak_memory() -> int:
 
 
 def native_bf16() -> bool:
-    """Whether this processor multiplies bfloat16 in hardware; without that it is emulated, and slower."""
+    """Return whether this processor multiplies bfloat16 in hardware; otherwise bfloat16 is emulated and slower."""
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     if any(getattr(torch.cpu, name, bool)() for name in names):
         return True
@@ -188,7 +188,7 @@ def native_bf16() -> bool:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures hold for."""
+    """Describe the machine and the package versions for which the figures hold."""
     from smac_lab.runs.summary import versions
 
     info = Path("/proc/cpuinfo")
@@ -209,7 +209,7 @@ def machine() -> dict[str, Any]:
 
 
 def table(rows: Sequence[Row]) -> Iterator[str]:
-    """Rows as aligned text, one line each."""
+    """Format rows as aligned text, one line per row."""
     found = [row for row in rows if isinstance(row, Ratio)]
     cells = [("figure", "ours", "of", "unit", "ratio", "[low, high] x rounds", "wanted", "", "device", "against")]
     for r in found:
@@ -225,7 +225,7 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def aligned(cells: Sequence[Sequence[str]], right: set[int]) -> Iterator[str]:
-    """Rows of cells as lines of text; `right` names the columns that end at the same place."""
+    """Format rows of cells as lines of text; the columns with an index in `right` are right-aligned."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         pieces = (c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))

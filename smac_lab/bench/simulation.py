@@ -1,4 +1,4 @@
-"""How fast tasks are simulated: `BatchEnv` against the bare engine and against gymnasium's own environments."""
+"""Speed of simulations: `BatchEnv` relative to the bare engine and to gymnasium's environments."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from smac_lab.tasks.spec import Array, Tasks
 
 Vector = gym.vector.VectorEnv[Any, Any, Any]
 BARE = "bare mujoco.batch.Batch"
-# gymnasium's own body, and the share of the bare engine's speed that is wanted
+# gymnasium's environment, and the target share of the bare engine's speed
 BODIES = {"cheetah-vel": ("HalfCheetah-v5", 0.92), "ant-dir": ("Ant-v5", 0.85)}
 
 
 class Bare:
-    """The simulations of a `BatchEnv` without anything around them: same body, states, actions, stage and threads."""
+    """The bare simulations of a `BatchEnv`: same body, states, actions, stage and threads."""
 
     def __init__(self, env: BatchEnv):
         from mujoco.batch import Batch
@@ -49,33 +49,33 @@ class Bare:
         self.frame_skip, self.stage = family.frame_skip, env.simulation.engine.stage
 
     def restart(self) -> None:
-        """Put `env` into first states, and these simulations into the same ones."""
+        """Reset `env`, and set these simulations to the same initial states."""
         self.env.reset(seed=0)
         self.batch.reset()
         for name in ("qpos", "qvel"):
             self.state[name][:] = getattr(self.env.simulation.state, name)
 
     def step(self, actions: Array) -> None:
-        """Control steps, `(step, simulation, action_dim)`."""
+        """Make one control step per row of `actions`, `(step, simulation, action_dim)`."""
         for action in actions:
             self.control[:] = action
             self.batch.step(nstep=self.frame_skip, stage=self.stage)
 
 
 def make_body(name: str) -> gym.Env[Any, Any]:
-    """One of gymnasium's MuJoCo environments, also where imageio is missing, which draws nothing here."""
+    """Make one of gymnasium's MuJoCo environments, also without imageio, which only drawing requires."""
     try:
         import imageio  # type: ignore[import-not-found]  # noqa: F401
-    except ImportError:  # gymnasium's module asks for it when it is first loaded
+    except ImportError:  # gymnasium's module imports imageio when it is first loaded
         sys.modules["imageio"] = types.ModuleType("imageio")
         try:
             importlib.import_module("gymnasium.envs.mujoco.mujoco_rendering")
         finally:
             del sys.modules["imageio"]
-    if multiprocessing.parent_process() is not None:  # a worker: Ctrl-C reaches the whole group, the parent ends it
+    if multiprocessing.parent_process() is not None:  # a worker ignores Ctrl-C: its parent ends it
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     log = _load_mujoco().MjLogConfig.get()
-    log.logto_console = False  # every HalfCheetah-v5 warns of something deprecated in its file
+    log.logto_console = False  # each HalfCheetah-v5 logs a deprecation warning about its file
     log.set()
     try:
         return gym.make(name)
@@ -85,21 +85,21 @@ def make_body(name: str) -> gym.Env[Any, Any]:
 
 
 def make_env(family_name: str, simulations: int) -> BatchEnv:
-    """`simulations` random tasks of a family."""
+    """Make an environment of `simulations` random tasks of a family."""
     family = make_family(family_name)
     return family.batch_env(Tasks(family.sample_tasks(np.random.default_rng(0), simulations)))
 
 
 def paper_agent(env: BatchEnv) -> SMAC:
-    """An untrained agent with the paper's networks."""
+    """Make an untrained agent with the paper's networks."""
     return SMAC(SMACConfig(device="cpu"), env.family.spec)
 
 
 def simulation(family_name: str, effort: Effort, processes: tuple[int, ...] = ()) -> Iterator[Ratio]:
-    """`BatchEnv.step` against the same `mujoco.batch.Batch`, and against gymnasium's vectors of its own bodies.
+    """Race `BatchEnv.step` against the same `mujoco.batch.Batch` and against gymnasium's vector environments.
 
-    Everyone takes random actions from first states. `AsyncVectorEnv` has a process an environment and is measured
-    with each number of `processes`, by default four a core; they wait idle while the others run.
+    All take random actions from initial states. `AsyncVectorEnv` has one process per environment and is measured
+    with each number in `processes`, by default four per core; its processes are idle during the other timings.
     """
     body, share = BODIES[family_name]
     n, steps = effort.simulations, effort.steps
@@ -130,12 +130,12 @@ def simulation(family_name: str, effort: Effort, processes: tuple[int, ...] = ()
 
 
 def random_actions(vector: Vector, steps: int) -> Array:
-    """Actions in [-1, 1] for every step, `(step, environment, action_dim)`."""
+    """Draw actions in [-1, 1] for each step, `(step, environment, action_dim)`."""
     return np.random.default_rng(0).uniform(-1, 1, (steps, *(vector.action_space.shape or ())))
 
 
 def vector_call(vector: Vector, actions: Array) -> Call:
-    """`actions` one after the other, from first states; one unit is a step of one environment."""
+    """Return a call that steps through `actions` from initial states; the unit is a step of one environment."""
 
     def run() -> None:
         for action in actions:
@@ -145,7 +145,7 @@ def vector_call(vector: Vector, actions: Array) -> Call:
 
 
 def collection(family_name: str, effort: Effort) -> Iterator[Ratio]:
-    """`rollout` with the paper's actor in the loop against the bare simulation of the same actions."""
+    """Race `rollout` with the paper's actor in the loop against the bare simulation of the same actions."""
     env = make_env(family_name, effort.simulations)
     agent, bare = paper_agent(env), Bare(env)
     policy = agent.policy(agent.prior(env.num_envs), torch.Generator().manual_seed(0), deterministic=False)
@@ -158,7 +158,7 @@ def collection(family_name: str, effort: Effort) -> Iterator[Ratio]:
 
 
 def evaluation(family_name: str, effort: Effort) -> Iterator[Ratio]:
-    """The seconds of `evaluate`, repeats and episodes as in the paper, against the bare simulation of its steps."""
+    """Race `evaluate`, with the paper's repeats and episodes, against the bare simulation of its steps."""
     tasks = Tasks(make_family(family_name).sample_tasks(np.random.default_rng(0), effort.tasks))
     repeats = SMACConfig().repeats
     env = make_env(family_name, len(tasks) * repeats)

@@ -1,4 +1,4 @@
-"""How fast the networks learn: updates against dense products of as many floating-point operations."""
+"""Speed of updates, relative to dense products with the same number of floating-point operations."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from smac_lab.sampling import sample_offline, sample_self_supervised
 from smac_lab.tasks import make_family
 
 FAMILY = "cheetah-vel"
-WIDTH = 300  # of the products: the hidden layers of the paper's actor and critics
+WIDTH = 300  # of the products; it is that of the hidden layers of the paper's actor and critics
 REFERENCE = Path(smac_lab.__file__).parents[1] / "tests" / "reference_smac.py"
-OFFLINE_MINUTES = 15.0  # wanted of the paper preset's offline phase
+OFFLINE_MINUTES = 15.0  # target for the offline phase of the paper preset
 
 
 class Setting(NamedTuple):
-    """A way of computing the same update."""
+    """Precision and compilation of an update."""
 
     precision: Precision  # of dense products
     compiled: bool
 
     @property
     def name(self) -> str:
-        """As it is called in tables."""
+        """Name in tables."""
         return f"{self.precision} compiled" if self.compiled else self.precision
 
     def missing(self, device: str) -> str | None:
-        """Why it would mean nothing on this machine, or None."""
+        """Return the reason why the setting is not measured on this machine, or None."""
         if self.precision == "bf16" and device == "cpu" and not native_bf16():
             return "no native bf16 here"
         if self.precision == "tf32" and not has_tf32(torch.device(device)):
@@ -56,23 +56,23 @@ PLAIN = Setting("fp32", compiled=False)
 ON_CPU = (PLAIN, Setting("fp32", compiled=True), Setting("bf16", compiled=True))
 TF32 = (Setting("tf32", compiled=False), Setting("tf32", compiled=True))
 SETTINGS = {"cpu": ON_CPU, "cuda": (*ON_CPU[:2], *TF32, ON_CPU[2])}
-SHARES = {"fp32": 0.70, "bf16": 0.40}  # of the ceiling in that precision, wanted of 4 x 256
+SHARES = {"fp32": 0.70, "bf16": 0.40}  # target share of the ceiling in that precision, at 4 x 256
 
 
 class Case(NamedTuple):
-    """An update at the paper's networks."""
+    """An update of the paper's networks."""
 
-    loss: str  # as the agent's methods are called, without "_loss"
+    loss: str  # name of the agent's loss method, without "_loss"
     meta_batch: int
     batch_size: int
 
     @property
     def name(self) -> str:
-        """As it is called in tables."""
+        """Name in tables."""
         return f"{self.loss.replace('_', '-')} update, {self.meta_batch} x {self.batch_size}"
 
     def config(self, device: str = "cpu") -> SMACConfig:
-        """The paper's numbers with this case's batch, in both phases."""
+        """Return the paper's config with this case's batch in both phases."""
         return SMACConfig(
             n_train_tasks=max(8, self.meta_batch),
             meta_batch=self.meta_batch,
@@ -83,15 +83,15 @@ class Case(NamedTuple):
         )
 
     def sample(self, agent: SMAC, buffer: TransitionBuffer) -> Batch:
-        """A meta-batch of the phase."""
+        """Sample a meta-batch of the phase."""
         return (sample_offline if self.loss == "offline" else sample_self_supervised)(agent, buffer)
 
     def step(self, agent: SMAC, buffer: TransitionBuffer) -> Info:
-        """One update as training makes it: sampling, loss, gradients, optimizer, slow copies."""
+        """Make one update as in training: sampling, loss, gradients, optimizer, slow copies."""
         return agent.update(self.sample(agent, buffer), loss=getattr(agent, f"{self.loss}_loss"))
 
     def stepper(self, agent: SMAC, buffer: TransitionBuffer) -> Callable[[], Info]:
-        """`step` as training repeats it: on a GPU, a CUDA graph."""
+        """Return `step` as training repeats it: on a GPU, as a CUDA graph."""
         return captured(agent, buffer, partial(self.step, agent, buffer))
 
 
@@ -105,26 +105,26 @@ CUDA_CASES = (Case("offline", 4, 256),)
 
 
 def make_agent(config: SMACConfig, setting: Setting = PLAIN, seed: Any = 0) -> SMAC:
-    """An agent that computes in a certain way."""
+    """Make an agent that computes in `setting`."""
     config = dataclasses.replace(config, precision=setting.precision, compile=setting.compiled)
     return SMAC(config, make_family(FAMILY).spec, seed=seed)
 
 
 def make_buffer(config: SMACConfig) -> TransitionBuffer:
-    """Behaviour data of the case's tasks, on the device of its agents."""
+    """Collect behaviour data of the config's tasks, on the device of its agents."""
     family = make_family(FAMILY)
     return collect_behaviour(family, family.split(config.n_train_tasks, 1, 0)[0], config, 0)
 
 
 def operations(update: Callable[[], object]) -> int:
-    """Floating-point operations of an update's dense products, counted as it runs (a product and a sum are two)."""
+    """Run `update` and count the floating-point operations of its dense products (a product and a sum are two)."""
     with FlopCounterMode(display=False) as counter:
         update()
     return int(counter.get_total_flops())
 
 
 def eager_operations(case: Case) -> int:
-    """Those of the library's update, in its plainest setting."""
+    """Count the operations of the library's update in the setting `PLAIN`."""
     config = case.config()
     agent, buffer = make_agent(config), make_buffer(config)
     return operations(lambda: case.step(agent, buffer))
@@ -133,7 +133,7 @@ def eager_operations(case: Case) -> int:
 def ceiling(
     flops: float, rows: int, precision: str, device: str = "cpu", members: int = 1, width: int = WIDTH
 ) -> Callable[[], None]:
-    """Dense products `(rows, width) x (width, width)` that add up to `flops`, `members` of them in one call."""
+    """Return a function that makes `flops` of products `(rows, width) x (width, width)`, `members` per call."""
     stack = (members,) if members > 1 else ()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     left = torch.randn(*stack, rows, width, device=device, dtype=dtype)
@@ -150,16 +150,16 @@ def ceiling(
 
 
 def update(effort: Effort, cases: tuple[Case, ...] = CPU_CASES, device: str = "cpu") -> Iterator[Row]:
-    """Every case, in every setting that this machine has."""
+    """Measure each case in each setting that this machine supports."""
     for case in cases:
         yield from _one_case(case, effort, device)
 
 
 def _one_case(case: Case, effort: Effort, device: str) -> Iterator[Row]:
-    """One update in every setting, the ceiling in every precision and the textbook, all in one race."""
+    """Race one update in each setting, the ceiling in each precision, and the textbook version."""
     count, rows, config = effort.updates, case.meta_batch * case.batch_size, case.config(device)
     flops, buffer = eager_operations(case), make_buffer(config)
-    members = 1 if device == "cpu" else effort.seeds  # a GPU needs several at once to be busy
+    members = 1 if device == "cpu" else effort.seeds  # one product at a time does not keep a GPU busy
     calls: dict[str, Call] = {}
     settings: list[Setting] = []
     for setting in SETTINGS[device]:
@@ -176,7 +176,7 @@ def _one_case(case: Case, effort: Effort, device: str) -> Iterator[Row]:
     found = race(case.name, list(calls.values()), effort.rounds, device)
     rates: dict[str, Array] = dict(zip(calls, found, strict=True))
 
-    # The bar is about the fastest setting of a precision.
+    # The bar applies to the fastest setting of a precision.
     fastest = {
         precision: max((s for s in settings if s.precision == precision), key=lambda s: float(np.median(rates[s.name])))
         for precision in {s.precision for s in settings}
@@ -204,10 +204,10 @@ def _one_case(case: Case, effort: Effort, device: str) -> Iterator[Row]:
 
 
 def seeds(effort: Effort, device: str = "cpu") -> Iterator[Row]:
-    """One update of many seeds at once against as many updates of one, and against batched products.
+    """Race one update of many seeds at once against as many updates of one seed, and against batched products.
 
-    On a GPU at the paper's size; on a CPU also at the size of the point robot's preset, where a lone update is too
-    small to keep even that busy.
+    The networks have the paper's size. On a CPU, the race is repeated at the size of the point robot's preset, where
+    an update of one seed is too small to keep the CPU busy.
     """
     n = effort.seeds
     effort = effort._replace(updates=max(1, effort.updates // 5), rounds=min(5, effort.rounds))
@@ -243,7 +243,7 @@ def _seeds(case: Case, sizes: dict[str, Any], n: int, effort: Effort, device: st
 
 
 def _compiles_not(step: Callable[[], Info]) -> str | None:
-    """Why a first step was not compiled though it was to be, or None."""
+    """Make a first step; return the reason why it was not compiled although this was requested, or None."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         step()
@@ -252,7 +252,7 @@ def _compiles_not(step: Callable[[], Info]) -> str | None:
 
 
 def cuda(effort: Effort) -> Iterator[Row]:
-    """The same on a GPU, where there is one."""
+    """Measure `update` and `seeds` on a GPU, if there is one."""
     if not torch.cuda.is_available():
         yield Skipped("updates on cuda", "no GPU here")
         return
@@ -261,7 +261,7 @@ def cuda(effort: Effort) -> Iterator[Row]:
 
 
 def _textbook(case: Case, config: SMACConfig, buffer: TransitionBuffer) -> Callable[[], object] | None:
-    """One update of the textbook version, sampling included; None in an installed package, which has no tests."""
+    """Return one update of the textbook version, with sampling; None in an installed package, which has no tests."""
     if not REFERENCE.exists():
         return None
     name = "smac_lab_textbook"

@@ -1,1 +1,1 @@
-"""Pictures, films, tables and reports; pure functions of what was found."""
+"""Pictures, films, tables and reports of experiments."""

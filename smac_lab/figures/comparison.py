@@ -1,8 +1,8 @@
-"""Several runs side by side: methods and arms on the same families, with the statistics of rliable.
+"""Comparison of several runs: methods and arms on the same families, with the statistics of rliable.
 
-Scores are means over tasks, one per seed. The aggregates are those of Agarwal et al., "Deep RL at the Edge of the
+Scores are means over tasks, one per seed. The aggregates are from Agarwal et al., "Deep RL at the Edge of the
 Statistical Precipice" (NeurIPS 2021, arXiv 2108.13264): interquartile mean with a stratified bootstrap interval,
-probability of improvement, and performance profiles, each computed by their library.
+probability of improvement, and performance profiles.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COLOURS = ("#4D4D4D", "#56B4E9", "#D55E00", "#CC79A7", "#332288", "#44AA99", "#8
 
 
 class Entry(NamedTuple):
-    """One method or arm on one family. Measures hold a value per seed, NaN where unknown."""
+    """One method or arm on one family. Measures have one value per seed, NaN if unknown."""
 
     family: str
     name: str
@@ -40,22 +40,22 @@ class Entry(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Entries, and the returns that stand for 0 and 1 of each family's normalised score."""
+    """Entries, and for each family the returns that have the normalised scores 0 and 1."""
 
     entries: list[Entry]
     ends: dict[str, tuple[float, float]]
 
     def scores(self, entry: Entry, kind: str) -> Array:
-        """Normalised returns, `(seed,)`: random actions 0, the best that is known 1."""
+        """Compute normalised returns, `(seed,)`: random actions have 0, the best known return has 1."""
         return share_of_range(entry.measures[kind], *self.ends[entry.family])
 
     @property
     def names(self) -> list[str]:
-        """Methods and arms, in the order in which runs were given."""
+        """Names of methods and arms, in the order of the runs."""
         return list(dict.fromkeys(entry.name for entry in self.entries))
 
     def matrix(self, name: str, kind: str) -> Array | None:
-        """Normalised scores over all families, `(seed, family)`; None unless all were run, with as many seeds."""
+        """Return the normalised scores, `(seed, family)`; None if one is missing or seeds differ in number."""
         found = [entry for entry in self.entries if entry.name == name]
         families = {entry.family for entry in self.entries}
         if {entry.family for entry in found} != families or len({len(entry.seeds) for entry in found}) != 1:
@@ -67,12 +67,12 @@ class Comparison(NamedTuple):
 def gather(runs: Sequence[str | Path]) -> Comparison:
     """Read finished runs.
 
-    The best known return of a family is its controller's, where it has one, and else the highest mean among the
+    The best known return of a family is that of its controller if it has one, otherwise the highest mean among the
     entries and the behaviour data.
 
     Raises:
-        ValueError: two variants of a family, whose returns mean different things, or no run.
-        FileNotFoundError: a folder is not that of a finished run.
+        ValueError: there is no run, or there are two variants of a family, whose returns cannot be compared.
+        FileNotFoundError: a folder contains no finished run.
     """
     found = [read_run(run) for run in runs]
     summaries = [run.summary for run in found]
@@ -88,7 +88,7 @@ def gather(runs: Sequence[str | Path]) -> Comparison:
 
 
 def _told_apart(entries: list[Entry]) -> list[Entry]:
-    """Entries whose names say which run they are of, where two runs of a family have one of that name."""
+    """Add the run's folder to the names of entries that are not unique in their family."""
     kinds = [(entry.family, entry.name) for entry in entries]
     return [
         entry._replace(name=f"{entry.name} ({entry.run})") if kinds.count(kind) > 1 else entry
@@ -97,7 +97,7 @@ def _told_apart(entries: list[Entry]) -> list[Entry]:
 
 
 def _entries(summary: Mapping[str, Any], folder: str) -> list[Entry]:
-    """A method's offline phase, and each arm."""
+    """List the entries of a run: the method's offline phase, and each arm."""
     method, seconds = summary.get("method", "smac"), summary.get("seconds", {})
     known = {name: summary.get(name) for name in ("random", "behaviour", "best")}
     entries = []
@@ -133,7 +133,7 @@ def _ends(entries: Sequence[Entry], family: str) -> tuple[float, float]:
 
 # -- tables ----------------------------------------------------------------------------------------------
 def rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Titles, and a row of cells for each entry: interquartile mean over seeds [95 % interval]."""
+    """Return titles and one row of cells per entry: interquartile mean over seeds [95 % interval]."""
     titles = ["family", "seeds", "method", *(MEASURES[name][0].removesuffix(" (return)") for name in COLUMNS)]
     titles += ["score", "better than the first", "minutes", "parameters", "random", "data", "best known"]
     table: list[list[str]] = []
@@ -159,16 +159,16 @@ def rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def _estimate(values: Array) -> Interval:
-    """Interquartile mean of the seeds that have a value."""
+    """Compute the interquartile mean, with interval, over the seeds that have a value."""
     known = np.asarray(values, dtype=np.float64)
     known = known[np.isfinite(known)]
     return interval(known, "iqm") if len(known) else Interval(np.nan, np.nan, np.nan)
 
 
 def overall(comparison: Comparison) -> dict[str, dict[str, Interval]]:
-    """Method to kind of context to the interquartile mean of normalised scores over all families and seeds.
+    """Compute interquartile means of normalised scores over all families and seeds, by method and kind of context.
 
-    Only methods that were run on every family, with equally many seeds each.
+    Includes only methods that were run on all families, with equally many seeds on each.
     """
     found: dict[str, dict[str, Interval]] = {}
     for name in comparison.names:
@@ -179,7 +179,7 @@ def overall(comparison: Comparison) -> dict[str, dict[str, Interval]]:
 
 
 def markdown(comparison: Comparison) -> str:
-    """The comparison as a Markdown table, and one over all families where there are several."""
+    """Format the comparison as a Markdown table, with a second table over all families if there are several."""
     titles, table = rows(comparison)
     lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
     lines += [f"| {' | '.join(cells)} |" for cells in table]
@@ -193,7 +193,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def latex(comparison: Comparison) -> str:
-    r"""The comparison as a LaTeX `tabular`, for `\usepackage{booktabs}`."""
+    r"""Format the comparison as a LaTeX `tabular`, which requires `\usepackage{booktabs}`."""
     titles, table = rows(comparison)
 
     def line(cells: Sequence[str]) -> str:
@@ -207,9 +207,9 @@ def latex(comparison: Comparison) -> str:
 
 # -- figure ----------------------------------------------------------------------------------------------
 def figure(comparison: Comparison) -> go.Figure:
-    """Left: interquartile means with intervals. Right: performance profiles given self-collected context.
+    """Draw interquartile means with intervals (left) and performance profiles given self-collected context (right).
 
-    Both in normalised scores, pooled over families. A profile is the share of runs that score above tau.
+    Both use normalised scores, pooled over families. A profile is the share of scores above tau.
     """
     names = comparison.names
     titles = ["interquartile mean over seeds [95 %]", "share of runs above a score"]

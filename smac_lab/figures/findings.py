@@ -1,4 +1,4 @@
-"""Findings of a run: its folder as arrays, and the sections of its report with captions computed from them."""
+"""Findings of a run: the contents of its folder as arrays, and the sections of its report with computed captions."""
 
 from __future__ import annotations
 
@@ -46,27 +46,27 @@ class Run(NamedTuple):
 
     folder: Path
     summary: dict[str, Any]
-    experiment: dict[str, Any]  # config.json; empty where there is none
-    phases: dict[str, dict[str, Array]]  # phase to measure to one value a seed, NaN where unknown
+    experiment: dict[str, Any]  # config.json; empty if it is missing
+    phases: dict[str, dict[str, Array]]  # phase to measure to one value per seed, NaN if unknown
     measurements: dict[str, dict[int, dict[str, Array]]]  # phase to seed to arrays
-    metrics: dict[str, dict[int, dict[str, Array]]]  # phase to seed to columns of metrics.csv, NaN where empty
-    missing: list[str]  # files that a complete run has and this one lacks
+    metrics: dict[str, dict[int, dict[str, Array]]]  # phase to seed to columns of metrics.csv, NaN for empty cells
+    missing: list[str]  # arms and files that a complete run has and this one lacks
 
     @property
     def default(self) -> str | None:
-        """The arm that sentences are about: the default one, else the first there is."""
+        """The arm that the text describes: the default arm if it was run, else the first arm; None without arms."""
         arms = list(self.summary["arms"])
         return self.summary["default_arm"] if self.summary["default_arm"] in arms else (arms[0] if arms else None)
 
     @property
     def shown_seed(self) -> int | None:
-        """The seed whose tasks are drawn: the first one measured in most phases."""
+        """The seed whose tasks are drawn: the first of those measured in most phases; None if there is none."""
         measured = self.measurements["before"]
         return max(measured, key=lambda s: sum(s in found for found in self.measurements.values()), default=None)
 
     @property
     def family(self) -> Any:
-        """The task family, or None for one that this installation does not know."""
+        """The task family, or None if this installation has no family of that name."""
         from smac_lab.tasks import make_family
 
         try:
@@ -75,32 +75,32 @@ class Run(NamedTuple):
             return None
 
     def scale(self, tasks: Array) -> style.TaskScale:
-        """Colours of tasks."""
+        """Return the colour scale of tasks."""
         return style.task_scale(tasks, getattr(self.family, "task_label", "task"))
 
     def posteriors(self, seed: int) -> dict[str, plots.Posteriors]:
-        """Those of a seed in each phase in which it was measured; none where the method has no z."""
+        """Return a seed's posteriors in each phase in which it was measured; empty if the method has no z."""
         found = {p: seeds[seed] for p, seeds in self.measurements.items() if "online_mean" in seeds.get(seed, {})}
         return {p: plots.Posteriors(*(f[name] for name in plots.Posteriors._fields)) for p, f in found.items()}
 
 
 class Section(NamedTuple):
-    """A heading that says what to look at, a caption computed from data, and what to look at."""
+    """A heading that directs the reader, a caption computed from data, and a figure, table or film."""
 
     heading: str
     caption: str
-    body: go.Figure | dict[str, dict[str, str]] | str  # a figure, rows of a table by phase, or a film as a URL
+    body: go.Figure | dict[str, dict[str, str]] | str  # a figure, a table (row to phase to cell), or a film as a URL
 
 
 # -- reading -------------------------------------------------------------------------------------------
 
 
 def read_run(run_dir: str | Path) -> Run:
-    """Everything of a run's folder that a report shows.
+    """Read the contents of a run's folder that a report shows.
 
     Raises:
-        FileNotFoundError: no `summary.json` there.
-        StorageError: one without what a summary has, or a damaged file.
+        FileNotFoundError: the folder has no `summary.json`.
+        StorageError: `summary.json` lacks an entry, or a file is damaged.
     """
     folder = Path(run_dir)
     if not (folder / "summary.json").is_file():
@@ -136,7 +136,7 @@ def _read_columns(path: Path) -> dict[str, Array]:
 
 
 def measures(summary: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
-    """Phase to measure to one value a seed, `(seed,)`; what is missing is NaN."""
+    """Collect the measures of a summary: phase to measure to values, `(seed,)`; missing values are NaN."""
     n = len(summary["seeds"])
     phases: dict[str, dict[str, Array]] = {}
     for phase, lists in {"before": summary["before"], **summary["arms"]}.items():
@@ -152,7 +152,7 @@ def measures(summary: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
 
 
 def negligible_gap(before: Mapping[str, Array], random: float | None) -> float:
-    """A gap too small to speak of its share: 2 % of what offline context gains over random actions."""
+    """Return the gap up to which no share is given: 2 % of the gain of offline context over random actions."""
     return 0.0 if random is None else 0.02 * abs(float(np.mean(before["offline_context"])) - random)
 
 
@@ -160,7 +160,7 @@ def negligible_gap(before: Mapping[str, Array], random: float | None) -> float:
 
 
 def number(value: float | None, percent: bool = False) -> str:
-    """A number with two decimals, fewer for large ones, or a dash."""
+    """Format a number with two decimals, fewer for large ones; an unknown number is a dash."""
     if value is None or not np.isfinite(value):
         return "\N{EN DASH}"
     if percent:
@@ -170,14 +170,14 @@ def number(value: float | None, percent: bool = False) -> str:
 
 
 def bounds(estimate: Interval, percent: bool = False) -> str:
-    """An interval in brackets, or nothing."""
+    """Format the bounds of an interval in brackets; empty if they are unknown."""
     if not np.isfinite(estimate.low):
         return ""
     return f"[{number(estimate.low, percent)}, {number(estimate.high, percent)}]".replace(" %,", ",")
 
 
 def references(summary: Mapping[str, Any]) -> str:
-    """The returns to compare with, as far as they are known."""
+    """List the known returns of random actions, of the behaviour data and of the best controller, as text."""
     labels = {"random": "random actions", "behaviour": "behaviour data", "best": "best known controller"}
     return ", ".join(f"{label} {number(summary[k])}" for k, label in labels.items() if summary.get(k) is not None)
 
@@ -191,15 +191,15 @@ def _each(values: Mapping[str, float]) -> str:
 
 
 def _wins(first: Array, second: Array) -> str:
-    """In how many seeds the second is higher."""
+    """Count the seeds in which `second` is higher, as text; empty with fewer than two seeds."""
     both = np.isfinite(first) & np.isfinite(second)
     return f", higher in {int((second > first)[both].sum())} of {int(both.sum())} seeds" if both.sum() > 1 else ""
 
 
 def success_cells(summary: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Description of tasks to phase to success at the last step, in %: offline context / self-collected / held-out.
+    """Return success at the last step, in %, by task description and phase: offline / self-collected / held-out.
 
-    Means over seeds; nothing where a family knows no success or does not describe its tasks.
+    Values are means over seeds. The result is empty if the family defines no success or does not describe its tasks.
     """
     phases = {phase: found for phase, found in summary.get("success_by_description", {}).items() if found}
     cells: dict[str, dict[str, str]] = {}
@@ -212,7 +212,7 @@ def success_cells(summary: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def headline(run: Run) -> str:
-    """The result in a sentence or two."""
+    """Summarise the result in a few sentences."""
     before = run.phases["before"]
     gap = over_seeds(before["offline_context"] - before["online_context"])
     text = (
@@ -225,7 +225,7 @@ def headline(run: Run) -> str:
         return text + "No arm of the self-supervised phase was run."
     after = run.phases[run.default]
     online, left = over_seeds(after["online_context"]), over_seeds(after["offline_context"] - after["online_context"])
-    # Of the mean gap: a mean of the seeds' shares says nothing where a seed has next to no gap.
+    # The share of the mean gap: a mean of the seeds' shares is meaningless if a seed has almost no gap.
     of_it = (
         f": {number(1 - left.point / gap.point, True)} of it closed"
         if gap.point > negligible_gap(before, run.summary.get("random"))
@@ -243,7 +243,7 @@ def headline(run: Run) -> str:
 
 
 def sections(run: Run) -> Iterator[Section]:
-    """List the sections of a report in order; those without data are left out."""
+    """Yield the sections of a report in order, without sections that have no data."""
     yield _returns(run)
     yield from _successes(run)
     if run.shown_seed is not None:
@@ -274,7 +274,7 @@ def _returns(run: Run) -> Section:
 
 
 def _true_rewards(run: Run) -> str:
-    """Compare the arms that have true rewards: such rewards alone, and with an encoder that learns from them."""
+    """Compare arms with true rewards, in words: without and with an encoder that learns from these rewards."""
     online, text = {phase: found["online_context"] for phase, found in run.phases.items()}, ""
     if {"frozen-true-rewards", "frozen"} <= online.keys():
         true, decoded = online["frozen-true-rewards"], online["frozen"]
@@ -306,7 +306,7 @@ def _successes(run: Run) -> Iterator[Section]:
 def _returns_by_task(run: Run, seed: int) -> Iterator[Section]:
     shown = {p: run.measurements[p][seed] for p in ("before", run.default) if p and seed in run.measurements[p]}
     if any("behaviour_returns" not in found for found in shown.values()):
-        return  # a run of an older version
+        return  # runs of older versions lack this array
     panels = {
         phase: plots.TaskReturns(found["behaviour_returns"], found["offline_returns"], found["online_returns"])
         for phase, found in shown.items()
@@ -342,7 +342,7 @@ def _plane(run: Run, seed: int) -> Section:
 
 
 def _distance_ratio(posteriors: plots.Posteriors) -> float:
-    """Median distance online to offline, over that between tasks; NaN for a single task."""
+    """Compute the median distance of online from offline means, divided by that between tasks; NaN for one task."""
     offline, online = np.asarray(posteriors.offline_mean)[:, 0], np.asarray(posteriors.online_mean)[:, 0]
     others = np.linalg.norm(offline[:, None] - offline[None], axis=-1)[np.triu_indices(len(offline), 1)]
     if not others.any():
@@ -379,7 +379,7 @@ def _shift(run: Run) -> Iterator[Section]:
 
 
 def curves(run: Run, phases: Sequence[str], wanted: Sequence[str]) -> dict[str, dict[str, list[plots.Curve]]]:
-    """Metric to phase to a curve for each seed, of the columns that are there and hold a number."""
+    """Collect curves, metric to phase to one curve per seed; columns without any number are omitted."""
     picked: dict[str, dict[str, list[plots.Curve]]] = {}
     for metric in wanted:
         for phase in phases:
@@ -464,5 +464,5 @@ def _episodes(run: Run, seed: int) -> Section:
 
 
 def signed(text: str) -> str:
-    """Typographic minus signs and percentages that stay on one line, for pages."""
+    """Replace minus signs by typographic ones and spaces before % by no-break spaces, for web pages."""
     return re.sub(r"(?<!\w)-(?=\d)|(?<= )-(?= )", "\N{MINUS SIGN}", text).replace(" %", "\N{NO-BREAK SPACE}%")

@@ -1,4 +1,4 @@
-"""Pictures of an experiment: pure functions from arrays to a `plotly.graph_objects.Figure`, in `style`'s colours."""
+"""Figures of an experiment: pure functions from arrays to `plotly.graph_objects.Figure`, in the colours of `style`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KL_KINDS = {  # colour (None: that of the phase) and label
 
 
 class Posteriors(NamedTuple):
-    """q(z | context) of the same tasks from both kinds of context; each `(task, repeat, z_dim)`."""
+    """q(z | context) per task, from both kinds of context; each `(task, repeat, z_dim)`."""
 
     offline_mean: ArrayLike
     offline_std: ArrayLike
@@ -42,7 +42,7 @@ class Posteriors(NamedTuple):
 
 
 class Divergences(NamedTuple):
-    """KL divergences of posteriors, in nats; each `(task,)`, seeds one after the other."""
+    """KL divergences of posteriors, in nats; each `(task,)`, with the tasks of all seeds concatenated."""
 
     online_offline: ArrayLike
     online_prior: ArrayLike
@@ -50,7 +50,7 @@ class Divergences(NamedTuple):
 
 
 class TaskReturns(NamedTuple):
-    """Mean returns of tasks, each `(task,)`; None where there is no agent."""
+    """Mean return per task, each `(task,)`; None without an agent."""
 
     behaviour: ArrayLike
     offline: ArrayLike | None = None
@@ -58,14 +58,14 @@ class TaskReturns(NamedTuple):
 
 
 class Rollouts(NamedTuple):
-    """One episode a shown task, given offline and given self-collected context; each `(shown_task, time, dim)`."""
+    """One episode per shown task, given offline and given self-collected context; each `(shown_task, time, dim)`."""
 
     offline: ArrayLike
     online: ArrayLike
 
 
 class Axes(NamedTuple):
-    """A plane in the space of z: centre `(z_dim,)`, two directions `(2, z_dim)`, their shares of variance `(2,)`."""
+    """A plane in z-space: centre `(z_dim,)`, two directions `(2, z_dim)`, their shares of the variance `(2,)`."""
 
     centre: Array
     directions: Array
@@ -76,14 +76,14 @@ class Axes(NamedTuple):
 
 
 def principal_axes(means: ArrayLike) -> Axes:
-    """The plane in which posterior means differ most: centre and first two principal axes.
+    """Compute the plane in which posterior means differ most: their centre and first two principal axes.
 
     Args:
         means: `(..., z_dim)`.
 
     Returns:
-        Axes, each direction with its largest coordinate positive. With a one-dimensional z the second
-        direction is zero; with a single mean the axes are the first coordinates.
+        Axes, each direction with its largest coordinate positive. If z is one-dimensional, the second
+        direction is zero; if all means are equal, the axes are the first two coordinates.
     """
     points = np.asarray(means, dtype=np.float64).reshape(-1, np.shape(means)[-1])
     z_dim, centre = points.shape[1], points.mean(0)
@@ -97,18 +97,18 @@ def principal_axes(means: ArrayLike) -> Axes:
 
 
 def project(points: ArrayLike, axes: Axes) -> Array:
-    """Coordinates in the plane, `(..., z_dim)` to `(..., 2)`."""
+    """Project points onto the plane, `(..., z_dim)` to `(..., 2)`."""
     return (np.asarray(points, dtype=np.float64) - axes.centre) @ axes.directions.T
 
 
 def ellipse(mean: ArrayLike, std: ArrayLike, axes: Axes) -> Array:
-    """Outline of one standard deviation of a diagonal Gaussian, seen in the plane.
+    """Return the outline of one standard deviation of a diagonal Gaussian, projected onto the plane.
 
     Args:
         mean, std: `(z_dim,)`.
 
     Returns:
-        `(point, 2)`; the last point is the first.
+        `(point, 2)`; the last point equals the first.
     """
     scaled = axes.directions * np.asarray(std, dtype=np.float64)  # (2, z_dim)
     values, vectors = np.linalg.eigh(scaled @ scaled.T)
@@ -116,12 +116,11 @@ def ellipse(mean: ArrayLike, std: ArrayLike, axes: Axes) -> Array:
 
 
 def posterior_plane(panels: Mapping[str, Posteriors], tasks: TaskScale) -> go.Figure:
-    """Posteriors of all tasks in one plane of z, a panel a phase: offline filled, self-collected hollow.
+    """Draw the posteriors of all tasks in one plane of z, one panel per phase: offline filled, self-collected hollow.
 
-    A thin line joins the two markers of a task: the longer it is, the further the shift has carried what the
-    encoder infers. All panels share the plane, the principal axes of all their offline posterior means. Of
-    repeated contexts the first is drawn (averages would hide how far they differ); up to 12 tasks have an outline
-    of one standard deviation.
+    A thin line joins the two markers of a task; its length shows the shift. All panels share one plane, spanned by
+    the principal axes of their offline posterior means. Of repeated contexts only the first is drawn, because an
+    average would hide how far they differ. If there are at most 12 tasks, outlines of one standard deviation are drawn.
 
     Args:
         panels: phase to posteriors.
@@ -167,7 +166,7 @@ def _draw_planes(fig: go.Figure, places: Sequence[Place], panels: Mapping[str, P
                 hovertemplate=f"{tasks.label} %{{marker.color:.2f}}<extra>{name}, {phase_label(phase)}</extra>",
                 **shared,
             )  # fmt: skip
-            if legend:  # a grey stand-in: the legend would paint a colour scale black
+            if legend:  # a grey marker for the legend, which would show a colour scale as black
                 fig.add_scatter(x=[None], y=[None], marker={"color": GREY, **look}, hoverinfo="skip", **shared)
         if {**place, "row": place["row"] + 1} not in places:
             fig.update_xaxes(title=f"axis 1 of z ({axes.share[0]:.0%} of variance)", **place)
@@ -187,13 +186,13 @@ def return_bars(
     best: float | None = None,
     behaviour: float | None = None,
 ) -> go.Figure:
-    """Returns before and after each arm: mean over seeds with 95 % interval, every seed a dot.
+    """Draw returns before and after each arm: mean over seeds with 95 % interval, and one dot per seed.
 
-    Bars rise from the return of random actions, where that is known, so that longer is better.
+    Bars start at the return of random actions if it is known, so that longer is better.
 
     Args:
         returns: phase to "offline_context", "online_context", "test", each `(seed,)`; NaN where unknown.
-        random, best, behaviour: horizontal lines; None leaves one out.
+        random, best, behaviour: values of horizontal lines; None omits the line.
     """
     fig, places = style.grid([""], 305)
     _draw_returns(fig, places[0], returns, random, best, behaviour)
@@ -201,7 +200,7 @@ def return_bars(
 
 
 def shift_bars(shift: Mapping[str, ArrayLike]) -> go.Figure:
-    """Normalised shift before and after each arm: mean over seeds with 95 % interval, every seed a dot.
+    """Draw the normalised shift before and after each arm: mean over seeds with 95 % interval, and one dot per seed.
 
     Args:
         shift: phase to `(seed,)`.
@@ -221,9 +220,9 @@ def overview(
     random: float | None = None,
     best: float | None = None,
 ) -> go.Figure:
-    """One picture of an experiment: the returns, and the latent plane in each panel's phase.
+    """Draw an experiment in one row: the returns, and the latent plane of each phase.
 
-    Args: as `posterior_plane` and `return_bars`.
+    Args: see `posterior_plane` and `return_bars`.
     """
     titles = ["what the agent gets", *(f"what the encoder infers, {phase_label(phase)}" for phase in panels)]
     fig, places = style.grid(titles, 345, columns=len(titles))
@@ -233,12 +232,12 @@ def overview(
 
 
 def returns_by_task(panels: Mapping[str, TaskReturns], tasks: TaskScale) -> go.Figure:
-    """Return of every task: of the behaviour data, and given offline and given self-collected context.
+    """Draw the return of each task: of the behaviour data, given offline context, and given self-collected context.
 
     Args:
-        panels: phase to returns; one panel each.
-        tasks: their places along the axis: by value, or by rank of the data's return where a task is more than one
-            number.
+        panels: phase to returns; one panel per phase.
+        tasks: order of the tasks on the x axis: by value, or by the rank of the data's return if a task is more than
+            one number.
     """
     fig, places = style.grid([phase_label(phase) for phase in panels], 300, columns=len(panels))
     for i, (place, found) in enumerate(zip(places, panels.values(), strict=True)):
@@ -288,7 +287,7 @@ def _bars(
     offset: float = 0.0,
     width: float = 0.26,
 ) -> None:
-    """A bar a phase with its interval, and its seeds as dots side by side so that equal ones do not hide each other."""
+    """Draw one bar per phase with its interval, and the seeds as dots side by side, so that equal ones stay visible."""
     centres, values = np.arange(len(phases)) + offset, np.array(list(phases.values()), np.float64)  # (phase, seed)
     mean, low, high = np.array([over_seeds(seeds) for seeds in values]).T
     fig.add_bar(
@@ -320,10 +319,10 @@ def _bars(
 
 
 def kl_histograms(panels: Mapping[str, Divergences]) -> go.Figure:
-    """How posteriors lie, a row a phase: self-collected against offline left, both against the prior right.
+    """Draw histograms of KL divergences, one row per phase: self-collected to offline left, both to the prior right.
 
     Args:
-        panels: phase to divergences (of all seeds, one after the other). Zeros count as a millionth.
+        panels: phase to divergences. Values below 1e-6 nats count as 1e-6.
     """
     titles = [
         t for p in panels for t in (f"{phase_label(p)}: self-collected against offline", "each against the prior")
@@ -360,13 +359,13 @@ def learning_curves(
     best: float | None = None,
     x_label: str = "iterations of the self-supervised phase",
 ) -> go.Figure:
-    """Metrics over training, a panel a metric: mean over seeds thick, every seed thin, an arm a colour.
+    """Draw metrics over training, one panel per metric and one colour per arm: mean over seeds thick, each seed thin.
 
     Args:
-        curves: metric to arm to a curve for each seed. The mean is drawn at the steps that all seeds have. Points
-            that are not finite are left out.
-        best: a horizontal line in the panels of returns.
-        x_label: what steps are.
+        curves: metric to arm to one curve per seed. The mean is drawn at the steps that all seeds share. Points that
+            are not finite are omitted.
+        best: value of a horizontal line in the panels of returns.
+        x_label: unit of the steps.
     """
     fig, places = style.grid([METRIC_LABELS.get(metric, metric) for metric in curves], 190)
     named: set[str] = set()
@@ -386,22 +385,22 @@ def learning_curves(
                 name=phase_label(arm), showlegend=arm not in named, **shared,
             )  # fmt: skip
             named.add(arm)
-        if metric.endswith("_return"):  # returns can be compared between panels
+        if metric.endswith("_return"):  # one scale for all panels of returns
             first_return = first_return or style.axis_name(fig, place, "y")
             fig.update_yaxes(matches=first_return, **place)
             style.level(fig, place, best, "best known", "dash")
         if {**place, "row": place["row"] + 1} not in places:
             fig.update_xaxes(title=x_label, **place)
     if max((max(trace.x) for trace in fig.data if len(trace.x)), default=0) <= 6:
-        fig.update_xaxes(dtick=1)  # there is no half iteration
+        fig.update_xaxes(dtick=1)  # iterations are whole numbers
     return fig
 
 
 def mean_curve(curves: Sequence[Curve]) -> tuple[Array, Array]:
-    """Mean over seeds at the steps where all of them have a finite value.
+    """Average over seeds, at the steps where all seeds have a finite value.
 
     Args:
-        curves: one for each seed.
+        curves: one per seed.
 
     Returns:
         Steps and means, both `(shared_point,)`.
@@ -428,19 +427,20 @@ def trajectories(
     y_label: str = "y (m)",
     dt: float = 1.0,
 ) -> go.Figure:
-    """Episodes after adaptation, a row a phase: given offline context left, given self-collected context right.
+    """Draw episodes after adaptation, one row per phase: given offline context left, self-collected context right.
 
-    Two-dimensional rollouts are drawn as paths in a plane (m), others (their first coordinate) over time.
+    Two-dimensional rollouts are drawn as paths in a plane (m). Of other rollouts the first coordinate is drawn over
+    time.
 
     Args:
         panels: phase to rollouts of the same shown tasks.
         tasks: colours of the shown tasks.
-        goals: of a path a cross, `(shown_task, 2)` (where tasks are directions: points far out along them); over
-            time a dashed level, `(shown_task,)`.
-        goal_name: what the legend calls them.
-        radius: of a circle around each cross (m).
-        y_label: with unit.
-        dt: seconds a step takes, over time; 1 counts steps.
+        goals: for paths, points drawn as crosses, `(shown_task, 2)` (if tasks are directions: distant points in these
+            directions); over time, values drawn as dashed lines, `(shown_task,)`.
+        goal_name: name of the goals in the legend.
+        radius: radius of a circle around each cross (m).
+        y_label: label of the y axis, with unit.
+        dt: seconds per step, for the time axis; 1 labels the axis in steps.
     """
     cells = [np.asarray(rollout, np.float64) for rollouts in panels.values() for rollout in rollouts]
     plane = cells[0].shape[-1] == 2
@@ -451,7 +451,7 @@ def trajectories(
     titles = [f"{phase_label(p)}: {kind} context" for p in panels for kind in ("offline", "self-collected")]
     fig, places = style.grid(titles, _panel_height(corners, least=150) if plane else 180)
     where = np.clip((tasks.values - tasks.low) / (tasks.high - tasks.low), 0.0, 1.0)
-    colours = sample_colorscale(tasks.palette, where.tolist())  # lines have no colour scale of their own
+    colours = sample_colorscale(tasks.palette, where.tolist())  # plotly cannot colour lines by a scale
     for place, paths in zip(places, cells, strict=True):
         legend = place is places[0]
         for task, (path, colour) in enumerate(zip(paths, colours, strict=True)):
@@ -487,18 +487,18 @@ def trajectories(
 
 
 def _panel_height(points: Array, least: int) -> int:
-    """Pixels that a panel about 400 pixels wide needs for equal lengths along both axes."""
+    """Compute the height in pixels that gives a panel about 400 pixels wide equal scales on both axes."""
     width, height = np.ptp(points, axis=0)
     return int(np.clip(400 * height / max(width, 1e-6), least, 400))
 
 
 # -- speed -----------------------------------------------------------------------------------------------
 def scaling(curves: Sequence[tuple[str, str, str, ArrayLike, ArrayLike, float]]) -> go.Figure:
-    """Cost against size, both axes logarithmic, with the power law that fits.
+    """Draw cost against size on logarithmic axes, with the fitted power law.
 
     Args:
-        curves: for each panel what is measured, label of the size, unit of the cost, sizes, costs `(point,)`, and
-            the exponent that `costs ~ sizes^exponent` has.
+        curves: for each panel the name of the measurement, label of the sizes, unit of the costs, sizes and costs
+            `(point,)`, and the exponent of `costs ~ sizes^exponent`.
     """
     fig, places = style.grid([f"{name}: size^{exponent:.2f}" for name, *_, exponent in curves], height=300)
     for (name, x, y, sizes, costs, exponent), place in zip(curves, places, strict=True):

@@ -1,6 +1,6 @@
-"""`report.html`: what a run found, in one self-contained page for a reader who has never seen the project.
+"""`report.html`: the results of a run on one self-contained page, for a reader who is new to the project.
 
-Reads a run's folder and says what is in it (`findings`), draws it (`plots`), and lays it out (`report.html.jinja`).
+Reads a run's folder (`findings`), draws figures (`plots`) and fills the page (`report.html.jinja`).
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ LOSSES = ["reward_error", "kl", "critic_loss", "awac_loss", "weight_max"]
 def write_report(run_dir: str | Path) -> Path:
     """Write `report.html` into a run's folder.
 
-    Arms, measurements or films that are not there are left out, and the page says which.
+    Sections without data are omitted; the page lists the missing arms, measurements and metrics.
 
     Args:
         run_dir: folder with a `summary.json`.
 
     Returns:
-        Path of the page. It needs no network: plotly.js is part of it.
+        Path of the page. The page contains plotly.js and needs no network.
 
     Raises:
-        FileNotFoundError: no `summary.json` there.
+        FileNotFoundError: the folder has no `summary.json`.
     """
     run = read_run(run_dir)
     path = run.folder / "report.html"
@@ -46,14 +46,14 @@ def write_report(run_dir: str | Path) -> Path:
 
 
 def write_picture(run_dir: str | Path, path: str | Path) -> Path:
-    """Write one static PNG: returns, and the latent plane before and after the default arm.
+    """Write a PNG of the returns and of the latent plane before and after the default arm.
 
     Args:
         run_dir: folder with a `summary.json`.
         path: file to write.
 
     Raises:
-        FileNotFoundError: no `summary.json`, or no measurement of the offline phase.
+        FileNotFoundError: the folder has no `summary.json` or no measurement of the offline phase.
         RuntimeError: kaleido or a Chromium browser is not installed.
     """
     run, path = read_run(run_dir), Path(path)
@@ -72,7 +72,7 @@ def write_picture(run_dir: str | Path, path: str | Path) -> Path:
 
 
 def png_of(figure: go.Figure, **size: int) -> bytes:
-    """Return a figure as a PNG on white.
+    """Return a figure as a PNG on a white background.
 
     Raises:
         RuntimeError: kaleido or a Chromium browser is not installed.
@@ -80,7 +80,7 @@ def png_of(figure: go.Figure, **size: int) -> bytes:
     figure.update_layout(paper_bgcolor="white", font_color="#333333")
     try:
         picture: bytes = figure.to_image(format="png", scale=1.5, **size)
-    except Exception as error:  # kaleido's and choreographer's own kinds, which differ between versions
+    except Exception as error:  # classes of kaleido and choreographer, which differ between versions
         raise RuntimeError(
             "plotly could not export a picture; it needs kaleido and a Chromium browser "
             f"(`pip install kaleido`, `apt-get install chromium`): {type(error).__name__}: {error}"
@@ -89,7 +89,7 @@ def png_of(figure: go.Figure, **size: int) -> bytes:
 
 
 def print_summary(summary: Mapping[str, Any]) -> str:
-    """The summary as a plain-text table: a column a phase, mean over seeds above its 95 % interval.
+    """Format the summary as a plain-text table: one column per phase, mean over seeds above its 95 % interval.
 
     Args:
         summary: contents of `summary.json`.
@@ -128,7 +128,7 @@ def print_summary(summary: Mapping[str, Any]) -> str:
 
 
 def command(run: Run) -> str:
-    """The command line that makes a run again: preset, seeds, arms, and every setting that differs from the preset."""
+    """Return the command line that repeats a run, with every setting that differs from the preset."""
     s, stored = run.summary, run.experiment
     words = ["smac-lab", "train", s["family"], "--preset", s["preset"], "--seed", *map(str, s["seeds"])]
     arms = list(stored.get("arms", s["arms"]))
@@ -144,7 +144,7 @@ def command(run: Run) -> str:
 
 
 def _flag(name: str, value: Any) -> list[str]:
-    """A setting as the command line takes it."""
+    """Format a setting as options of the command line."""
     name = name.replace("_", "-")
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
@@ -154,7 +154,7 @@ def _flag(name: str, value: Any) -> list[str]:
 
 
 def _changed(run: Run) -> dict[str, Any]:
-    """Settings that differ from the preset, with the preset's value."""
+    """Return the settings that differ from the preset, with the preset's values."""
     from smac_lab.config import SMACConfig
 
     try:
@@ -165,7 +165,7 @@ def _changed(run: Run) -> dict[str, Any]:
 
 
 def _known(phases: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, bool]]:
-    """The measures of which at least one value is known."""
+    """Return the measures that have at least one known value."""
     return {
         name: label
         for name, label in MEASURES.items()
@@ -221,7 +221,7 @@ def _page(run: Run) -> str:
 
 
 def _offline_context(run: Run) -> str:
-    """What the offline context of a run is drawn from, in words."""
+    """Describe the source of a run's offline context."""
     if run.summary.get("offline_context") == "exploration":
         return (
             "recorded exploration of that task, which the encoder alone reads, while actor and critics learn from "
@@ -243,7 +243,7 @@ class _Cell(NamedTuple):
     known: bool
     mean: str
     interval: str
-    seeds: list[str]  # none of a single one
+    seeds: list[str]  # empty for a single seed
 
 
 class _Row(NamedTuple):
@@ -253,7 +253,7 @@ class _Row(NamedTuple):
 
 
 def _rows(run: Run) -> list[_Row]:
-    """The table of numbers."""
+    """Build the table of numbers."""
     rows = []
     for name, (label, percent) in _known(run.phases).items():
         cells = {}
@@ -268,7 +268,7 @@ def _rows(run: Run) -> list[_Row]:
 
 
 def _notes(run: Run) -> str:
-    """How to read the table."""
+    """Explain how to read the table."""
     s = run.summary
     notes = "Bold: mean over seeds; in brackets: its 95 % interval; below: each seed"
     notes = (f"Of {NOTE_OF_ONE_SEED}" if len(s["seeds"]) == 1 else notes) + f" ({_seeds(s)})."
@@ -282,7 +282,7 @@ def _notes(run: Run) -> str:
 
 
 def _losses(run: Run) -> dict[str, go.Figure]:
-    """Training metrics of each phase."""
+    """Draw the training metrics of each phase."""
     phases = {
         "Offline phase": (["before"], "updates of the offline phase"),
         "Self-supervised phase": (list(run.summary["arms"]), "iterations of the self-supervised phase"),

@@ -1,8 +1,8 @@
-"""Statistics of a handful of seeds: means, interquartile means, bootstrap intervals, and how much of a gap closed.
+"""Statistics of a few seeds: means, interquartile means, bootstrap intervals, and the share of a gap that closed.
 
 The intervals are those of Agarwal et al., "Deep RL at the Edge of the Statistical Precipice" (NeurIPS 2021,
-arXiv 2108.13264), computed by the authors' library, rliable: runs are resampled within each task, percentiles
-of the aggregate are reported.
+arXiv 2108.13264), computed by the authors' library, rliable: runs are resampled within each task, and the interval
+is between percentiles of the aggregate.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Aggregate = Literal["mean", "iqm"]
 
 
 class Interval(NamedTuple):
-    """An estimate and its bounds; the bounds are NaN where one seed leaves nothing to resample."""
+    """An estimate and its bounds; with a single seed the bounds are NaN."""
 
     point: float
     low: float
@@ -26,12 +26,12 @@ class Interval(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Return lost to self-collected context, before and after an arm; each `(seed,)`."""
+    """Return lost by self-collected context, before and after an arm; each `(seed,)`."""
 
     before: Array  # offline-context return minus self-collected-context return
     after: Array
-    closed: Array  # 1 - after / before; NaN where there was no gap to close
-    recovered: Array  # rise of the self-collected-context return / before; NaN likewise
+    closed: Array  # 1 - after / before; NaN where there was no gap before
+    recovered: Array  # rise of the self-collected-context return / before; NaN where there was no gap before
 
 
 def interval(
@@ -44,21 +44,20 @@ def interval(
 ) -> Interval:
     """Aggregate over seeds (and tasks), with a stratified bootstrap interval.
 
-    Every resample draws, for each task separately, as many seeds as there are, with replacement; the interval
-    holds the middle `confidence` of the aggregates. It says what other seeds on these tasks might have given.
-    With three seeds or fewer a 95 % interval spans about the whole range of the seeds: few seeds, little
-    knowledge. The same input gives the same interval.
+    For each task separately, a resample draws all seeds with replacement; the interval contains the middle
+    `confidence` of the aggregates. It estimates how the aggregate would vary with other seeds on the same tasks.
+    With three seeds or fewer, a 95 % interval spans about the whole range of the seeds. Equal input gives equal
+    intervals.
 
     Args:
-        values: scores, `(seed,)` or `(seed, task)`. Columns must be the same tasks for every seed.
+        values: scores, `(seed,)` or `(seed, task)`. A column must be one task for all seeds.
         aggregate: "mean", or "iqm", the interquartile mean over all seeds and tasks together.
         confidence: coverage of the interval, between 0 and 1.
-        resamples: bootstrap resamples.
+        resamples: number of bootstrap resamples.
         seed: of the resampling.
 
     Returns:
-        The point and its bounds. With one seed there is nothing to resample, and both bounds are NaN. NaN
-        everywhere where a value is NaN.
+        The estimate and its bounds. Both bounds are NaN with a single seed. All three are NaN if any value is NaN.
 
     Raises:
         ValueError: no values, a wrong shape, an unknown aggregate or a confidence outside (0, 1).
@@ -74,7 +73,7 @@ def interval(
     if np.isnan(scores).any():
         return Interval(np.nan, np.nan, np.nan)
 
-    from rliable import metrics  # here: it brings pandas and statsmodels along
+    from rliable import metrics  # imported late: it imports pandas and statsmodels
 
     reduce = metrics.aggregate_mean if aggregate == "mean" else metrics.aggregate_iqm
     if len(scores) == 1:
@@ -83,8 +82,8 @@ def interval(
 
 
 def _bootstrap(scores: Any, reduce: Callable[..., float], resamples: int, confidence: float, seed: int) -> Interval:
-    """rliable's stratified bootstrap of `reduce`; of scores `(seed, task)`, or of a pair of them."""
-    from rliable import library  # here: it brings pandas and statsmodels along
+    """Bootstrap `reduce` by rliable, stratified by task; scores are `(seed, task)`, or a pair of such arrays."""
+    from rliable import library  # imported late: it imports pandas and statsmodels
 
     state = np.random.get_state()  # noqa: NPY002  rliable draws from numpy's global generator
     try:
@@ -99,22 +98,22 @@ def _bootstrap(scores: Any, reduce: Callable[..., float], resamples: int, confid
 
 
 def over_seeds(values: ArrayLike) -> Interval:
-    """Mean and 95 % interval of those seeds that have a value, `(seed,)`; NaN where none has."""
+    """Return the mean and 95 % interval of the finite values, `(seed,)`; NaN if no value is finite."""
     values = np.asarray(values, dtype=np.float64)
     known = values[np.isfinite(values)]
     return interval(known) if len(known) else Interval(np.nan, np.nan, np.nan)
 
 
 def gap_closed(before: Mapping[str, ArrayLike], after: Mapping[str, ArrayLike], least: float = 0.0) -> Gap:
-    """How much of what self-collected context costs an arm wins back, seed by seed.
+    """Compute the share of the gap that an arm closes, per seed.
 
     gap = offline-context return - self-collected-context return; closed = 1 - gap_after / gap_before. A gap also
-    closes when the offline-context return *falls*, so `recovered`, which looks at the self-collected-context
-    return alone, stands beside it: (online_after - online_before) / gap_before.
+    closes when the offline-context return *falls*. `recovered` therefore compares the self-collected-context
+    returns alone: (online_after - online_before) / gap_before.
 
     Args:
         before, after: each with "offline_context" and "online_context", `(seed,)`.
-        least: of a gap before that is no greater, no share is given (NaN).
+        least: shares are NaN for a seed whose gap before the arm is not above `least`.
     """
     names = ("offline_context", "online_context")
     offline, online = (np.asarray(before[name], dtype=np.float64) for name in names)
@@ -125,14 +124,14 @@ def gap_closed(before: Mapping[str, ArrayLike], after: Mapping[str, ArrayLike], 
 
 
 def share_of_range(value: ArrayLike, random: float | None, best: float | None) -> Array:
-    """Where returns lie between random actions (0) and the best known controller (1).
+    """Normalise returns: random actions have 0, the best known controller has 1.
 
     Args:
         value: returns, any shape.
-        random, best: the two ends; None where unknown.
+        random, best: returns of both; None if unknown.
 
     Returns:
-        (value - random) / (best - random), of the same shape; NaN where an end is unknown or they coincide.
+        (value - random) / (best - random), of the same shape; NaN if `random` or `best` is unknown or both are equal.
     """
     value = np.asarray(value, dtype=np.float64)
     if random is None or best is None or best == random:
@@ -141,14 +140,14 @@ def share_of_range(value: ArrayLike, random: float | None, best: float | None) -
 
 
 def probability_of_improvement(x: ArrayLike, y: ArrayLike, resamples: int = 2_000, seed: int = 0) -> Interval:
-    """P(X > Y) for a run of each, ties counting half, with a stratified bootstrap 95 % interval (Agarwal et al., 2021).
+    """Estimate P(X > Y) of two runs, with a stratified bootstrap 95 % interval (Agarwal et al., 2021); ties count half.
 
     Args:
         x, y: scores, `(seed,)` or `(seed, task)`; the numbers of seeds may differ.
         resamples, seed: of the bootstrap.
 
     Returns:
-        The share and its bounds; NaN everywhere where a value is NaN, bounds NaN with a single seed of either.
+        The share and its bounds; all NaN if any value is NaN, bounds NaN if `x` or `y` has a single seed.
     """
     pair = [np.asarray(scores, dtype=np.float64) for scores in (x, y)]
     pair = [scores[:, None] if scores.ndim == 1 else scores for scores in pair]
@@ -165,7 +164,7 @@ def probability_of_improvement(x: ArrayLike, y: ArrayLike, resamples: int = 2_00
 
 
 def profile(scores: ArrayLike, taus: ArrayLike) -> Array:
-    """Share of scores above each tau, `(tau,)`: a performance profile (Agarwal et al., 2021, section 4.2)."""
+    """Return the share of scores above each tau, `(tau,)`: a performance profile (Agarwal et al., 2021, sec. 4.2)."""
     from rliable import library
 
     values, given = np.asarray(scores, dtype=np.float64).reshape(-1, 1), np.asarray(taus, dtype=np.float64)

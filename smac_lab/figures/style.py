@@ -1,11 +1,12 @@
-"""How pictures look: what a colour means, how phases and metrics are called, and the frame that figures share.
+"""Style of pictures: colours, labels of phases and metrics, and the layout that figures share.
 
-A colour means one thing everywhere: blue is offline context, orange is self-collected context, green is
-held-out tasks; each arm has its own; a task has its place on `TASK_SCALE` (or `TASK_CYCLE`, for directions).
-The first eight are those of Okabe and Ito, which colour-blind readers can tell apart. Backgrounds are
-transparent and lines grey, so that a figure can be read on light and on dark pages.
+A colour has one meaning in all figures: blue is offline context, orange is self-collected context, green is
+held-out tasks. Each arm has a separate colour. Tasks are coloured on `TASK_SCALE` (directions: on `TASK_CYCLE`).
+The colours of contexts, held-out tasks and the arms `frozen`, `self-labelled` and `oracle` are from Okabe and
+Ito's palette, which colour-blind readers can tell apart. Backgrounds are transparent and lines grey, so that a
+figure can be read on light and on dark pages.
 
-A *phase* here is "before" (after the offline phase) or the name of an arm.
+In this module a *phase* is "before" (the agent after the offline phase) or the name of an arm.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ Place = dict[str, int]  # row and column of a panel
 OFFLINE = "#0072B2"  # offline context: blue
 SELF_COLLECTED = "#E69F00"  # self-collected context: orange
 HELD_OUT = "#009E73"  # held-out tasks: bluish green
-GREY = "#7F7F7F"  # whatever carries no meaning of its own, and the phase "before"
-OTHER_ARM = "#8C6D31"  # arms of one's own: brown
+GREY = "#7F7F7F"  # elements without a meaning, and the phase "before"
+OTHER_ARM = "#8C6D31"  # custom arms: brown
 PHASES = {
     "before": (GREY, "before"),
     "frozen": ("#56B4E9", "frozen encoder"),
@@ -64,7 +65,7 @@ TASK_CYCLE = ["#a8bbac", "#b9a35d", "#a87118", "#824614", "#613d40", "#315884", 
 
 
 class TaskScale(NamedTuple):
-    """The number that colours each task, `(task,)`, its axis label, and whether it is an angle all round."""
+    """The number that colours each task, `(task,)`, its axis label, its range, and whether it is a cyclic angle."""
 
     values: Array
     label: str
@@ -74,24 +75,24 @@ class TaskScale(NamedTuple):
 
     @property
     def palette(self) -> list[str]:
-        """From the lowest value to the highest."""
+        """Colours from the lowest value to the highest."""
         return TASK_CYCLE if self.cyclic else TASK_SCALE
 
 
 def phase_colour(phase: str) -> str:
-    """The colour of "before" or of an arm."""
+    """Return the colour of "before" or of an arm."""
     return PHASES.get(phase, (OTHER_ARM, phase))[0]
 
 
 def phase_label(phase: str) -> str:
-    """How "before" or an arm is called in pictures."""
+    """Return the label of "before" or of an arm."""
     return PHASES.get(phase, (OTHER_ARM, phase))[1]
 
 
 def task_scale(tasks: ArrayLike, label: str = "task") -> TaskScale:
-    """One number a task to colour it by.
+    """Choose the number that colours each task.
 
-    An angle, where the label names radians (of the vector, where tasks are points of a plane); otherwise the
+    If the label names radians, it is an angle (for points of a plane: the angle of the vector). Otherwise it is the
     first task parameter.
 
     Args:
@@ -113,7 +114,7 @@ def task_scale(tasks: ArrayLike, label: str = "task") -> TaskScale:
 def grid(
     titles: Sequence[str], height: int, columns: int = 2, gap: int = 85, **options: Any
 ) -> tuple[go.Figure, list[Place]]:
-    """A figure with a panel a title, `height` pixels each and `gap` between rows, and the place of each."""
+    """Build a figure with one panel per title, `height` pixels each, `gap` between rows; return it and the places."""
     columns = min(columns, len(titles))
     rows = -(-len(titles) // columns)
     inside = rows * height + (rows - 1) * gap
@@ -140,12 +141,12 @@ def grid(
 
 
 def axis_name(fig: go.Figure, place: Place, which: str) -> str:
-    """Name of a panel's "x" or "y" axis, such as "y3"."""
+    """Return the name of a panel's "x" or "y" axis, such as "y3"."""
     return getattr(fig.get_subplot(**place), f"{which}axis").plotly_name.replace("axis", "")
 
 
 def same_scale(fig: go.Figure, places: Sequence[Place], points: Array) -> None:
-    """Equal ranges in all panels and equal lengths along both axes, so that distances can be compared."""
+    """Set equal ranges in all panels and equal scales on both axes, so that distances can be compared."""
     low, high = points.min(0), points.max(0)
     pad = 0.06 * max(float((high - low).max()), 1e-3)
     for place in places:
@@ -155,7 +156,7 @@ def same_scale(fig: go.Figure, places: Sequence[Place], points: Array) -> None:
 
 
 def colour_bar(fig: go.Figure, tasks: TaskScale) -> None:
-    """The scale of task colours, beside the panels."""
+    """Add the scale of task colours beside the panels."""
     bar: dict[str, Any] = {"title": {"text": tasks.label, "side": "right"}, "thickness": 12, "outlinewidth": 0}
     if tasks.cyclic:
         bar |= {"tickvals": np.arange(5) * np.pi / 2, "ticktext": ["0", "π/2", "π", "3π/2", "2π"]}
@@ -163,13 +164,13 @@ def colour_bar(fig: go.Figure, tasks: TaskScale) -> None:
 
 
 def circle(radii: Array) -> Array:
-    """Outline around the origin, `(point, 2)`, with its own radius along each axis."""
+    """Return an ellipse around the origin, `(point, 2)`, with one radius per axis."""
     angle = np.linspace(0, 2 * np.pi, 33)
     return np.stack([np.cos(angle), np.sin(angle)], axis=1) * radii
 
 
 def lines_of(fig: go.Figure, place: Place, lines: Iterable[Array], name: str, legend: bool, **line: Any) -> None:
-    """Polylines `(point, 2)` as one trace with gaps between them: far quicker to draw than many traces."""
+    """Add polylines `(point, 2)` as one trace with gaps, which a browser draws faster than many traces."""
     x, y = zip(*(point for path in lines for point in [*path.tolist(), (None, None)]), strict=True)
     fig.add_scatter(
         x=x, y=y, mode="lines", line=line, hoverinfo="skip", name=name, legendgroup=name, showlegend=legend, **place
@@ -179,7 +180,7 @@ def lines_of(fig: go.Figure, place: Place, lines: Iterable[Array], name: str, le
 def level(
     fig: go.Figure, place: Place, value: float | None, label: str, dash: str, position: str = "top right"
 ) -> None:
-    """A labelled horizontal line that the axis makes room for; nothing where the value is unknown."""
+    """Add a labelled horizontal line that the axis range includes; do nothing if the value is None or not finite."""
     if value is not None and np.isfinite(value):
         text = f"{label} {value:.3g}".replace("-", "\N{MINUS SIGN}")
         fig.add_hline(

@@ -1,4 +1,4 @@
-"""Headless rendering: pictures of bodies, films of a policy at work, video files and notebook players."""
+"""Headless rendering: films of rollouts, video files and notebook players."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Film(NamedTuple):
     """A filmed rollout."""
 
     frames: Frames  # (time, height, width, 3)
-    fps: float  # frames a second at which it plays in real time
+    fps: float  # frames per second for playback in real time
     episodes: Episodes  # the rollout itself, (task, time, ...)
 
 
@@ -34,21 +34,20 @@ def render_episodes(
     every: int = 1,
     steps: int | None = None,
 ) -> Film:
-    """Roll `policy` out on `tasks` side by side and film it.
+    """Roll out `policy` on `tasks` side by side and film the rollout.
 
-    The rollout is the one that `rollout(policy, family.batch_env(tasks), seed)` makes, so what was measured
-    there can be looked at here.
+    The rollout equals `rollout(policy, family.batch_env(tasks), seed)`, so that a measured rollout can be filmed.
 
     Args:
         policy: observations `(task, obs_dim)` to actions `(task, action_dim)`, such as `agent.policy(...)`.
-        family, tasks: what to act in; several tasks are tiled into one picture, row by row.
+        family, tasks: the simulated tasks; several tasks are tiled into one picture, row by row.
         seed: of the resets.
-        width, height: size of one task's tile, pixels.
-        every: control steps a frame.
-        steps: control steps that are filmed; default all of the horizon.
+        width, height: size of each task's tile in pixels.
+        every: control steps per frame.
+        steps: number of control steps to film; default all of the horizon.
 
     Raises:
-        RuntimeError: no OpenGL backend works here (bodies only; point robots need none).
+        RuntimeError: no OpenGL backend works (bodies only; point robots need none).
     """
     env = family.batch_env(tasks)
     columns = math.ceil(math.sqrt(len(tasks)))
@@ -80,7 +79,7 @@ def save_video(path: str | Path, frames: Frames, fps: float) -> Path:
 
 
 def data_url(frames: Frames, fps: float) -> str:
-    """Frames `(time, height, width, 3)` as an address that holds the whole .mp4."""
+    """Encode frames `(time, height, width, 3)` as a URL that contains the whole .mp4."""
     import base64
 
     file = _mediapy().compress_video(_even(frames), fps=fps, codec="h264")
@@ -88,12 +87,12 @@ def data_url(frames: Frames, fps: float) -> str:
 
 
 def video_html(frames: Frames, fps: float, title: str | None = None) -> str:
-    """Frames `(time, height, width, 3)` as an HTML player that needs no other file."""
+    """Return frames `(time, height, width, 3)` as an HTML player that needs no other file."""
     return _mediapy().show_video(_even(frames), fps=fps, title=title, return_html=True)
 
 
 def _tile(pictures: list[Frames], columns: int) -> Frames:
-    """Pictures side by side, row by row, with grey lines between them."""
+    """Tile pictures row by row, with grey lines between them."""
     pictures = pictures + [np.full_like(pictures[0], 255)] * (-len(pictures) % columns)
     for picture in pictures if len(pictures) > 1 else []:
         picture[-1] = picture[:, -1] = 128
@@ -102,7 +101,7 @@ def _tile(pictures: list[Frames], columns: int) -> Frames:
 
 
 def _even(frames: Frames) -> Frames:
-    """Without the last row or column where their number is odd, which H.264 cannot encode."""
+    """Drop the last row or column if their number is odd, which H.264 cannot encode."""
     return frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
 
 

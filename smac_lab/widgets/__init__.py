@@ -1,4 +1,4 @@
-"""Explorers: figures over a state, with controls in a notebook and without a browser all the same."""
+"""Explorers: interactive figures with controls in a notebook, which also work in code without a browser."""
 
 from smac_lab.widgets.adaptation import AdaptationExplorer
 from smac_lab.widgets.context import ContextExplorer

@@ -1,4 +1,4 @@
-"""AdaptationExplorer: give several methods the same context, episode by episode, and see what each makes of it."""
+"""AdaptationExplorer: compare several methods after each number of episodes of context."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ KINDS = {"offline": OFFLINE, "self-collected": SELF_COLLECTED}
 
 
 class AdaptationExplorer(Explorer):
-    """What methods do in one task after so many episodes of context, side by side.
+    """Behaviour of methods in one task after a number of episodes of context, side by side.
 
-    Above, a panel per method: the path before any context (grey) and after it. Below, the return over the number of
-    episodes of context, averaged over all tasks, from either kind of context. The offline context is the same for all
-    methods; each collects the other kind itself.
+    Above, one panel per method: the path before any context (grey) and after adaptation. Below: the return, averaged
+    over all tasks, over the number of episodes of context, for both kinds of context. All methods are given equal
+    offline context; each method collects its self-collected context itself.
 
     Args:
-        methods: name to agent, of one seed each.
-        family, tasks: what they act in; `tasks[i]` is the buffer's task `i`.
-        buffer: its static data are the offline context.
+        methods: name to agent, each of one seed.
+        family, tasks: family and tasks of the episodes; `tasks[i]` is the buffer's task `i`.
+        buffer: source of the offline context.
         **state: `task`, `episodes` (of context), `context` ("offline" or "self-collected").
 
     Raises:
-        ValueError: no method, more than three, or one of another family or of several seeds.
+        ValueError: there is no method, there are more than three, or one is of another family or of several seeds.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class AdaptationExplorer(Explorer):
 
     # -- what is shown -----------------------------------------------------------------------------------
     def contexts(self, name: str, kind: str) -> Tensor:
-        """Whole episodes of every task, `(task, n, context_dim)`, as many as there may be."""
+        """Return whole episodes of every task, `(task, n, context_dim)`, as many as the last of `EPISODES`."""
         if kind == "self-collected":
             options: dict[str, Any] = {"seed": 0, "repeats": 1, "exploration_episodes": EPISODES[-1]}
             return evaluate(self.methods[name], self.family, self.tasks, **options).contexts[:, 0]
@@ -73,7 +73,7 @@ class AdaptationExplorer(Explorer):
         return self.buffer.sample_context(ids, n, generator, source, consecutive=True)
 
     def acts(self, name: str, kind: str, episodes: int) -> Episodes:
-        """One episode of every task after so many episodes of context."""
+        """Roll out one episode of every task after `episodes` episodes of context."""
         agent = self.methods[name]
 
         def run() -> Episodes:
@@ -88,7 +88,7 @@ class AdaptationExplorer(Explorer):
         return self.once(("acts", name, kind if episodes else "", episodes), run)
 
     def returns(self, name: str, kind: str) -> Array:
-        """Mean return over tasks after 0, 1, 2, ... episodes of context."""
+        """Average the return over tasks, after each number of episodes in `EPISODES`."""
         return np.array([self.acts(name, kind, k).returns.mean() for k in EPISODES])
 
     # -- the figure --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Common base of explorers of agents: agent, task, and the latent plane that they share."""
+"""Base of explorers of agents: agent, task, latent plane and rollouts."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from smac_lab.widgets import stage
 from smac_lab.widgets.explorer import Choice, Control, Explorer, Slider
 
 T = TypeVar("T")
-Key = tuple[str | None, int]  # arm and iteration; (None, 0) is the agent before
+Key = tuple[str | None, int]  # arm and iteration; (None, 0) is the agent after the offline phase
 Plane = tuple[plots.Axes, Array, Array]  # axes, and the corners of the shown part, `(2,)` each
 SHOWN_TASKS = 20
-CHOSEN = "#CC79A7"  # a z that someone chose
-PLANE_POINTS = 41  # values of a coordinate of z on a slider
-# What offline context is, where a buffer has exploration: the transitions it is drawn from, and how they are called.
+CHOSEN = "#CC79A7"  # a chosen z
+PLANE_POINTS = 41  # values on the slider of a coordinate of z
+# Kinds of offline context of a buffer with exploration: source of the transitions, and label.
 OFFLINE_CONTEXTS: dict[str, tuple[Source, str]] = {
     "exploration": ("exploration", "exploration episodes"),
     "transitions": ("offline", "the actor's transitions"),
 }
-FRAME: dict[str, Any] = {"x": [], "y": []}  # of a trace that `draw` fills
+FRAME: dict[str, Any] = {"x": [], "y": []}  # empty data of a trace that `draw` fills
 
 
 class AgentExplorer(Explorer):
-    """An explorer of an agent, or of the agents along a run.
+    """An explorer of one agent, or of the agents of a run.
 
     Args:
         subject: `Snapshots` of a run, or one agent.
-        family, tasks, buffer: what the agent acts in and learned from; needed with one agent.
-        shown_tasks: so many of the tasks are shown.
-        **state: where to begin, as `update` takes it.
+        family, tasks, buffer: the agent's family, training tasks and data; required with one agent.
+        shown_tasks: number of tasks to show, at most.
+        **state: the initial state, as for `update`.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class AgentExplorer(Explorer):
                 )
             subject = Snapshots.of(subject, family, tasks, buffer)
         self.subject, self.family = subject, subject.family
-        self.takes_long = isinstance(self.family, MujocoFamily)  # what acts the agent out
+        self.takes_long = isinstance(self.family, MujocoFamily)  # rollouts of bodies are slow
         self.tasks, self.buffer = subject.tasks[: min(shown_tasks, len(subject.tasks))], subject.buffer
         self.scale = style.task_scale(self.tasks.values, self.family.task_label)
         self.n_context = subject.before.config.exploration_episodes * self.family.horizon
         super().__init__(**state)
 
     def make_controls(self) -> dict[str, Control]:
-        """Arm and iteration, where there are several, and the task."""
+        """Return the controls of arm and iteration, if the run has arms, and of the task."""
         controls: dict[str, Control] = {}
         if self.subject.arms:
             arms, kept = list(self.subject.arms), self.subject.iterations
@@ -84,7 +84,7 @@ class AgentExplorer(Explorer):
         return controls
 
     def offline_controls(self) -> dict[str, Control]:
-        """Which kind of offline context is shown, where there are two."""
+        """Return the control of the kind of offline context, if there are two kinds."""
         if not self.buffer.has_exploration:
             return {}
         names = {name: called for name, (_, called) in OFFLINE_CONTEXTS.items()}
@@ -92,26 +92,26 @@ class AgentExplorer(Explorer):
 
     @property
     def agent(self) -> SMAC:
-        """The agent that is looked at now."""
+        """The agent of the present state."""
         return self.subject.agent(*self.key)
 
     @property
     def key(self) -> Key:
-        """Arm and iteration of this agent."""
+        """Arm and iteration of the present agent."""
         return key_of(self.state)
 
     @property
     def offline_words(self) -> str:
-        """The offline context that is shown, in words."""
+        """The present kind of offline context, in words."""
         kind = self.state.get("offline_context")
         return f"offline context ({OFFLINE_CONTEXTS[kind][1]})" if kind else "offline context"
 
     def measured(self, key: Key | None = None, offline: Source | None = None) -> Shift:
-        """One offline and one self-collected context of each shown task, of this or another agent of the run.
+        """Measure the shift with one offline and one self-collected context per shown task.
 
         Args:
-            key: of the agent; default the one that is looked at now.
-            offline: transitions that the offline context is drawn from; default those that are chosen now.
+            key: arm and iteration of the agent; default the present agent.
+            offline: source of the offline context; default the present source.
         """
         key = self.key if key is None else key
         offline = offline_of(self.state) if offline is None else offline
@@ -122,12 +122,12 @@ class AgentExplorer(Explorer):
         )
 
     def context_of(self, source: str, key: Key | None = None, offline: Source | None = None) -> Tensor:
-        """All "offline" or "self-collected" context of the shown tasks, `(task, n, context_dim)`."""
+        """Return the whole "offline" or "self-collected" context of the shown tasks, `(task, n, context_dim)`."""
         measured = self.measured(key, offline)
         return (measured.offline_contexts if source == "offline" else measured.online_contexts)[:, 0]
 
     def once_for_all(self, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
-        """As `once`, for all explorers of the same agents and tasks."""
+        """Return the result of `compute`, cached for all explorers of the same agents and tasks."""
         known = self.subject.known
         key = (*key, len(self.tasks))
         if key not in known:
@@ -135,23 +135,23 @@ class AgentExplorer(Explorer):
         return known[key]
 
     def posterior(self, source: str = "offline", key: Key | None = None, offline: Source | None = None) -> Gaussian:
-        """q(z | all context) of the shown tasks, `(task, z_dim)`."""
+        """Infer q(z | whole context) of the shown tasks, `(task, z_dim)`."""
         measured = self.measured(key, offline)
         q = measured.offline if source == "offline" else measured.online
         return Gaussian(q.mean[:, 0], q.std[:, 0])
 
     # -- the latent plane --------------------------------------------------------------------------------
     def plane(self) -> Plane:
-        """The plane in which posterior means of all agents along the run differ most, and its corners.
+        """Compute the plane in which the posterior means of all agents of the run differ most, and its corners.
 
-        One for the whole run and both kinds of offline context, so that what moves is seen to move.
+        One plane serves the whole run and both kinds of offline context, so that movements are visible.
         """
 
         def compute() -> Plane:
             before: Key = (None, 0)
             keys: list[Key] = [before, *((arm, i) for arm, agents in self.subject.arms.items() for i in agents)]
             kinds: list[Source] = ["exploration", "offline"] if self.buffer.has_exploration else ["offline"]
-            contexts = [self.context_of("offline", before, kind) for kind in kinds]  # the same for every agent
+            contexts = [self.context_of("offline", before, kind) for kind in kinds]  # equal for all agents
             found = []
             for key in keys:
                 found += [self.subject.agent(*key).infer_posterior(context).mean for context in contexts]
@@ -170,12 +170,12 @@ class AgentExplorer(Explorer):
         return self.plane()[0]
 
     def z_at(self, point: Any) -> Array:
-        """The z of a point of the plane, `(z_dim,)`."""
+        """Return the z of a point of the plane, `(z_dim,)`."""
         axes = self.axes
         return axes.centre + np.asarray(point, float) @ axes.directions
 
     def z_controls(self) -> dict[str, Control]:
-        """Sliders along both axes of the plane."""
+        """Return the sliders along the axes of the plane."""
         axes, low, high = self.plane()
         return {
             f"z{i + 1}": Slider(
@@ -192,7 +192,7 @@ class AgentExplorer(Explorer):
         return np.array([self.state.get("z1", 0.0), self.state.get("z2", 0.0)])
 
     def nearest_chosen(self, point: Any) -> dict[str, float]:
-        """A point of the plane as state: within the sliders' reach."""
+        """Return a point of the plane as state, clipped to the ranges of the sliders."""
         found = {}
         for i, name in enumerate(("z1", "z2")):
             if name in self.controls:
@@ -201,7 +201,7 @@ class AgentExplorer(Explorer):
         return found
 
     def plane_frame(self, figure: go.Figure, place: Place) -> None:
-        """Axes of the plane, and a layer under everything that feels clicks anywhere."""
+        """Add the axes of the plane, and an invisible layer below all traces that receives clicks."""
         axes, low, high = self.plane()
         x, y = (np.linspace(low[i], high[i], 61) for i in (0, 1))
         self.add(
@@ -214,7 +214,7 @@ class AgentExplorer(Explorer):
 
     # -- the stage ---------------------------------------------------------------------------------------
     def stage_frame(self, figure: go.Figure, place: Place) -> None:
-        """Axes of what the agent does."""
+        """Add the axes and the target of the rollouts."""
         axes = stage.axes_of(self.family)
         self.add(
             figure, "target",
@@ -228,23 +228,23 @@ class AgentExplorer(Explorer):
             figure.update_yaxes(scaleanchor=style.axis_name(figure, place, "x"), **place)
 
     def act(self, z: Gaussian) -> Episodes:
-        """An episode of the present task for each z, `(n, z_dim)`."""
+        """Roll out one episode of the present task for each z, `(n, z_dim)`."""
         return stage.act(self.agent, self.family, self.tasks.values[self.state["task"]], z)
 
     def exact(self, z: Array) -> Gaussian:
-        """One z without doubt, `(1, z_dim)`."""
+        """Return z as a Gaussian of zero variance, `(1, z_dim)`."""
         mean = self.agent.tensor(np.atleast_2d(z))
         return Gaussian(mean, torch.zeros_like(mean))
 
     def task_name(self, index: int) -> str:
-        """How a task is called in words."""
+        """Describe a task in words."""
         if words := self.family.describe(self.tasks.values[index]):
             return f"{index}: {words}"
         label, _, unit = self.scale.label.partition(" (")
         return f"{index}: {label} {self.scale.values[index]:.2f} {unit.removesuffix(')').split(')')[0]}".strip()
 
     def task_colours(self, shades: int | None = None) -> list[str]:
-        """The colours of all shown tasks; of so many shades, where that is given."""
+        """Return the colours of all shown tasks, rounded to `shades` shades if given."""
         from plotly.colors import sample_colorscale
 
         where = np.clip((self.scale.values - self.scale.low) / (self.scale.high - self.scale.low), 0.0, 1.0)
@@ -253,7 +253,7 @@ class AgentExplorer(Explorer):
         return sample_colorscale(self.scale.palette, where.tolist())
 
     def play_button(self) -> Any:
-        """A button that films what is chosen."""
+        """Make a button that films the present state."""
         import ipywidgets
 
         button = ipywidgets.Button(description="Play", tooltip="film the rollout of the present state", icon="play")
@@ -262,20 +262,23 @@ class AgentExplorer(Explorer):
         return button
 
     def buttons(self) -> list[Any]:
-        """A play button, where there is a film and it says more than lines."""
+        """Return a play button, if there is a film that shows more than the lines."""
         filmed = type(self).film is not Explorer.film and not hasattr(self.family, "landmark")
         return [self.play_button()] if filmed else []
 
 
 class PointExplorer(AgentExplorer):
-    """An explorer of one z: a point of the plane, which goes where the task goes unless it is set itself."""
+    """An explorer of one z, a point of the plane.
+
+    A change of task, arm, iteration or offline context moves z to the task's posterior mean, unless z is also set.
+    """
 
     def make_controls(self) -> dict[str, Control]:
         return {**super().make_controls(), **self.offline_controls(), **self.z_controls()}
 
     @property
     def words_of_z(self) -> str:
-        """A sentence more, where there are two kinds of offline context: which of them z follows."""
+        """Sentence with the kind of offline context from which z is inferred; empty if there is only one kind."""
         return f" The task's z is inferred from {self.offline_words}." if "offline_context" in self.state else ""
 
     def settle(self, changes: dict[str, Any]) -> dict[str, Any]:
@@ -288,29 +291,29 @@ class PointExplorer(AgentExplorer):
 
 
 def key_of(state: dict[str, Any]) -> Key:
-    """Arm and iteration of an explorer's state; at iteration 0 all arms are one agent."""
+    """Return arm and iteration of an explorer's state; at iteration 0 all arms are one agent."""
     iteration = state.get("iteration", 0)
     return (state["arm"] if iteration else None), iteration
 
 
 def offline_of(state: dict[str, Any]) -> Source:
-    """The transitions that the offline context of an explorer's state is drawn from."""
+    """Return the source of the offline context of an explorer's state."""
     return OFFLINE_CONTEXTS[state.get("offline_context", "transitions")][0]
 
 
 def outlines(posterior: Gaussian, axes: plots.Axes) -> list[Array]:
-    """Ellipses of one standard deviation in the plane, `(point, 2)` each."""
+    """Return ellipses of one standard deviation in the plane, `(point, 2)` each."""
     means, stds = posterior.mean.cpu().numpy(), posterior.std.cpu().numpy()
     return [plots.ellipse(mean, std, axes) for mean, std in zip(means, stds, strict=True)]
 
 
 def stacked(several: Iterable[Gaussian]) -> Gaussian:
-    """Gaussians over z side by side, `(n, z_dim)`."""
+    """Concatenate Gaussians over z, `(n, z_dim)`."""
     return Gaussian(*(torch.cat(parts) for parts in zip(*several, strict=True)))
 
 
 def joined(lines: Any) -> dict[str, Any]:
-    """Several polylines, `(point, 2)` each, as the x and y of one trace."""
+    """Join polylines, `(point, 2)` each, into the x and y of one trace."""
     points = [np.concatenate([line, [[np.nan, np.nan]]]) for line in lines]
     x, y = np.concatenate(points).T if points else (np.empty(0), np.empty(0))
     return {"x": x, "y": y}

@@ -1,4 +1,4 @@
-"""ContextExplorer: feed the encoder one transition after another, spoil them, and see what it goes by."""
+"""ContextExplorer: give the encoder one transition after another, spoil the context, and see the effect."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ SPOILED = ("states shuffled", "actions shuffled", *(f"rewards {how}" for how in 
 
 
 class ContextExplorer(AgentExplorer):
-    """The posterior of one task, as transitions come in.
+    """The posterior of one task after each number of transitions.
 
-    Left, the latent plane: where the posterior mean has been after 1, 2, 3, ... transitions, and its outline of one
-    standard deviation now; behind it the posteriors of all tasks from whole contexts. Right, how far the posterior is
-    from the prior, and from the one of the whole context; below, what the encoder goes by: how far the posterior moves
-    when one piece of the context is spoiled.
+    Left: the latent plane, with the path of the posterior mean after 1, 2, 3, ... transitions, the present outline of
+    one standard deviation, and the posterior means of all tasks from whole contexts. Middle: KL divergences of the
+    posterior from the prior and from the posterior of the whole context. Right: the KL divergence by which the
+    posterior moves when one part of the context is spoiled.
 
     State: `task`, `n` (transitions so far), `source` ("offline" or "self-collected"), `offline_context` ("exploration"
-    or "transitions", where the buffer has exploration: what the offline context is), `rewards` ("kept"; "left out":
-    the mean over all tasks in their place; "shuffled" among the transitions; "another task's": those of the context
-    of task `other`, which went elsewhere), `other`.
+    or "transitions", if the buffer has exploration: kind of offline context), `rewards` ("kept"; "left out": replaced
+    by the mean over all tasks; "shuffled" among the transitions; "another task's": taken from the context of task
+    `other`), `other`.
     """
 
     def make_controls(self) -> dict[str, Control]:
@@ -49,7 +49,7 @@ class ContextExplorer(AgentExplorer):
 
     # -- contexts ----------------------------------------------------------------------------------------
     def context(self, spoiled: str | None = None) -> Tensor:
-        """All context of the task, `(1, n, context_dim)`, with one piece spoiled."""
+        """Return the whole context of the task, `(1, n, context_dim)`, with one part spoiled if `spoiled` names it."""
         s, spec = self.state, self.family.spec
         every = self.context_of(s["source"])
         context = every[[s["task"]]].clone()
@@ -70,14 +70,14 @@ class ContextExplorer(AgentExplorer):
         return context
 
     def along(self) -> tuple[list[int], Gaussian]:
-        """Numbers of transitions, and the posterior after each of them, `(number, z_dim)`."""
+        """Return the numbers of transitions, and the posterior after each number, `(number, z_dim)`."""
         counts = list(self.controls["n"].values)
         context, agent = self.context(f"rewards {self.state['rewards']}"), self.agent
         found = [agent.infer_posterior(context[:, :count]) for count in counts]
         return counts, Gaussian(*(torch.cat([getattr(q, f) for q in found]) for f in Gaussian._fields))
 
     def moved(self) -> list[float]:
-        """KL(posterior of a spoiled context || of the whole one), nats, for each of `SPOILED`."""
+        """Compute KL(posterior of the spoiled context || of the unspoiled context), in nats, for each of `SPOILED`."""
         infer, n = self.agent.infer_posterior, self.state["n"]
         kept = infer(self.context()[:, :n])
         return [float(kl_divergence(infer(self.context(spoiled)[:, :n]), kept)) for spoiled in SPOILED]
@@ -161,7 +161,7 @@ class ContextExplorer(AgentExplorer):
         )
 
     def by_hand(self, name: str, value: Any) -> dict[str, Any]:
-        """Who chooses a kind of offline context wants to see it."""
+        """Show offline context when a person chooses its kind."""
         return {name: value} | ({"source": "offline"} if name == "offline_context" else {})
 
     def on_display(self, figure: object) -> None:

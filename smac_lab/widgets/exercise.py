@@ -8,13 +8,13 @@ import numpy as np
 
 
 def check(answer: Any, expected: Any, *, tolerance: float = 1e-3, hint: str = "") -> None:
-    """Print whether an exercise's answer is right; an exercise that still returns None is not answered yet.
+    """Print whether the answer of an exercise is right; None means that the exercise is not answered yet.
 
     Args:
         answer: a number, an array or tensor, a sequence of them, or True / False.
-        expected: what it should be, in the same form.
+        expected: the right answer, in the same form.
         tolerance: largest absolute difference.
-        hint: printed where the answer is wrong.
+        hint: printed if the answer is wrong.
     """
     if answer is None or (isinstance(answer, (tuple, list)) and any(one is None for one in answer)):
         print("… not answered yet")  # noqa: T201

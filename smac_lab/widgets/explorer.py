@@ -1,4 +1,4 @@
-"""Base of all explorers: a state with checked values, one figure that follows it, controls, links, and a player."""
+"""Base of all explorers: a state with checked values, a figure of the state, controls, links, and a film player."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import plotly.graph_objects as go
 from smac_lab.figures import style
 
 T = TypeVar("T")
-REST = 0.12  # s without a change, after which what takes long is drawn
-Traces = dict[str, dict[str, Any]]  # name of a trace to what of it changes
+REST = 0.12  # s without a change before slow parts are drawn
+Traces = dict[str, dict[str, Any]]  # name of a trace to its properties that change
 STYLE = """<style>
 .smac-explorer { width: 100%; overflow: hidden; }
 .smac-explorer .smac-controls { flex-flow: row wrap; }
@@ -33,17 +33,17 @@ STYLE = """<style>
 
 
 class Slider(NamedTuple):
-    """A number from a list of them.
+    """A number from a list.
 
-    As of every control, `check` gives a value tidied, or raises ValueError where it is not allowed, and `widget` makes
-    the ipywidget with which a person sets it.
+    Every control has two methods: `check` returns a value in standard form, or raises ValueError if the value is not
+    allowed; `widget` makes the ipywidget that sets the value.
     """
 
     label: str
     values: Sequence[Any]  # in ascending order
     start: Any
     text: Callable[[Any], str] = str
-    any_between: bool = False  # whether `update` takes numbers between the listed ones, too
+    any_between: bool = False  # whether `update` also takes numbers between the listed ones
 
     def check(self, name: str, value: Any) -> Any:
         low, high = self.values[0], self.values[-1]
@@ -65,7 +65,7 @@ class Slider(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """One of a few."""
+    """One of a few values."""
 
     label: str
     values: Sequence[Any]
@@ -84,7 +84,7 @@ class Choice(NamedTuple):
 
 
 class Switch(NamedTuple):
-    """Yes or no."""
+    """True or False."""
 
     label: str
     start: bool
@@ -101,7 +101,7 @@ class Switch(NamedTuple):
         return ipywidgets.Checkbox(indent=False, **_look(self.label, "auto"))
 
 
-Control = Slider | Choice | Switch  # one piece of an explorer's state, and how a person sets it
+Control = Slider | Choice | Switch  # one variable of an explorer's state, and its input
 
 
 def _look(label: str, width: str) -> dict[str, Any]:
@@ -113,14 +113,15 @@ def _look(label: str, width: str) -> dict[str, Any]:
 
 
 class Explorer:
-    """A figure over a state. Without a browser: `update(name=value)` and `figure`; displayed, controls set the state.
+    """A figure of a state, which controls set in a notebook and `update(name=value)` sets in code.
 
-    A subclass says what may be set (`controls`), makes the figure's frame once (`frame`), and says what of its traces
-    follows the state (`draw`), quickly: nothing is trained here, and what takes long is kept (`once`).
+    A subclass defines the controls (`make_controls`), makes the empty figure once (`frame`), and returns the properties
+    of traces that depend on the state (`draw`). `draw` must be quick: nothing is trained, and slow results are cached
+    (`once`).
 
     Attributes:
-        takes_long: whether `draw_slowly` takes longer than a slider's step should.
-        state: name to value, of everything in `controls`.
+        takes_long: whether `draw_slowly` is too slow for each step of a slider.
+        state: name to value, for each control.
         figure: a plotly Figure; once displayed, a FigureWidget.
     """
 
@@ -138,17 +139,17 @@ class Explorer:
         self.controls: dict[str, Control] = {**self.make_controls(), "reduced_motion": Switch("reduce motion", False)}
         self.state: dict[str, Any] = {name: control.start for name, control in self.controls.items()}
         self.figure: go.Figure = self.frame()
-        for update in (self.figure.update_xaxes, self.figure.update_yaxes):  # a fifth of a redraw otherwise
+        for update in (self.figure.update_xaxes, self.figure.update_yaxes):  # margins take a fifth of a redraw
             update(automargin=False, ticklabeloverflow="allow")
         self.update(**state)
 
-    # -- what a subclass says ----------------------------------------------------------------------------
+    # -- defined by a subclass ---------------------------------------------------------------------------
     def make_controls(self) -> dict[str, Control]:
         """Return the controls by name."""
         raise NotImplementedError
 
     def frame(self) -> go.Figure:
-        """The figure with every trace in it (`self.add`), empty."""
+        """Return the figure with all its traces (`self.add`), empty."""
         raise NotImplementedError
 
     def draw(self) -> Traces:
@@ -156,32 +157,32 @@ class Explorer:
         raise NotImplementedError
 
     def draw_slowly(self) -> Traces:
-        """Return further ones; if that `takes_long`, a displayed explorer waits until the state rests."""
+        """Return further properties; if `takes_long`, a displayed explorer first waits `REST` s without a change."""
         return {}
 
     @property
     def text(self) -> str:
-        """A sentence or two: what is shown now."""
+        """Description of the present figure, one or two sentences."""
         raise NotImplementedError
 
     def settle(self, changes: dict[str, Any]) -> dict[str, Any]:
-        """Values that follow from changes of others; here the changes alone."""
+        """Return `changes` and the changes that follow from them; here only `changes`."""
         return changes
 
     def by_hand(self, name: str, value: Any) -> dict[str, Any]:
-        """Return the changes that follow when a person sets a control; here that one alone."""
+        """Return the changes to make when a person sets a control; here only that of the control."""
         return {name: value}
 
     def film(self) -> str:
-        """HTML of the film that belongs to the state; nothing where there is none."""
+        """Return the film of the present state as HTML; empty if there is none."""
         return ""
 
     # -- state -------------------------------------------------------------------------------------------
     def update(self, **changes: Any) -> Explorer:
-        """Set parts of the state; figure, text, controls and linked explorers follow.
+        """Set variables of the state, and update figure, text, controls and linked explorers.
 
         Raises:
-            ValueError: a name or a value that is not allowed; nothing has changed then.
+            ValueError: a name or a value is not allowed; the state is then unchanged.
         """
         if unknown := [name for name in changes if name not in self.controls]:
             raise ValueError(f"{type(self).__name__} has no {', '.join(unknown)}; it has {', '.join(self.controls)}")
@@ -200,9 +201,9 @@ class Explorer:
         return self
 
     def redraw(self) -> None:
-        """Figure, controls and text follow the state."""
+        """Update figure, controls and text from the state."""
         later = self.takes_long and self._widget is not None
-        with self._drawing:  # widgets' messages may come in a thread of their own
+        with self._drawing:  # widgets' messages may arrive in another thread
             self._fill(self.draw() if later else self.draw() | self.draw_slowly())
             self._show_state()
             if later:
@@ -227,7 +228,7 @@ class Explorer:
                 fresh = {key: value for key, value in properties.items() if not _same(shown.get(key), value)}
                 shown.update(fresh)
                 trace = self.figure.data[self._traces[name]]
-                for key, value in fresh.items():  # a browser draws again what it is sent
+                for key, value in fresh.items():  # only changes: a browser redraws all that it receives
                     trace[key] = value
 
     def observe(self, listen: Callable[[dict[str, Any]], None]) -> None:
@@ -235,9 +236,9 @@ class Explorer:
         self._listeners.append(listen)
 
     def link(self, *others: Explorer) -> Explorer:
-        """Let this explorer and others follow each other in whatever they both have: task, arm, iteration, z, ...
+        """Link explorers, so that each change of a shared variable (task, arm, iteration, z, ...) is passed on.
 
-        A value that another explorer does not allow is not passed on.
+        The others start with this explorer's values. A value that another explorer does not allow is not passed on.
         """
         everyone = (self, *others)
         for one in everyone:
@@ -254,12 +255,12 @@ class Explorer:
 
     # -- the figure --------------------------------------------------------------------------------------
     def add(self, figure: go.Figure, name: str, trace: Any, place: style.Place) -> None:
-        """Add a trace that `draw` will call by this name."""
+        """Add a trace, to which `draw` refers by `name`."""
         self._traces[name] = len(figure.data)
         figure.add_trace(trace, **place)
 
     def picture(self, width: int = 1000, scale: float = 1.0) -> bytes:
-        """The figure as a PNG on white (plotly's export, which needs kaleido and a Chromium browser)."""
+        """Return the figure as a PNG on white; plotly's export requires kaleido and a Chromium browser."""
         still = go.Figure(self.figure)
         still.update_layout(paper_bgcolor="white", font_color="#333333", autosize=False)
         return still.to_image(format="png", width=width, height=still.layout.height, scale=scale)
@@ -267,13 +268,13 @@ class Explorer:
     # -- in a notebook -----------------------------------------------------------------------------------
     @property
     def widget(self) -> Any:
-        """The explorer as one ipywidget: controls, a line of text, the figure, and beside it what moves."""
+        """The explorer as one ipywidget: controls, a line of text, the figure, and below the figure the film."""
         if self._widget is None:
             self._widget = self._make_widget()
         return self._widget
 
     def buttons(self) -> list[Any]:
-        """Further ipywidgets for the row of controls."""
+        """Return further ipywidgets for the row of controls."""
         return []
 
     def on_display(self, figure: Any) -> None:
@@ -289,7 +290,7 @@ class Explorer:
             made = control.widget()
             made.add_class(f"smac-{name}")
             made.observe(functools.partial(self._from_input, name), "value")
-            self._inputs[name] = made  # `_show_state` gives it its value
+            self._inputs[name] = made  # `_show_state` sets its value
         self._says = ipywidgets.HTML()
         self._says.add_class("smac-says")
         self._player = ipywidgets.HTML()
@@ -310,7 +311,7 @@ class Explorer:
             self.update(**self.by_hand(name, change["new"]))
 
     def _show_state(self) -> None:
-        """Controls and text follow the state."""
+        """Update controls and text from the state."""
         if self._widget is None:
             return
         self._busy = True
@@ -323,7 +324,7 @@ class Explorer:
         self._says.value = f'<div role="status" aria-live="polite">{html.escape(self.text)}</div>'
 
     def play(self) -> None:
-        """Show the film of the present state beside the figure."""
+        """Show the film of the present state below the figure."""
         if self._widget is not None:
             self._player.value = self.film()
             self._player.remove_class("smac-stale")
@@ -335,7 +336,7 @@ class Explorer:
         self.show_picture()
 
     def show_picture(self) -> None:
-        """In a notebook whose figures carry a PNG, this one's: pages without scripts show it in the widget's place."""
+        """Display the figure as a PNG if notebooks store PNGs: pages without scripts show it in place of the widget."""
         import plotly.io
         from IPython.display import Image, display
 
@@ -344,7 +345,7 @@ class Explorer:
 
 
 def nearest(values: Sequence[Any], wanted: Any) -> Any:
-    """The listed value that is nearest to the one wanted."""
+    """Return the listed value that is nearest to `wanted`."""
     if wanted in values:
         return wanted
     return min(values, key=lambda value: abs(value - wanted))

@@ -1,4 +1,4 @@
-"""RolloutGallery: the same tasks, acted by an agent before and after the self-supervised phase."""
+"""RolloutGallery: rollouts on the same tasks before and after the self-supervised phase."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from smac_lab.widgets.explorer import Choice, Control, Traces
 
 
 class RolloutGallery(AgentExplorer):
-    """A grid of tasks, acted before (left) and after (right): films, and the same rollouts as lines.
+    """Rollouts on several tasks before (left) and after (right) the self-supervised phase, as lines and as films.
 
-    State: `context` ("self-collected" or "offline": what z is inferred from), `offline_context` ("exploration" or
-    "transitions", where the buffer has exploration), and `arm`, `iteration` (after) where the subject is `Snapshots` of
-    a run; with a single agent there is no "before", and its rollouts stand alone.
+    State: `context` ("self-collected" or "offline", from which z is inferred), `offline_context` ("exploration" or
+    "transitions", if the buffer has exploration), and, if the subject is `Snapshots` of a run, `arm` and `iteration`
+    (after). A single agent has one panel.
 
     Args:
-        grid: so many of the shown tasks, from the least to the greatest, are acted.
-        subject, family, tasks, buffer, shown_tasks, **state: as of every explorer of agents.
+        grid: number of shown tasks to roll out, evenly spaced from the least to the greatest.
+        subject, family, tasks, buffer, shown_tasks, **state: see `AgentExplorer`.
     """
 
     def __init__(
@@ -46,18 +46,18 @@ class RolloutGallery(AgentExplorer):
         return {**controls, "context": context, **self.offline_controls()}
 
     def panels(self) -> dict[str, tuple[str | None, int]]:
-        """Title of each panel, and which agent acts in it."""
+        """Return the arm and iteration of the agent of each panel, by title."""
         if not self.subject.arms:
             return {"the agent": (None, 0)}
         return {"before the phase": (None, 0), "after": self.key}
 
     def z(self, key: tuple[str | None, int]) -> Gaussian:
-        """Return the posterior of an agent for the tasks in the grid, `(task, z_dim)`."""
+        """Infer the posteriors of an agent on the tasks in the grid, `(task, z_dim)`."""
         q = self.posterior(self.state["context"], key)
         return Gaussian(q.mean[self.grid], q.std[self.grid])
 
     def acted(self, key: tuple[str | None, int]) -> Episodes:
-        """An episode of every task in the grid."""
+        """Roll out one episode of every task in the grid."""
 
         def compute() -> Episodes:
             agent = self.subject.agent(*key)
@@ -113,11 +113,11 @@ class RolloutGallery(AgentExplorer):
         return f"{len(self.grid)} tasks, {self.scale.label} {values}, z inferred from {context}: {'; '.join(said)}."
 
     def by_hand(self, name: str, value: Any) -> dict[str, Any]:
-        """Who chooses a kind of offline context wants to see what it does."""
+        """Infer z from offline context when a person chooses its kind."""
         return {name: value} | ({"context": "offline"} if name == "offline_context" else {})
 
     def film(self) -> str:
-        """Films of all panels, tasks tiled."""
+        """Return films of all panels as HTML, tasks tiled."""
         figures, tasks = [], self.tasks[self.grid]
         for title, key in self.panels().items():
             label = f"{title}: {', '.join(self.task_name(i) for i in self.grid)}"

@@ -1,4 +1,4 @@
-"""LatentJoystick: drag z, see the behaviour, and which task it would solve."""
+"""LatentJoystick: move z, and see the behaviour and the task that it solves."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from smac_lab.widgets.explorer import Traces
 
 
 class LatentJoystick(PointExplorer):
-    """One z, and what an agent told it does.
+    """One z, and the behaviour of the agent given this z.
 
-    Left, the latent plane with all tasks' posterior means given offline context; the star is z, which sliders move and
-    clicks place. Right of it, the rollout. Below, the reward that the decoder would label its steps with, given that z,
-    beside the true one in the selected task, and the return that this very rollout would have in each of the tasks (one
-    call of the family's reward): the task that z stands for.
+    Upper left: the latent plane with the posterior means of all tasks given offline context; the star is z, which
+    sliders and clicks set. Upper right: the rollout. Lower left: the labels of the rollout's steps, decoded from z, and
+    the true rewards in the selected task. Lower right: the return of the rollout in each task, computed by the family's
+    reward; it shows which task z represents.
 
-    State: `z1`, `z2` (z, in the plane), `task` (sets z to that task's posterior mean), `offline_context` ("exploration"
-    or "transitions", where the buffer has exploration: what these means are inferred from), and `arm`, `iteration`
-    where the subject is `Snapshots` of a run.
+    State: `z1`, `z2` (z, in the plane), `task` (sets z to the task's posterior mean), `offline_context` ("exploration"
+    or "transitions", if the buffer has exploration: source of these means), and, if the subject is `Snapshots` of a
+    run, `arm` and `iteration`.
     """
 
     def frame(self) -> go.Figure:
@@ -64,19 +64,19 @@ class LatentJoystick(PointExplorer):
         return figure.update_layout(hovermode="closest", margin_r=90)
 
     def returns(self) -> Array:
-        """Return of the present rollout in each task, `(task,)`."""
+        """Compute the return of the present rollout in each task, `(task,)`."""
         episodes = self._acted
         assert episodes is not None
         return np.array([self.true_rewards(task)[episodes.first[0]].sum() for task in range(len(self.tasks))])
 
     def true_rewards(self, task: int) -> Array:
-        """Rewards of the present rollout in a task, `(time,)`."""
+        """Compute the true rewards of the present rollout in a task, `(time,)`."""
         assert self._acted is not None
         own = np.repeat(self.tasks.values[task][None], self.family.horizon, 0)
         return self.family.reward(self._acted.features[0], self._acted.actions[0], own)
 
     def decoded_rewards(self) -> Array:
-        """Return the decoded rewards of the present rollout, given the chosen z, `(time,)`."""
+        """Decode the rewards of the present rollout from the chosen z, `(time,)`."""
         assert self._acted is not None
         z = self.exact(self.z_at(self.chosen)).mean.expand(self.family.horizon, -1)
         inputs = (self.agent.tensor(part[0]) for part in (self._acted.observations, self._acted.actions))
@@ -92,7 +92,7 @@ class LatentJoystick(PointExplorer):
         }
 
     def draw_slowly(self) -> Traces:
-        """The rollout, and what it returns."""
+        """Return the traces of the rollout, its rewards and its returns."""
         task = self.state["task"]
         self._acted = self.act(self.exact(self.z_at(self.chosen)))
         path = stage.lines(self.family, self._acted)

@@ -1,4 +1,4 @@
-"""A figure that a browser draws, that hears clicks, and that is as wide as the page."""
+"""A figure widget that receives clicks and is as wide as the page."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ import plotly.graph_objects as go
 from plotly.serializers import custom_serializers
 from traitlets import Dict, Unicode
 
-BUNDLE = Path(plotly.__file__).parent / "package_data" / "widgetbundle.js"  # what a FigureWidget is in a browser
+BUNDLE = Path(plotly.__file__).parent / "package_data" / "widgetbundle.js"  # JavaScript of a FigureWidget
 
 
 class LiveFigure(go.FigureWidget):  # type: ignore[misc]
-    """A plotly FigureWidget as explorers need it.
+    """A plotly FigureWidget with two changes for explorers.
 
-    - It does not read back what the browser fills in by itself (defaults, ranges). After each change a browser tells
-      all of it. Nothing here asks for it, taking it in takes the kernel as long as a redraw, and plotly 7.1 fails at it
-      where arrays are concerned. (An overridden handler is no longer an observer.)
-    - All figures of a page share one copy of plotly's five megabytes of JavaScript, which take a second to start.
-      anywidget waits two for a model; on a busy machine a figure would come too late, and be deaf from then on.
+    - It ignores the values that the browser fills in (defaults, ranges). A browser sends all of them after each
+      change. Explorers do not use them, reading them takes the kernel as long as a redraw, and plotly 7.1 fails to read
+      arrays. (An overridden handler is no longer an observer.)
+    - All figures of a page share one copy of plotly's JavaScript (5 MB), which takes a second to start. anywidget waits
+      two seconds for a model; on a busy machine a separate copy would start too late, and the figure would then ignore
+      all messages.
 
     Args:
-        figure: what to draw.
-        on_start: called when the browser is ready, which may have missed what changed until then.
+        figure: the figure to draw.
+        on_start: called when the browser is ready; the browser may have missed earlier changes.
     """
 
     _esm = """
@@ -65,9 +66,9 @@ class LiveFigure(go.FigureWidget):  # type: ignore[misc]
 
 
 class Width(anywidget.AnyWidget):
-    """Nothing to be seen: tells responsive figures when the place they are in gets another width.
+    """Invisible widget that makes responsive figures follow the width of their container.
 
-    A FigureWidget is drawn before it is in the page, 700 pixels wide, and otherwise listens to the window alone.
+    A FigureWidget is first drawn outside the page, 700 pixels wide, and later reacts only to the size of the window.
     """
 
     _esm = """

@@ -1,4 +1,4 @@
-"""TrainingMonitor: live curves over a training generator, with pause, resume, stop and save."""
+"""TrainingMonitor: live curves of a training generator, with pause, resume, stop and save."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from smac_lab.widgets.explorer import Control, Explorer, Slider, Switch, Traces
 
 SHOWN = ("reward_error", "kl", "critic_loss", "awac_loss")
 STOPPED = "stopped; run() goes on"
-REDRAW = 0.25  # s between two looks
+REDRAW = 0.25  # s between two redraws, at least
 
 
 class TrainingMonitor(Explorer):
-    """Watch a phase as it runs: `await TrainingMonitor(lab.train_offline(agent, buffer))` in a notebook's cell.
+    """Show a phase as it runs: `await TrainingMonitor(lab.train_offline(agent, buffer))` in a notebook's cell.
 
-    Elsewhere `.run()` does the same without buttons, and `for step, metrics in monitor: ...` trains and draws, too. The
-    kernel's interrupt (Ctrl-C) lets the step under way finish: agent and curves are then as after that step, and
-    awaiting the monitor (or `run()`) goes on from there.
+    Outside notebooks, `run()` trains without buttons; `for step, metrics in monitor: ...` also trains and draws. During
+    `await` and `run()`, an interrupt (Ctrl-C) takes effect after the present step; awaiting the monitor again (or
+    `run()`) continues from there.
 
-    State: `smooth` (points averaged), `log` (logarithmic axes).
+    State: `smooth` (points averaged), `log` (logarithmic y axes).
 
     Args:
         training: a generator of `(step, metrics)`, such as `train_offline(...)`.
-        save: called without arguments by the save button, between two updates.
-        total: of steps, for the time left.
-        show: metrics drawn, a panel each.
-        **state: where to begin.
+        save: called without arguments by the save button, between two steps.
+        total: number of steps, for progress and remaining time.
+        show: metrics to draw, one panel per metric.
+        **state: the initial state.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class TrainingMonitor(Explorer):
 
     # -- training ----------------------------------------------------------------------------------------
     def __iter__(self) -> Iterator[tuple[int, Metrics]]:
-        """Train, draw, yield; until the end or `stop()`."""
+        """Train, draw and yield each step, until the end or `stop()`."""
         with self._running():
             for step, metrics in self.training:
                 self._take(step, metrics)
@@ -76,7 +76,7 @@ class TrainingMonitor(Explorer):
             self.status = "done"
 
     def __await__(self) -> Generator[Any, None, TrainingMonitor]:
-        """As `run`, in a cell that awaits it: between two steps the kernel then hears buttons, and interrupts."""
+        """Train as `run` does; between two steps, the kernel handles buttons and interrupts."""
         return self._train().__await__()
 
     async def _train(self) -> TrainingMonitor:
@@ -91,16 +91,16 @@ class TrainingMonitor(Explorer):
                     if self._stop.is_set():
                         self.status = STOPPED
                         return self
-            except asyncio.CancelledError:  # the kernel's interrupt; it arrives between two steps
+            except asyncio.CancelledError:  # the kernel's interrupt, which arrives between two steps
                 self.status = STOPPED
                 return self
             self.status = "done"
         return self
 
     def run(self) -> TrainingMonitor:
-        """Train to the end, to `stop()`, or to an interrupt, which ends quietly after the step under way.
+        """Train to the end, to `stop()`, or to an interrupt, which ends training after the present step.
 
-        In a notebook the kernel does not hear buttons before this ends; `await monitor` does the same and lets it.
+        In a notebook the kernel does not handle buttons during `run()`; during `await monitor` it does.
         """
         self._show()
         main = threading.current_thread() is threading.main_thread()
@@ -117,7 +117,7 @@ class TrainingMonitor(Explorer):
         if _in_notebook() and self._widget is None:
             from IPython.display import display
 
-            display(self.widget)  # its picture follows when there are curves
+            display(self.widget)  # `_running` shows the picture when there are curves
 
     @contextmanager
     def _running(self) -> Iterator[None]:
@@ -134,7 +134,7 @@ class TrainingMonitor(Explorer):
                 self.show_picture()
 
     def _take(self, step: int, metrics: Metrics) -> None:
-        """Note a step, and draw now and then."""
+        """Record a step, and redraw if `REDRAW` s have passed."""
         self.rows.append((step, metrics))
         now = time.monotonic()
         self._spent, self._since = self._spent + now - self._since, now
@@ -142,7 +142,7 @@ class TrainingMonitor(Explorer):
             self.redraw()
 
     def _waits(self) -> bool:
-        """Save where that was asked for; whether to wait before the next step."""
+        """Save if requested; return whether to wait before the next step."""
         if self._wanted.is_set():
             self._save_now()
         waits = self._pause.is_set() and not self._stop.is_set()
@@ -154,7 +154,7 @@ class TrainingMonitor(Explorer):
         return waits
 
     def _interrupted(self, *_: Any) -> None:
-        if self._stop.is_set():  # asked twice: at once
+        if self._stop.is_set():  # a second interrupt stops at once
             raise KeyboardInterrupt
         self.stop()
 
@@ -163,15 +163,15 @@ class TrainingMonitor(Explorer):
         self._pause.set()
 
     def resume(self) -> None:
-        """Go on."""
+        """Continue after `pause()`."""
         self._pause.clear()
 
     def stop(self) -> None:
-        """End after the present step; `run()` goes on from there."""
+        """End after the present step; `run()` continues from there."""
         self._stop.set()
 
     def save(self) -> None:
-        """Save between two steps; at once where nothing runs.
+        """Save between two steps, or at once if nothing runs.
 
         Raises:
             ValueError: the monitor was made without `save`.
@@ -193,7 +193,7 @@ class TrainingMonitor(Explorer):
 
     # -- curves ------------------------------------------------------------------------------------------
     def curve(self, metric: str) -> tuple[Any, Any]:
-        """Steps and values so far, averaged over `smooth` points."""
+        """Return steps and values so far, averaged over `smooth` points."""
         known = [(step, metrics[metric]) for step, metrics in self.rows if metric in metrics]
         steps = np.array([step for step, _ in known], float)
         values = np.array([np.mean(value) for _, value in known], float)
@@ -265,10 +265,10 @@ def _in_notebook() -> bool:
 
 @contextmanager
 def _answering_widgets() -> Iterator[None]:
-    """Tell widgets in the browser that their messages have been handled, while a cell awaits.
+    """Report to widgets in the browser, while a cell awaits, that their messages have been handled.
 
-    ipykernel 7.4 handles them then (`concurrent`), and does not say so; a widget that is not told waits for ever before
-    it sends the next one.
+    ipykernel 7.4 handles these messages (`concurrent`) but does not report it; without a report a widget never sends
+    its next message.
     """
     kernel = _kernel()
     handle = getattr(kernel, "dispatch_shell", None)

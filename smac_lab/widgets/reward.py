@@ -1,4 +1,4 @@
-"""RewardExplorer: what the decoder says a task would pay, beside what it does pay."""
+"""RewardExplorer: decoded rewards of a task beside its true rewards."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from smac_lab.widgets.agents import CHOSEN, FRAME, PointExplorer
 from smac_lab.widgets.explorer import Control, Traces
 
 SIDE = 33  # points along each axis of a map
-REACH = 1.6  # m, of a map of the plane
-EDGES = 41  # of the histogram of residuals
+REACH = 1.6  # m, half the side of a map
+EDGES = 41  # edges of the histogram of residuals
 
 
 class RewardExplorer(PointExplorer):
-    """Decoded against true reward of one task.
+    """Decoded and true rewards of one task.
 
-    Where the state is a point of a plane, two maps of it: the reward that the decoder expects for z, and the true one,
-    of standing still. Of bodies, the reward of the transitions there are, over the first feature. Below, residuals
-    (decoded - true) on offline transitions and on those that the agent collects by itself.
+    If the state is a point of a plane, two maps show the reward decoded from z and the true reward, both of standing
+    still. For bodies, two panels show both rewards of offline and of self-collected transitions, over the first
+    feature. The panel on the right shows residuals (decoded - true) on both kinds of transitions.
 
-    State: `task` (whose true reward is shown; also sets z to its posterior mean), `offline_context` ("exploration" or
-    "transitions", where the buffer has exploration: what that mean is inferred from), `z1`, `z2` (z, in the plane), and
-    `arm`, `iteration` where the subject is `Snapshots` of a run.
+    State: `task` (the task of the true reward; also sets z to its posterior mean), `offline_context` ("exploration" or
+    "transitions", if the buffer has exploration: source of that mean), `z1`, `z2` (z, in the plane), and, if the
+    subject is `Snapshots` of a run, `arm` and `iteration`.
     """
 
     def make_controls(self) -> dict[str, Control]:
@@ -40,7 +40,7 @@ class RewardExplorer(PointExplorer):
 
     # -- rewards -----------------------------------------------------------------------------------------
     def transitions(self) -> dict[str, Episodes]:
-        """Transitions of each shown task, `(task, n, dim)`: offline, and of an episode acted on its own posterior."""
+        """Return offline transitions, and those of an episode given self-collected context, `(task, n, dim)` each."""
 
         def compute() -> dict[str, Episodes]:
             generator = torch.Generator(self.agent.device).manual_seed(0)
@@ -57,7 +57,7 @@ class RewardExplorer(PointExplorer):
 
     @torch.inference_mode()
     def decode(self, observations: Array, actions: Array) -> Array:
-        """r_hat(s, a, z) for observations and actions `(n, dim)`, `(n,)`."""
+        """Decode r(s, a, z), `(n,)`, for observations and actions `(n, dim)` and the chosen z."""
         z = self.exact(self.z_at(self.chosen)).mean.expand(1, len(observations), -1)
         inputs = (self.agent.tensor(observations)[None], self.agent.tensor(actions)[None])
         return self.agent.reward_decoder(*inputs, z)[0].cpu().numpy()
@@ -88,7 +88,7 @@ class RewardExplorer(PointExplorer):
         return figure.update_layout(barmode="overlay", bargap=0, margin_r=90)
 
     def _map_frame(self, figure: go.Figure, name: str, place: Place) -> None:
-        """A map of the plane; both share a colour scale, and contours help where colours do not."""
+        """Add a map of the plane; both maps share a colour scale, and contours show levels without colours."""
         side = np.linspace(-REACH, REACH, SIDE)
         surface = go.Contour(
             x=side, y=side, z=np.zeros((SIDE, SIDE)), coloraxis="coloraxis",
@@ -102,7 +102,7 @@ class RewardExplorer(PointExplorer):
         figure.update_yaxes(title="y (m)", range=[-REACH, REACH], constrain="domain", scaleanchor=along_x, **place)
 
     def _dots_frame(self, figure: go.Figure, name: str, place: Place, legend: bool) -> None:
-        """Rewards of transitions over their first feature."""
+        """Add the rewards of transitions over their first feature."""
         for kind, colour in (("true", HELD_OUT), ("decoded", CHOSEN)):
             dots = go.Scatter(
                 mode="markers", marker={"color": colour, "size": 5, "opacity": 0.6}, name=f"{kind} reward",
@@ -114,7 +114,7 @@ class RewardExplorer(PointExplorer):
         figure.update_yaxes(title="reward per step", **place)
 
     def residuals(self) -> dict[str, Array]:
-        """Decoded - true reward on either kind of transition of the task, `(n,)` each."""
+        """Compute decoded - true reward on both kinds of transitions of the task, `(n,)` each."""
         task = self.state["task"]
         found = {}
         for name, episodes in self.transitions().items():
@@ -147,7 +147,7 @@ class RewardExplorer(PointExplorer):
         return traces
 
     def _maps(self) -> tuple[Array, Array]:
-        """Decoded and true reward of standing still everywhere in the plane, `(SIDE^2,)` each."""
+        """Compute the decoded and true reward of standing still on a grid in the plane, `(SIDE^2,)` each."""
         family: TaskFamily = self.family
         assert isinstance(family, DynamicsFamily)
         y, x = np.meshgrid(*[np.linspace(-REACH, REACH, SIDE)] * 2, indexing="ij")

@@ -1,4 +1,4 @@
-"""ShiftExplorer: what the encoder infers from offline and from self-collected context, and what that costs."""
+"""ShiftExplorer: posteriors from offline and from self-collected context, and their effect on returns."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from smac_lab.widgets import stage
 from smac_lab.widgets.agents import CHOSEN, FRAME, AgentExplorer, joined, offline_of, outlines, stacked
 from smac_lab.widgets.explorer import Choice, Control, Slider, Traces
 
-SHADES = 8  # of the outlines; those of one shade are one trace, and a browser redraws few traces quickly
-KL_EDGES = np.linspace(-4.0, 4.0, 33)  # of the histograms, decimal logarithms of nats
+SHADES = 8  # of the outlines; one trace per shade, because a browser redraws few traces quickly
+KL_EDGES = np.linspace(-4.0, 4.0, 33)  # of the histograms; decimal logarithms of nats
 
 
 class ShiftExplorer(AgentExplorer):
-    """The distribution shift, to be seen and touched.
+    """The distribution shift as an interactive figure.
 
-    Left, the latent plane: each task an ellipse (one standard deviation of its posterior) in the task's colour, filled
-    given offline context; a line leads to the posterior given context of which a share is self-collected. Right, what
-    the agent does with both, or with the point of the plane that was clicked; below, the returns along the
-    self-supervised phase, and how far posteriors lie from each other and from the prior.
+    Upper left: the latent plane. Each task has two ellipses in its colour (one standard deviation of a posterior):
+    filled given offline context, dotted given context of which a share is self-collected; a line joins their means.
+    Upper right: rollouts given both posteriors, or given the chosen point of the plane. Lower left: returns over the
+    self-supervised phase. Lower right: KL divergences of the posteriors from each other and from the prior.
 
-    State: `n` (context transitions), `share` (of them self-collected, 0 to 1), `offline_context` ("exploration" or
-    "transitions", where the buffer has exploration: what the offline context is), `arm`, `iteration` (where the subject
-    is `Snapshots` of a run), `task` (selected), `show` ("task": rollouts of its two posteriors; "point": of the chosen
-    point), `z1`, `z2` (that point, in the plane).
+    State: `n` (context transitions), `share` (self-collected share of them, 0 to 1), `offline_context` ("exploration"
+    or "transitions", if the buffer has exploration: kind of offline context), `arm`, `iteration` (if the subject is
+    `Snapshots` of a run), `task` (selected), `show` ("task": rollouts given its two posteriors; "point": given the
+    chosen point), `z1`, `z2` (the chosen point, in the plane).
     """
 
     def make_controls(self) -> dict[str, Control]:
@@ -49,14 +49,14 @@ class ShiftExplorer(AgentExplorer):
 
     # -- what is shown -----------------------------------------------------------------------------------
     def mixed(self) -> tuple[Tensor, Tensor]:
-        """Offline context, and context with the share of self-collected transitions, `(task, n, context_dim)` each."""
+        """Return offline context, and context with the self-collected share, `(task, n, context_dim)` each."""
         n = self.state["n"]
         own = round(self.state["share"] * n)
         offline = self.context_of("offline")[:, :n]
         return offline, torch.cat([self.context_of("self-collected")[:, :own], offline[:, : n - own]], dim=1)
 
     def posteriors(self) -> tuple[Gaussian, Gaussian]:
-        """q(z | offline context) and q(z | mixed context) of the shown tasks."""
+        """Infer q(z | offline context) and q(z | mixed context) of the shown tasks."""
 
         def infer() -> tuple[Gaussian, Gaussian]:
             offline, mixed = self.mixed()
@@ -65,7 +65,7 @@ class ShiftExplorer(AgentExplorer):
         return self.once(("posteriors", self.key, offline_of(self.state), self.state["n"], self.state["share"]), infer)
 
     def returns(self) -> tuple[list[int], Array, Array]:
-        """Iterations of the arm, and the two mean returns at each of them."""
+        """Return the saved iterations, and the mean returns at each, given offline and self-collected context."""
         arm = self.state.get("arm")
         kept = self.subject.iterations
         found = [self.measured((arm if i else None, i)) for i in kept]
@@ -104,7 +104,7 @@ class ShiftExplorer(AgentExplorer):
         for name, label, look in (
             ("selected", "selected task", {"symbol": "circle-open", "size": 20, "color": GREY, "line_width": 2}),
             ("point", "chosen point", {"symbol": "star", "size": 13, "color": CHOSEN}),
-        ):  # they feel no clicks: what is meant lies under them
+        ):  # they ignore clicks, so that the marker below receives them
             mark = go.Scatter(mode="markers", marker=look, hoverinfo="skip", name=label, **FRAME)
             self.add(figure, name, mark, plane)
 
@@ -181,7 +181,7 @@ class ShiftExplorer(AgentExplorer):
         return traces
 
     def acting(self) -> dict[str, Gaussian]:
-        """Return the agent's z: the selected task's two posteriors, or the chosen point, `(1, z_dim)` each."""
+        """Return the agent's z: the two posteriors of the selected task, or the chosen point, `(1, z_dim)` each."""
         if self.state["show"] == "point":
             return {"point": self.exact(self.z_at(self.chosen))}
         task = [self.state["task"]]
@@ -233,7 +233,7 @@ class ShiftExplorer(AgentExplorer):
 
     # -- by hand -----------------------------------------------------------------------------------------
     def by_hand(self, name: str, value: Any) -> dict[str, Any]:
-        """Who moves z wants to see what it does, who selects a task that one."""
+        """Show the chosen point when a person moves z, and the task when a person selects one."""
         shown = {"z1": "point", "z2": "point", "task": "task"}.get(name)
         return {name: value} | ({"show": shown} if shown else {})
 

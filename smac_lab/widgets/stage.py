@@ -1,4 +1,4 @@
-"""Where explorers let z act: a few simulations side by side, drawn as lines, and filmed where they have a body."""
+"""Rollouts of explorers: a few simulations side by side, drawn as lines and filmed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from smac_lab.tasks import rendering
 from smac_lab.tasks.family import MujocoFamily, TaskFamily
 from smac_lab.tasks.spec import Tasks
 
-FILM_FRAMES = 50  # of a film, about
+FILM_FRAMES = 50  # per film, about
 
 
 class Axes(NamedTuple):
-    """How a family's rollouts are drawn."""
+    """The axes on which a family's rollouts are drawn."""
 
     x_label: str
     y_label: str
@@ -28,19 +28,19 @@ class Axes(NamedTuple):
 
 
 def axes_of(family: TaskFamily) -> Axes:
-    """Paths of whatever moves about, lines over time of the first feature otherwise."""
+    """Choose paths in the plane for points and walkers, and otherwise the first feature over time."""
     if hasattr(family, "landmark") or _walks(family):
         return Axes("x (m)", "y (m)", True)
     return Axes("time (s)", feature_label(family), False)
 
 
 def feature_label(family: TaskFamily) -> str:
-    """Name the first feature, with unit; if a task is one number, that number is its target."""
+    """Return the label of the first feature, with unit; if a task is one number, the task's label without "target"."""
     return family.task_label.removeprefix("target ") if family.task_dim == 1 else family.feature_label
 
 
 def act(agent: SMAC, family: TaskFamily, task: Array, z: Gaussian, seed: int = 0) -> Episodes:
-    """One episode in `task`, `(task_dim,)`, for each z, `(n, z_dim)`: the same start, the mean action."""
+    """Roll out one episode in `task`, `(task_dim,)`, per z, `(n, z_dim)`: equal initial states, mean actions."""
     n = len(z.mean)
     env = family.batch_env(Tasks(np.repeat(np.atleast_2d(task), n, axis=0)), num_threads=1)
     generator = torch.Generator(agent.device).manual_seed(seed)
@@ -48,7 +48,7 @@ def act(agent: SMAC, family: TaskFamily, task: Array, z: Gaussian, seed: int = 0
 
 
 def lines(family: TaskFamily, episodes: Episodes) -> Array:
-    """Return the line to draw for each simulation, `(n, time, 2)`; NaN from the end of its first episode on."""
+    """Return the line to draw for each simulation, `(n, time, 2)`; NaN after the end of its first episode."""
     features = np.where(episodes.first[..., None], episodes.features, np.nan)
     if hasattr(family, "landmark"):
         start = episodes.observations[:, :1]
@@ -61,7 +61,7 @@ def lines(family: TaskFamily, episodes: Episodes) -> Array:
 
 
 def target(family: TaskFamily, task: Array, drawn: Array) -> Array:
-    """Return the target of the task in the same picture, `(point, 2)`; empty where it cannot be drawn."""
+    """Return the target of the task on the same axes, `(point, 2)`; empty if it cannot be drawn."""
     if hasattr(family, "landmark"):
         return np.atleast_2d(family.landmark(task))
     if _walks(family):
@@ -92,15 +92,15 @@ def outcomes(family: TaskFamily, tasks: Array, episodes: Episodes) -> list[str]:
 def film(
     agent: SMAC, family: TaskFamily, tasks: Tasks, z: Gaussian, caption: str, *, still: bool = False, seed: int = 0
 ) -> str:
-    """HTML of a film of `act`, side by side; or why there is none.
+    """Film `act`, simulations side by side, and return HTML; without a renderer, HTML with the reason.
 
     Args:
-        agent, family: who acts, in what.
-        tasks: one for each z.
+        agent, family: the agent and its task family.
+        tasks: one task per z.
         z: `(n, z_dim)`.
-        caption: under the film; also what a screen reader says.
-        still: leave it to the reader to start it.
-        seed: of the start, the same for all.
+        caption: text below the film, also for screen readers.
+        still: do not start the film automatically.
+        seed: of the initial state, which is equal in all simulations.
     """
     from smac_lab.figures import video
 
@@ -118,7 +118,7 @@ def film(
 
 
 def player(frames: Any, fps: float, caption: str, still: bool = False) -> str:
-    """An HTML video that holds its own file."""
+    """Return an HTML video that contains its file."""
     from smac_lab.figures import video
 
     moving = "" if still else "autoplay loop "
@@ -130,5 +130,5 @@ def player(frames: Any, fps: float, caption: str, still: bool = False) -> str:
 
 
 def _walks(family: TaskFamily) -> bool:
-    """Whether a task is a direction to walk in, and the first two features a velocity."""
+    """Return whether tasks are walking directions and the first two features are a velocity."""
     return "direction" in family.task_label and family.spec.feature_dim >= 2
