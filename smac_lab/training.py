@@ -178,6 +178,6 @@ def check_buffer(agent: Method, buffer: TransitionBuffer, own: bool = False) -> 
         raise ValueError(f"a buffer of {buffer.seeds} seeds does not fit an agent with seed={agent.seed!r}")
     if own and agent.seeds is not None and not buffer.seeds:
         raise ValueError(
-            f"{len(agent.seeds)} seeds collect data of their own and need a buffer each: "
+            f"{len(agent.seeds)} seeds collect separate data and need a buffer each: "
             f"TransitionBuffer.join([buffer] * {len(agent.seeds)})"
         )

@@ -65,7 +65,9 @@ def shared_between_tasks(
         alike = family.rewards_alone_differ(values, tasks.values)
         others = np.flatnonzero((lender != task) & alike[lender])
         if not 0 <= episodes <= len(others):
-            raise ValueError(f"task {task} can be lent 0 to {len(others)} episodes of {horizon} steps, not {episodes}")
+            raise ValueError(
+                f"task {task} can take 0 to {len(others)} episodes of {horizon} steps from other tasks, not {episodes}"
+            )
         rows = whole[np.sort(rng.choice(others, episodes, replace=False))]
         lent = {name: column[rows] for name, column in columns.items()}
         features, actions = (columns[name][rows.ravel()].astype(np.float64) for name in ("features", "actions"))

@@ -62,7 +62,7 @@ class RolloutGallery(AgentExplorer):
         def compute() -> Episodes:
             agent = self.subject.agent(*key)
             policy = agent.policy(self.z(key), torch.Generator(agent.device).manual_seed(0))
-            return rollout(policy, self.family.batch_env(self.tasks[self.grid]), seed=0)
+            return rollout(policy, self.family.batch_env(self.tasks[self.grid]), seed=[0] * len(self.grid))
 
         return self.once(("acted", key, self.state["context"], offline_of(self.state)), compute)
 

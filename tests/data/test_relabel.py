@@ -74,7 +74,9 @@ def test_only_offline_data_is_lent_and_no_more_than_there_is(problem) -> None:
     own = {name: getattr(buffer, name)[buffer.rows_of(0)].numpy() for name in COLUMNS}
     there = int(buffer.offline_counts[1:].sum()) // family.horizon
     buffer.append(1, own, "self-collected")
-    with pytest.raises(ValueError, match=rf"task 0 can be lent 0 to {there} episodes of 20 steps, not {there + 1}"):
+    with pytest.raises(
+        ValueError, match=rf"task 0 can take 0 to {there} episodes of 20 steps from other tasks, not {there + 1}"
+    ):
         lab.shared_between_tasks(buffer, family, tasks, there + 1)
     assert int(lab.shared_between_tasks(buffer, family, tasks, there).counts[0]) == int(buffer.offline_counts.sum())
 
@@ -107,7 +109,7 @@ def test_tasks_with_scenes_lend_within_a_scene_only() -> None:
     shared = lab.shared_between_tasks(buffer, family, tasks, episodes=1)
     lent = shared.features[shared.rows_of(0)[75:]]
     assert torch.equal(lent, buffer.features[buffer.rows_of(2)])
-    with pytest.raises(ValueError, match="task 0 can be lent 0 to 1 episodes"):
+    with pytest.raises(ValueError, match="task 0 can take 0 to 1 episodes"):
         lab.shared_between_tasks(buffer, family, tasks, episodes=2)
 
 

@@ -163,7 +163,7 @@ def test_what_does_not_fit_is_refused(problem: Problem) -> None:
     with pytest.raises(ValueError, match="cannot act in"):
         next(train_pearl(problem.agent(), buffer, other, problem.train, 1, 1))
     two = lab.SMAC(problem.config, problem.family.spec, seed=[0, 1])
-    with pytest.raises(ValueError, match="2 seeds collect data of their own and need a buffer each"):
+    with pytest.raises(ValueError, match="2 seeds collect separate data and need a buffer each"):
         next(train_pearl(two, buffer, problem.family, problem.train, 1, 1))
 
 
