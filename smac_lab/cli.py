@@ -1,4 +1,4 @@
-"""The command line: smac-lab demo | config | collect | train | evaluate | compare | explore | excerpt | bench."""
+"""The command line, `smac-lab`: demo, config, collect, train, sweep, evaluate, compare, explore, excerpt, bench."""
 
 from __future__ import annotations
 
@@ -236,6 +236,43 @@ def train(
         f"smac-lab evaluate {out}/seed_{seed[0]}/{shown[0]}",
         report.write_report(out),
     )
+
+
+def sweep(file: Annotated[Path, tyro.conf.Positional], address: str | None = None, plan: bool = False) -> None:
+    """Run all trials of a sweep file, on this machine or on a Ray cluster. Run the same command again to continue.
+
+    Args:
+        file: YAML, or Python that defines `sweep`, with families, methods, arms, seeds, variants and resources.
+        address: address of a Ray cluster to join, such as auto; default: start Ray on this machine alone.
+        plan: only list the trials.
+    """
+    from smac_lab.figures import comparison, report
+    from smac_lab.runs.sweep import Sweep, run_sweep
+
+    found = Sweep.read(file)
+    trials, runs = found.trials(), list(found.runs())
+    states = ["finished" if trial.is_finished else "to do" for trial in trials]
+    print(f"{len(trials)} trials in {len(runs)} runs below {found.out}; {states.count('finished')} are finished")
+    if plan:
+        for trial, state in zip(trials, states, strict=True):
+            print(f"{state:10s} {trial.name:40s} {sum(trial.experiment.updates().values()):>12,} updates per seed")
+        return
+    try:
+        failed = run_sweep(found, address)
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    finished = [run for run in runs if (run / "summary.json").exists()]
+    reports = [report.write_report(run) for run in finished]
+    if finished:
+        try:
+            print(comparison.markdown(comparison.gather(finished)))
+        except ValueError as error:  # two variants of a family
+            print(f"no table: {error}")
+        wrote(finished[-1] / "summary.json", f"tensorboard --logdir {found.out}", *reports)
+    for name, reason in failed.items():
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    if failed:
+        raise SystemExit(1)
 
 
 def evaluate(
@@ -530,7 +567,7 @@ def read(words: list[str]) -> Callable[[], None]:
         return bound
 
     refuse_repeated(words)
-    commands = (demo, config, collect, train, evaluate, compare, explore, excerpt, bench)
+    commands = (demo, config, collect, train, sweep, evaluate, compare, explore, excerpt, bench)
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):

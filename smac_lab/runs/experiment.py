@@ -33,7 +33,7 @@ from smac_lab.runs import checkpoint
 from smac_lab.runs.behaviour import collect_behaviour, run_pearl, uses_pearl
 from smac_lab.runs.log import MetricLog
 from smac_lab.runs.measurement import load_measurement, measure, save_measurement, summarise
-from smac_lab.runs.plan import Experiment, is_run
+from smac_lab.runs.plan import Experiment, is_data_set
 from smac_lab.runs.summary import write_summary
 from smac_lab.tasks import make_family
 from smac_lab.tasks.family import TaskFamily
@@ -47,21 +47,20 @@ def read_data(experiment: Experiment, seed: int) -> TransitionBuffer:
     """Read one seed's static data from the data set, or from the run, that an experiment names.
 
     Raises:
-        StorageError: the data is missing, damaged, of another family, or of other tasks than the seed's.
+        StorageError: it is missing, damaged, of another family, or of other tasks than the seed's.
     """
     assert experiment.data is not None
     family, config, folder = make_family(experiment.family), experiment.config, Path(experiment.data)
     train, _ = family.split(config.n_train_tasks, config.n_test_tasks, seed)
-    if is_run(folder):
+    if is_data_set(folder):
+        buffer, tasks, _ = load_dataset(folder, family)
+    else:
         own = folder / f"seed_{seed}" / "offline" / "checkpoint"
         if not checkpoint.exists(own):
-            raise StorageError(f"{folder} is a run without data of seed {seed}: there is no checkpoint in {own}")
+            raise StorageError(f"{folder} contains no data set, and no run with data of seed {seed} (in {own})")
         agent, stored, _ = checkpoint.load(own, family=family)
         assert stored is not None
-        tasks, _ = family.split(agent.config.n_train_tasks, agent.config.n_test_tasks, int(agent.seed))
-        buffer = stored
-    else:
-        buffer, tasks, _ = load_dataset(folder, family)
+        buffer, (tasks, _) = stored, family.split(agent.config.n_train_tasks, agent.config.n_test_tasks, seed)
     if not np.array_equal(tasks.values, train.values):
         raise StorageError(f"{folder} was collected for other tasks than those of seed {seed}")
     return buffer.to(config.torch_device())
@@ -219,6 +218,20 @@ class _Phase:
             for folder, found in zip(self.folders, measured, strict=True):
                 save_measurement(folder / "measurement.npz", found)
         return measured
+
+
+def is_finished(folder: Path, experiment: Experiment, seed: int) -> bool:
+    """Return whether a seed has all its phases and measurements."""
+    c = experiment.config
+    totals = {"offline": experiment.entry.updates(c, experiment.numbers)}
+    totals |= {folder_of(arm): c.online_iterations for arm in experiment.arms}
+    for phase, total in totals.items():
+        own = folder / f"seed_{seed}" / phase
+        if not (checkpoint.exists(own / "checkpoint") and (own / "measurement.npz").exists()):
+            return False
+        if checkpoint.read_progress(own / "checkpoint")["done"] < total:
+            return False
+    return True
 
 
 # -- many seeds ------------------------------------------------------------------------------------------

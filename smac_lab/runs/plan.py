@@ -15,9 +15,9 @@ from smac_lab.tasks import make_family
 DEFAULT_ARMS = ("frozen", "self-labelled", "oracle")
 
 
-def is_run(folder: Path) -> bool:
-    """Return whether a folder is of a run, rather than of a data set."""
-    return any(folder.glob("seed_*"))
+def is_data_set(folder: str | Path) -> bool:
+    """Return whether a folder contains a data set of `smac-lab collect`."""
+    return (Path(folder) / "dataset.json").exists()
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Experiment:
             raise ValueError(f"arms={self.arms} is not allowed: each arm once")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds={self.seeds} is not allowed: at least one seed, each once")
-        if self.data is not None and len(self.seeds) > 1 and not is_run(Path(self.data)):
+        if self.data is not None and len(self.seeds) > 1 and is_data_set(self.data):
             raise ValueError(
                 f"a data set holds the tasks of one seed, but there are {len(self.seeds)} seeds; the folder of a run "
                 "holds those of all of its seeds"

@@ -101,7 +101,7 @@ def test_evaluate_and_diagnose(finished: Path) -> None:
         (("train", "point-robot", "--colour", "red"), "Unrecognized options: --colour, red"),
         (("train", "point-robot", "--behaviour-transitions", "30"), "multiple of the horizon"),
         (("evaluate", "nowhere"), "no checkpoint"),
-        (("train", "point-robot", "--data", "nowhere"), "missing or damaged"),
+        (("train", "point-robot", "--data", "nowhere"), "no data set, and no run"),
     ],
 )
 def test_bad_input_ends_in_one_line(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_method_learns_from_the_data_of_a_run(finished: Path, tmp_path: Path) 
     assert own is not None
     assert theirs is not None
     assert torch.equal(own.rows, theirs.rows)
-    assert "run without data of seed 1" in run(*words, "--seed", "0", "1", "--out", tmp_path / "y").stderr
+    assert "no run with data of seed 1" in run(*words, "--seed", "0", "1", "--out", tmp_path / "y").stderr
     words = ("train", "cheetah-vel", "--preset", "smoke", "--data", finished / "data", "--seed", "0", "1")
     assert "a data set holds the tasks of one seed" in run(*words, "--out", tmp_path / "y").stderr
     assert not (tmp_path / "y").exists()

@@ -1,0 +1,282 @@
+"""Many runs on many machines: what a sweep file asks for, as tasks of Ray.
+
+A trial is one group of seeds of one run. It writes to its run's folder as `smac-lab train` does, so that a trial whose
+machine fails continues elsewhere from its last checkpoint, and a finished trial is never repeated. All machines need
+the same path to the folders.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import runpy
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from smac_lab.config import SMACConfig
+from smac_lab.data.storage import StorageError, claim_folder, holding
+from smac_lab.methods import find_method
+from smac_lab.runs.experiment import is_finished, run_seeds
+from smac_lab.runs.plan import DEFAULT_ARMS, Experiment
+from smac_lab.runs.summary import write_summary
+
+INSTALL = 'sweeps need ray: pip install "smac-lab[sweep]"'
+
+
+class Trial(NamedTuple):
+    """A group of seeds of one run, which learn at once."""
+
+    folder: Path
+    experiment: Experiment
+    seeds: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """The run's folder and the seeds."""
+        return f"{self.folder.name} seed{'s' * (len(self.seeds) > 1)} {', '.join(map(str, self.seeds))}"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all of its phases and measurements are on disk."""
+        return all(is_finished(self.folder, self.experiment, seed) for seed in self.seeds)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The contents of a sweep file: every family with every variant, method and seed.
+
+    Args:
+        out: folder in which each run gets a folder, `<family>[-<method>][-<variant>]`.
+        families: names of task families.
+        preset: preset of all runs.
+        methods: names from `METHODS`. Where `smac` is among them, the others learn from the static data of its runs.
+        arms: arms of methods that go online.
+        seeds: seeds of each run.
+        variants: fields of SMACConfig that replace the preset's, by a name of the variant; one named `default` adds
+            nothing to the folder's name.
+        at_once: seeds per trial, which learn at once, if the method can.
+        num_cpus, num_gpus: resources that each trial reserves. `num_cpus` is also its number of PyTorch threads.
+
+    Raises:
+        ValueError: a name or a number that is not allowed.
+    """
+
+    out: str
+    families: tuple[str, ...]
+    preset: str = "cpu"
+    methods: tuple[str, ...] = ("smac",)
+    arms: tuple[str, ...] = DEFAULT_ARMS
+    seeds: tuple[int, ...] = (0,)
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"default": {}})
+    at_once: int = 1
+    num_cpus: int = 1
+    num_gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("families", "methods", "arms", "seeds"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not isinstance(value, Sequence) or (not value and name != "arms"):
+                raise ValueError(f"{name}={value!r} is not allowed: it must be a list, such as [{_EXAMPLES[name]}]")
+            object.__setattr__(self, name, tuple(value))
+        for name, low in (("at_once", 1), ("num_cpus", 1), ("num_gpus", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or value < low:
+                raise ValueError(f"{name}={value!r} is not allowed: at least {low}")
+        if not isinstance(self.variants, Mapping) or not all(isinstance(v, Mapping) for v in self.variants.values()):
+            raise ValueError(f"variants={self.variants!r} is not allowed: it must map names to fields of SMACConfig")
+        self.runs()
+
+    @classmethod
+    def read(cls, file: str | Path) -> Sweep:
+        """Read a sweep from YAML, or from a Python file that defines `sweep`.
+
+        Raises:
+            StorageError: the file is missing or not readable as such.
+            ValueError: an unknown key, or a value that is not allowed.
+        """
+        file = Path(file)
+        if file.suffix == ".py":
+            found = runpy.run_path(str(file)).get("sweep")
+            if not isinstance(found, Sweep):
+                raise StorageError(f"{file} does not define sweep = Sweep(...)")
+            return found
+        import yaml  # type: ignore[import-untyped]
+
+        try:
+            fields = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise StorageError(f"{file} is missing or is not YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(fields, dict):
+            raise StorageError(f"{file} does not contain keys and values")
+        known = [one.name for one in dataclasses.fields(cls)]
+        if unknown := sorted(set(map(str, fields)) - set(known)):
+            raise ValueError(f"{file} has unknown keys {unknown}; known keys: {', '.join(known)}")
+        if missing := [name for name in ("out", "families") if name not in fields]:
+            raise ValueError(f"{file} lacks {' and '.join(missing)}")
+        return cls(**fields)
+
+    def runs(self) -> dict[Path, Experiment]:
+        """List every run by its folder, those first whose data others use."""
+        found = {}
+        methods = sorted(self.methods, key=lambda method: method != "smac")
+        for family, (variant, changes), method in itertools.product(self.families, self.variants.items(), methods):
+            config = SMACConfig.preset(family, self.preset)
+            if unknown := sorted(set(changes) - set(config.to_dict())):
+                raise ValueError(f"variant {variant!r} names unknown fields {unknown} of SMACConfig")
+            base = Path(self.out) / "-".join([_slug(family), *([variant] if variant != "default" else [])])
+            own = method != "smac"
+            found[base.with_name(f"{base.name}-{method}") if own else base] = Experiment(
+                family,
+                self.preset,
+                dataclasses.replace(config, **changes),
+                self.seeds,
+                self.arms if find_method(method).goes_online else (),
+                data=str(base) if own and "smac" in methods else None,
+                method=method,
+            )
+        return found
+
+    def trials(self) -> list[Trial]:
+        """List every trial, those first whose data others use."""
+        found = []
+        for folder, experiment in self.runs().items():
+            size = self.at_once if experiment.entry.seeds_at_once else 1
+            lots = [experiment.seeds[start : start + size] for start in range(0, len(experiment.seeds), size)]
+            found += [Trial(folder, experiment, lot) for lot in lots]
+        return found
+
+
+_EXAMPLES = {"families": "cheetah-vel, ant-dir", "methods": "smac, macaw", "arms": "frozen", "seeds": "0, 1, 2"}
+
+
+def _slug(family: str) -> str:
+    return family.replace(":", "-").replace("=", "-").replace(",", "-")
+
+
+def run_sweep(sweep: Sweep, address: str | None = None, quiet: bool = False) -> dict[str, str]:
+    """Run every trial that is not finished, then write the summaries of finished runs.
+
+    Args:
+        sweep: what to run; folders that are there are continued.
+        address: of a Ray cluster to join, such as `auto`; None starts one on this machine.
+        quiet: no progress bar.
+
+    Returns:
+        The trials that failed, by name, with the reason. The others are finished.
+
+    Raises:
+        ImportError: Ray is not installed.
+        StorageError: a folder contains another experiment, or another process is at work in it.
+        ValueError: the machine has less than a trial reserves.
+    """
+    with ExitStack() as stack:
+        for folder, experiment in sweep.runs().items():
+            stack.enter_context(holding(folder))
+            claim_folder(folder, experiment.to_dict())
+        left = [trial for trial in sweep.trials() if not trial.is_finished]
+        failed = _run(left, sweep, address, quiet) if left else {}
+        for folder, experiment in sweep.runs().items():
+            finished = all(is_finished(folder, experiment, seed) for seed in experiment.seeds)
+            if finished and not (folder / "summary.json").exists():
+                write_summary(folder, experiment, threads=sweep.num_cpus)
+    return failed
+
+
+def _run(trials: Sequence[Trial], sweep: Sweep, address: str | None, quiet: bool) -> dict[str, str]:
+    """Run trials as tasks of Ray, which places them, and places them again if their machine fails."""
+    with _cluster(sweep, address) as ray:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        board = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
+        task = ray.remote(num_cpus=sweep.num_cpus, num_gpus=sweep.num_gpus, max_retries=-1)(_learn)
+        running: dict[Any, Trial] = {}
+        for trial in trials:
+            of_data = [r for r, other in running.items() if trial.experiment.data == str(other.folder)]
+            needed = [r for r in of_data if set(running[r].seeds) & set(trial.seeds)]
+            running[task.options(name=trial.name).remote(trial, sweep.num_cpus, board, *needed)] = trial
+        try:
+            return _watch(ray, running, board, quiet)
+        except BaseException:
+            for reference in running:
+                ray.cancel(reference, force=True)
+            raise
+
+
+@contextmanager
+def _cluster(sweep: Sweep, address: str | None) -> Iterator[Any]:
+    """Join a Ray cluster, or start one on this machine; leave it, or end it, afterwards."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError(INSTALL) from error
+    ray.init(address=address or "local", logging_level=logging.WARNING, log_to_driver=False)
+    try:
+        there = ray.cluster_resources()
+        for name, wanted in (("CPU", sweep.num_cpus), ("GPU", sweep.num_gpus)):
+            if wanted > there.get(name, 0.0):
+                raise ValueError(f"a trial reserves {wanted:g} {name}, and there are {there.get(name, 0.0):g}")
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+class _Board:
+    """Updates made by each trial so far; an actor of Ray."""
+
+    def __init__(self) -> None:
+        self.done: dict[str, int] = {}
+
+    def note(self, trial: str, done: int) -> None:
+        self.done[trial] = done
+
+    def read(self) -> dict[str, int]:
+        return self.done
+
+
+def _learn(trial: Trial, threads: int, board: Any, *_data_is_there: Any) -> None:
+    """Run a trial; on the machine that Ray chose."""
+    import torch
+
+    torch.set_num_threads(threads)
+    run_seeds(trial.folder, trial.experiment, trial.seeds, _teller(trial, board))
+
+
+def _teller(trial: Trial, board: Any) -> Callable[[str, int, int], None]:
+    """Return a function that notes progress on the board, at most once per second."""
+    updates = trial.experiment.updates()
+    before = dict(zip(updates, itertools.accumulate(updates.values(), initial=0), strict=False))
+    last = 0.0
+
+    def tick(what: str, done: int, total: int) -> None:
+        nonlocal last
+        if what in before and (time.monotonic() - last > 1.0 or done == total):
+            last = time.monotonic()
+            board.note.remote(trial.name, before[what] + done)
+
+    return tick
+
+
+def _watch(ray: Any, running: Mapping[Any, Trial], board: Any, quiet: bool) -> dict[str, str]:
+    """Wait for all tasks, with a progress bar; return the reasons of those that failed."""
+    from tqdm import tqdm
+
+    failed: dict[str, str] = {}
+    pending, total = list(running), sum(sum(trial.experiment.updates().values()) for trial in running.values())
+    with tqdm(total=total, unit=" updates", disable=quiet, smoothing=0.05) as bar:
+        while pending:
+            ready, pending = ray.wait(pending, timeout=1.0)
+            for reference in ready:
+                try:
+                    ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    cause = getattr(error, "cause", None) or error
+                    failed[running[reference].name] = f"{type(cause).__name__}: {str(cause).splitlines()[-1]}"
+            bar.set_description(f"{len(running) - len(pending)} of {len(running)} trials")
+            bar.update(sum(ray.get(board.read.remote()).values()) - bar.n)
+    return failed
