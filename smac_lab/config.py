@@ -37,7 +37,7 @@ class Range:
     def told(self, kind: type) -> str:
         """Describe the range in words."""
         if kind is int:
-            return f"an integer of at least {self.low}"
+            return f"an integer of at least {self.low}" + (f" and at most {self.high}" if self.high < math.inf else "")
         if not self.includes_low and self.high == math.inf:
             return f"a number above {self.low:g}"
         if not self.includes_low and not self.includes_high:
@@ -47,10 +47,11 @@ class Range:
 
 def _check(ok: bool, name: str, value: Any, allowed: str) -> None:
     if not ok:
-        raise ValueError(f"{name}={value!r} is not allowed: it must be {allowed}")
+        raise ValueError(f"{name}={value!r:.100} is not allowed: it must be {allowed}")
 
 
 OrNone = Annotated[int, Range(0)]
+TaskCount = Annotated[int, Range(1, 100_000)]
 Positive = Annotated[float, Range(0.0, includes_low=False)]
 Share = Annotated[float, Range(0.0, 1.0)]
 PositiveShare = Annotated[float, Range(0.0, 1.0, includes_low=False)]
@@ -75,8 +76,8 @@ class SMACConfig:
     """
 
     # Tasks and behaviour data
-    n_train_tasks: int = 100  # tasks with data
-    n_test_tasks: int = 20  # held-out tasks
+    n_train_tasks: TaskCount = 100  # tasks with data
+    n_test_tasks: TaskCount = 20  # held-out tasks
     behaviour_transitions: int = 1200  # per training task; a multiple of the horizon
     behaviour_policy: Literal["random", "scripted", "pearl"] = "random"  # collecting policy; see `collect_behaviour`
     behaviour_part: Literal["last", "first"] = "last"  # which transitions of each task are kept, if PEARL collects

@@ -230,7 +230,16 @@ def _publish(partial: Path, target: Path, overwrite: bool) -> None:
 def _as_storage_error(dataset_id: str) -> Iterator[None]:
     try:
         yield
-    except (ValueError, TypeError, KeyError, OSError, AssertionError) as error:
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+        OSError,
+        AssertionError,
+    ) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise StorageError(f"Minari data set {dataset_id}: {what}") from error
 

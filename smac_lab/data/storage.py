@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,17 +81,13 @@ def load_dataset(path: str | Path, family: TaskFamily) -> tuple[TransitionBuffer
     record = read_json(path / "dataset.json")
     if record.get("format") != DATASET_FORMAT:
         raise StorageError(f"{path} has data format {record.get('format')!r}; this version reads {DATASET_FORMAT}")
-    try:
+    with reading(path / "dataset.json"):
         spec, tasks = FamilySpec(**record["spec"]), Tasks(record["tasks"])
         check_spec(spec, family.spec)
         check_body(record["xml_sha256"], family)
         buffer = load_shards(path, record["buffer"], spec, "cpu")
         checks = check_dataset(buffer, family, tasks)
         counts, written = record["counts"], record["checks"]["content_sha256"]
-    except KeyError as error:
-        raise StorageError(f"{path / 'dataset.json'} lacks {error}") from error
-    except (ValueError, TypeError) as error:
-        raise error if isinstance(error, StorageError) else StorageError(f"{path}: {error}") from error
     if checks["transitions"] != counts:
         raise StorageError(f"{path} holds {checks['transitions']} transitions of its tasks, not {counts}")
     if checks["content_sha256"] != written:
@@ -146,12 +144,21 @@ def load_shards(path: Path, record: dict[str, Any], spec: FamilySpec, device: st
     Raises:
         StorageError: a shard is missing or damaged.
     """
-    empty = TransitionBuffer(spec, record["n_tasks"], device)
-    rows = torch.empty(sum(shard["rows"] for shard in record["shards"]), empty.rows.shape[1], device=device)
-    segments, start = [empty.segments], 0
-    for shard in record["shards"]:
-        file, end = path / "buffer" / shard["file"], start + shard["rows"]
+    n_tasks, shards = record["n_tasks"], record["shards"]
+    files = [inside(path / "buffer", shard["file"]) for shard in shards]
+    on_disk = 0
+    for file, shard in zip(files, shards, strict=True):
         check_hash(file, shard["sha256"])
+        on_disk += file.stat().st_size
+        if not 0 <= shard["rows"] * spec.obs_dim * 4 <= file.stat().st_size:
+            raise StorageError(f"{file} is damaged: it is too small for {shard['rows']} rows")
+    if not 0 < n_tasks <= max(on_disk, 1000):
+        raise StorageError(f"{path} records {n_tasks} tasks, more than its {on_disk} bytes can hold")
+    empty = TransitionBuffer(spec, n_tasks, device)
+    rows = torch.empty(sum(shard["rows"] for shard in shards), empty.rows.shape[1], device=device)
+    segments, start = [empty.segments], 0
+    for file, shard in zip(files, shards, strict=True):
+        end = start + shard["rows"]
         try:
             piece = load_file(file, device=device)
         except SafetensorError as error:
@@ -161,7 +168,7 @@ def load_shards(path: Path, record: dict[str, Any], spec: FamilySpec, device: st
         rows[start:end] = piece["rows"]
         segments.append(piece["segments"].cpu().numpy().copy())  # a view would keep the whole file mapped
         start = end
-    return TransitionBuffer.from_rows(spec, record["n_tasks"], rows, np.concatenate(segments), record["seeds"])
+    return TransitionBuffer.from_rows(spec, n_tasks, rows, np.concatenate(segments), record["seeds"])
 
 
 def claim_folder(folder: Path, record: dict[str, Any]) -> None:
@@ -185,6 +192,49 @@ def claim_folder(folder: Path, record: dict[str, Any]) -> None:
         raise StorageError(
             f"{folder} holds another experiment (it differs in {', '.join(changed)}); choose another --out"
         )
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Turn the errors that a damaged or hostile file causes into one StorageError that names it.
+
+    Errors of ours and of the operating system pass unchanged.
+    """
+    try:
+        yield
+    except (StorageError, OSError):
+        raise
+    except (
+        *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
+        *(RuntimeError, MemoryError, SafetensorError, csv.Error),
+    ) as error:
+        what = f"it lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise StorageError(f"{path} cannot be read: {' '.join(what.split())[:500]}") from error
+
+
+def inside(folder: Path, name: Any) -> Path:
+    """Return the path of a file that a record names, which must be in `folder` itself.
+
+    Raises:
+        StorageError: the name is not that of a file in the folder.
+    """
+    if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name or "\x00" in name:
+        raise StorageError(f"{folder} refers to {str(name)[:100]!r}, which cannot be the name of a file in it")
+    return folder / name
+
+
+def check_widths(record: Mapping[str, Any], file: Path) -> None:
+    """Raise StorageError if a record asks for wider layers than its file of parameters can fill.
+
+    Args:
+        record: fields with layer sizes, integers or lists of them; other values are ignored.
+        file: file of the parameters, in half precision or wider.
+    """
+    most = file.stat().st_size // 2
+    for name, value in record.items():
+        sizes = [one for one in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(one, int)]
+        if max([*sizes, *(a * b for a, b in itertools.pairwise(sizes))], default=0) > most:
+            raise StorageError(f"{file} is too small for layers of {name}={str(value)[:100]}")
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from smac_lab.arms import folder_of
-from smac_lab.data.storage import StorageError, read_json
+from smac_lab.data.storage import StorageError, read_json, reading
 from smac_lab.figures import plots, style
 from smac_lab.figures.stats import Interval, gap_closed, over_seeds, share_of_range
 from smac_lab.runs.measurement import SUCCESSES, load_measurement
@@ -108,6 +108,36 @@ def read_run(run_dir: str | Path) -> Run:
     summary = read_json(folder / "summary.json")
     if lacking := [name for name in NEEDED if name not in summary]:
         raise StorageError(f"{folder / 'summary.json'} is no summary of a run: it lacks {', '.join(lacking)}")
+    with reading(folder / "summary.json"):
+        check_summary(summary)
+    with reading(folder):
+        return _read_run(folder, summary)
+
+
+def check_summary(summary: Mapping[str, Any]) -> None:
+    """Raise ValueError, naming the entry, if one of a summary has another type than `write_summary` gives it."""
+    seeds = summary["seeds"]
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
+        raise ValueError(f"seeds={seeds!r:.100} must be a list of integers")
+    for name in ("family", "preset", "default_arm"):
+        if not isinstance(summary[name], str):
+            raise ValueError(f"{name}={summary[name]!r:.100} must be a text")
+    for name in ("arms", "config", "seconds", "success_by_description", "versions"):
+        if not isinstance(summary.get(name, {}), dict):
+            raise ValueError(f"{name}={summary[name]!r:.100} must be an object")
+    numbers = {name: summary.get(name) for name in ("random", "best", "behaviour", "parameters")}
+    for name, value in {**numbers, **summary.get("seconds", {})}.items():
+        if value is not None and type(value) not in (int, float):
+            raise ValueError(f"{name}={value!r:.100} must be a number")
+    for phase, lists in {"before": summary["before"], **summary["arms"]}.items():
+        if not isinstance(lists, dict):
+            raise ValueError(f"{phase}={lists!r:.100} must be an object")
+        for name, values in lists.items():
+            if not isinstance(values, list) or not all(v is None or type(v) in (int, float) for v in values):
+                raise ValueError(f"{name} of {phase} must be a list of one number per seed, got {values!r:.100}")
+
+
+def _read_run(folder: Path, summary: dict[str, Any]) -> Run:
     experiment = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     phases = measures(summary)
     run = Run(folder, summary, experiment, phases, {p: {} for p in phases}, {p: {} for p in phases}, [])

@@ -28,9 +28,12 @@ from smac_lab.data.storage import (
     PARTIAL,
     StorageError,
     check_hash,
+    check_widths,
     file_sha256,
+    inside,
     load_shards,
     read_json,
+    reading,
     replace_text,
     save_shards,
 )
@@ -44,6 +47,11 @@ from smac_lab.tasks.spec import FamilySpec
 FORMAT = 3
 DEFAULT_PARTS = {"encoder": ContextEncoder, "actor": Actor, "critics": Critics, "reward_decoder": RewardDecoder}
 DEFAULT_LOSSES = {"actor_loss": awac_loss, "critic_loss": critic_loss, "reward_loss": reward_loss}
+# fields of specs, configs and methods' numbers that become sizes of layers
+WIDTHS = {
+    *("obs_dim", "action_dim", "context_dim", "z_dim", "latent", "hidden", "embeddings", "policy_hidden"),
+    *("encoder_hidden", "decoder_hidden", "actor_hidden", "critic_hidden"),
+}
 
 
 class Run(NamedTuple):
@@ -160,6 +168,19 @@ def load(
         StorageError: no checkpoint under `path`, a pickle, a damaged file, another family, or a missing part.
     """
     folder, state = _read_state(Path(path))
+    with reading(folder):
+        return _load(Path(path), folder, state, family, device, buffer, parts)
+
+
+def _load(
+    path: Path,
+    folder: Path,
+    state: dict[str, Any],
+    family: TaskFamily | FamilySpec | None,
+    device: str | None,
+    buffer: bool,
+    parts: dict[str, Any],
+) -> Run:
     spec = FamilySpec(**state["spec"])
     if family is not None:
         wanted = family if isinstance(family, FamilySpec) else family.spec
@@ -175,17 +196,19 @@ def load(
         if state["losses"][loss] != _qualified(DEFAULT_LOSSES[loss]) and loss not in parts:
             warnings.warn(
                 f"{path} was trained with {loss}={state['losses'][loss]}; pass {loss}=... to go on training with it",
-                stacklevel=2,
+                stacklevel=3,
             )
+    file = folder / "agent.safetensors"
+    check_hash(file, state["agent_sha256"])
+    if not parts:  # custom parts need not have the widths of the config
+        for record in (state["spec"], state["config"], state.get("numbers") or {}):
+            check_widths({name: value for name, value in record.items() if name in WIDTHS}, file)
     config = SMACConfig.from_dict(state["config"])
     if device is not None:
         config = dataclasses.replace(config, device=device)
     method = find_method(state.get("method", "smac"))
     numbers = None if method.paper is None else type(method.paper)(**_tuples(state["numbers"]))
     agent = method.agent(config, spec, state["seed"], numbers, **parts)
-
-    file = folder / "agent.safetensors"
-    check_hash(file, state["agent_sha256"])
     try:
         agent.load_state_dict(_unflatten(load_file(file), state["updates"], agent))
     except (RuntimeError, KeyError) as error:
@@ -227,7 +250,9 @@ def exists(path: str | Path) -> bool:
 
 def read_progress(path: str | Path) -> dict[str, Any]:
     """Read the progress saved with the latest checkpoint, without the rest of it."""
-    return _read_state(Path(path))[1]["progress"]
+    folder, state = _read_state(Path(path))
+    with reading(folder):
+        return dict(state["progress"])
 
 
 # -- agent state as named tensors ------------------------------------------------------------------------
@@ -279,7 +304,8 @@ def _read_state(path: Path) -> tuple[Path, dict[str, Any]]:
         if not latest.is_file():
             raise StorageError(f"no checkpoint in {path}: there is neither latest.json nor state.json")
         pointer = read_json(latest)
-        path, expected = path / pointer["step"], pointer["state_sha256"]
+        with reading(latest):
+            path, expected = inside(path, pointer["step"]), pointer["state_sha256"]
     file = path / "state.json"
     if expected is not None:
         check_hash(file, expected)

@@ -8,6 +8,7 @@ from typing import Any
 
 from smac_lab.arms import find_arm, folder_of
 from smac_lab.config import SMACConfig
+from smac_lab.data.storage import reading
 from smac_lab.methods import Entry, Numbers, find_method
 from smac_lab.runs.behaviour import check_recipe, uses_pearl
 from smac_lab.tasks import make_family
@@ -83,8 +84,9 @@ class Experiment:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Experiment:
         """Build an experiment from the output of `to_dict`."""
-        config = SMACConfig.from_dict(fields["config"])
-        return cls(**{**fields, "config": config, "seeds": tuple(fields["seeds"]), "arms": tuple(fields["arms"])})
+        with reading("config.json"):
+            config = SMACConfig.from_dict(fields["config"])
+            return cls(**{**fields, "config": config, "seeds": tuple(fields["seeds"]), "arms": tuple(fields["arms"])})
 
     def updates(self) -> dict[str, int]:
         """Count the updates per seed in each phase, in the order of the phases; "behaviour" is PEARL's."""

@@ -18,7 +18,16 @@ from smac_lab.arms import folder_of
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.starter import STARTER, TRANSITIONS, starter_data
-from smac_lab.data.storage import StorageError, check_hash, file_sha256, read_json, replace_text
+from smac_lab.data.storage import (
+    StorageError,
+    check_hash,
+    check_widths,
+    file_sha256,
+    read_json,
+    reading,
+    replace_text,
+)
+from smac_lab.data.validation import check_spec
 from smac_lab.runs import checkpoint
 from smac_lab.runs.behaviour import collect_behaviour, uses_pearl
 from smac_lab.tasks import make_family
@@ -104,7 +113,12 @@ def read_snapshots(run: str | Path, seed: int | None = None) -> Snapshots:
     if (folder / "excerpt.json").is_file():
         return _read_excerpt(folder)
     stored = read_json(folder / "config.json")
-    seed = stored["seeds"][0] if seed is None else seed
+    with reading(folder / "config.json"):
+        return _read_run(folder, stored, seed)
+
+
+def _read_run(folder: Path, stored: dict[str, Any], seed: int | None) -> Snapshots:
+    seed = int(stored["seeds"][0]) if seed is None else seed
     here = folder / f"seed_{seed}"
     if not checkpoint.exists(here / "offline" / "checkpoint"):
         raise StorageError(f"{folder} has no finished offline phase of seed {seed}; its seeds are {stored['seeds']}")
@@ -213,10 +227,18 @@ def _data_like(family: TaskFamily, config: SMACConfig, seed: int) -> tuple[Trans
 
 
 def _read_excerpt(folder: Path) -> Snapshots:
-    record, file = read_json(folder / "excerpt.json"), folder / "agents.safetensors"
+    record = read_json(folder / "excerpt.json")
+    with reading(folder / "excerpt.json"):
+        return _agents_of(record, folder / "agents.safetensors")
+
+
+def _agents_of(record: dict[str, Any], file: Path) -> Snapshots:
     check_hash(file, record["sha256"])
     tensors, spec = load_file(file), FamilySpec(**record["spec"])
     family, config = make_family(spec.name), SMACConfig.from_dict(record["config"])
+    check_spec(spec, family.spec)
+    for fields in (record["config"], *record["arms"].values()):
+        check_widths({name: value for name, value in fields.items() if name in checkpoint.WIDTHS}, file)
     configs = {arm: SMACConfig.from_dict(fields) for arm, fields in record["arms"].items()}
     buffer, tasks = _data_like(family, config, record["seed"])
     _, test = family.split(config.n_train_tasks, config.n_test_tasks, record["seed"])

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from smac_lab.config import SMACConfig
-from smac_lab.data.storage import StorageError, claim_folder, holding
+from smac_lab.data.storage import StorageError, claim_folder, holding, reading
 from smac_lab.methods import find_method
 from smac_lab.runs.experiment import is_finished, run_seeds
 from smac_lab.runs.plan import DEFAULT_ARMS, Experiment
@@ -83,9 +83,12 @@ class Sweep:
             if isinstance(value, str) or not isinstance(value, Sequence) or (not value and name != "arms"):
                 raise ValueError(f"{name}={value!r} is not allowed: it must be a list, such as [{_EXAMPLES[name]}]")
             object.__setattr__(self, name, tuple(value))
+        for name in ("out", "preset"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise ValueError(f"{name}={getattr(self, name)!r} is not allowed: it must be a text")
         for name, low in (("at_once", 1), ("num_cpus", 1), ("num_gpus", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or value < low:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < float("inf"):
                 raise ValueError(f"{name}={value!r} is not allowed: at least {low}")
         if not isinstance(self.variants, Mapping) or not all(isinstance(v, Mapping) for v in self.variants.values()):
             raise ValueError(f"variants={self.variants!r} is not allowed: it must map names to fields of SMACConfig")
@@ -118,7 +121,8 @@ class Sweep:
             raise ValueError(f"{file} has unknown keys {unknown}; known keys: {', '.join(known)}")
         if missing := [name for name in ("out", "families") if name not in fields]:
             raise ValueError(f"{file} lacks {' and '.join(missing)}")
-        return cls(**fields)
+        with reading(file):
+            return cls(**fields)
 
     def runs(self) -> dict[Path, Experiment]:
         """List every run by its folder, those first whose data others use."""

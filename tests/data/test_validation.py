@@ -127,7 +127,7 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         "does not fit point-robot: obs_dim 3 instead of 2, context_dim 6 instead of 5",
     ),
     "format": (lambda r: r.update(format=9), "data format 9; this version reads 2"),
-    "a missing key": (lambda r: r.pop("tasks"), "dataset.json lacks 'tasks'"),
+    "a missing key": (lambda r: r.pop("tasks"), "dataset.json cannot be read: it lacks 'tasks'"),
     "a task less": (lambda r: r["tasks"].pop(), r"tasks of shape \(6, 2\) are needed.* got \(5, 2\)"),
     "order of tasks": (lambda r: r["tasks"].reverse(), "rewards are not those .* of tasks in another order"),
     "a task by a hair": (lambda r: r["tasks"][0].__setitem__(0, r["tasks"][0][0] + 1e-9), "is damaged"),
