@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab notebooks test check bench learning cheetah docs lint clean
+.PHONY: help setup demo lab notebooks test check bench learning faults cheetah docs lint clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -49,6 +49,11 @@ bench: $(READY)  ## speed, as ratios to what the machine can do
 
 learning: $(READY)  ## the longer checks that training learns
 	$(BIN)/pytest -m learning
+
+faults: $(READY)  ## the long checks of faults: killed runs and machines, hostile files
+	SMAC_LAB_KILLS=20 $(BIN)/pytest -m "learning or not learning" tests/runs/test_kill.py tests/runs/test_faults.py \
+	    tests/runs/test_sweep.py
+	$(BIN)/python scripts/fuzz_files.py --mutants 10000
 
 cheetah: $(READY)  ## the cheetah experiment with three seeds
 	$(BIN)/smac-lab train cheetah-vel --seed 0 1 2 --out runs/cheetah

@@ -131,7 +131,7 @@ def save_shards(path: Path, buffer: TransitionBuffer, known: list[dict[str, Any]
         digest = _digest(new)
         file = folder / f"{digest[:32]}.safetensors"
         with replacing(file) as partial:
-            save_file(new, partial)
+            write_tensors(new, partial)
         sizes = {name: len(value) for name, value in new.items()}
         shards.append({"file": file.name, **sizes, "content_sha256": digest, "sha256": file_sha256(file)})
         first = last
@@ -270,6 +270,18 @@ def file_sha256(file: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_tensors(tensors: dict[str, Tensor], file: Path) -> None:
+    """Write named tensors as safetensors.
+
+    Raises:
+        OSError: the file cannot be written, such as on a full disk.
+    """
+    try:
+        save_file(tensors, file)
+    except SafetensorError as error:
+        raise OSError(f"{file} cannot be written: {error}") from error
 
 
 def replace_text(file: Path, text: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from smac_lab.actor_critic import Actor, Critics, awac_loss, critic_loss
@@ -36,6 +36,7 @@ from smac_lab.data.storage import (
     reading,
     replace_text,
     save_shards,
+    write_tensors,
 )
 from smac_lab.encoder import ContextEncoder
 from smac_lab.engine.method import Method
@@ -126,7 +127,7 @@ def _write_files(
 ) -> None:
     latest = _read_state(path)[1]["buffer"] if exists(path) else None
     known = latest["shards"] if latest else []
-    save_file(_flatten(agent.state_dict()), partial / "agent.safetensors")
+    write_tensors(_flatten(agent.state_dict()), partial / "agent.safetensors")
     state = {
         "format": FORMAT,
         "config": agent.config.to_dict(),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from smac_lab.agent import SMAC
@@ -26,6 +26,7 @@ from smac_lab.data.storage import (
     read_json,
     reading,
     replace_text,
+    write_tensors,
 )
 from smac_lab.data.validation import check_spec
 from smac_lab.runs import checkpoint
@@ -189,7 +190,7 @@ def write_excerpt(
             tensors |= _halved(f"{arm}/{iteration}", snapshots.agent(arm, iteration))
     before, folder = snapshots.before, Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "agents.safetensors")
+    write_tensors(tensors, folder / "agents.safetensors")
     record = {
         **(about or {}),
         "config": before.config.to_dict(),

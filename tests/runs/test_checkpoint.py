@@ -116,7 +116,7 @@ def test_interrupted_save_leaves_the_previous_checkpoint(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for function in ("save_file", "file_sha256", "replace_text"):
+    for function in ("write_tensors", "file_sha256", "replace_text"):
         with monkeypatch.context() as patch:
             patch.setattr(checkpoint, function, killed)
             with pytest.raises(KeyboardInterrupt):

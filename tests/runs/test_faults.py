@@ -157,7 +157,7 @@ def test_nothing_is_left_of_a_checkpoint_whose_writing_failed(tmp_path: Path, mo
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("smac_lab.runs.checkpoint.save_file", full)
+    monkeypatch.setattr("smac_lab.runs.checkpoint.write_tensors", full)
     with pytest.raises(OSError, match="No space left"):
         lab.save(tmp_path, agent)
     assert not list(tmp_path.iterdir())
@@ -289,3 +289,69 @@ def test_files_are_utf_8_under_any_locale(tmp_path: Path) -> None:
     done = run(*words, env=environment)
     assert done.returncode == 0, done.stderr[-500:]
     assert "\N{MINUS SIGN}" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+# -- disks that are full or locked -------------------------------------------------------------------------------
+
+
+def mounted(folder: Path, megabytes: int) -> bool:
+    """Mount a small file system; False where that is not allowed."""
+    folder.mkdir()
+    try:
+        words = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+        return subprocess.run(words, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
+def test_a_run_on_a_full_disk_ends_in_one_line_and_continues(tmp_path: Path) -> None:
+    """The disk holds the first checkpoints alone; with more room the same command finishes, equal to the bit."""
+    disk = tmp_path / "disk"
+    if not mounted(disk, 1):
+        pytest.skip("mounting a file system is not allowed here")
+    words = ["train", "point-robot", "--preset", "smoke", "--threads", "1", "--offline-steps", "400", "--arms"]
+    try:
+        full = run(*words, "--out", str(disk / "run"))
+        assert full.returncode == 2, full.stderr
+        said = [line for line in full.stderr.splitlines() if line.startswith("error: ")]
+        assert len(said) == 1
+        assert "No space left on device" in said[0]
+        assert "Traceback" not in full.stderr
+        subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
+        assert run(*words, "--out", str(disk / "run")).returncode == 0
+        assert not list(disk.rglob(f"{PARTIAL}*"))
+        assert run(*words, "--out", str(tmp_path / "whole")).returncode == 0
+        runs = [lab.load(folder / "seed_0" / "offline" / "checkpoint") for folder in (disk / "run", tmp_path / "whole")]
+        for part in runs[0].agent.parts:
+            one, two = (found.agent.parts[part].state_dict() for found in runs)
+            assert all(torch.equal(one[key], two[key]) for key in one)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
+def test_a_read_only_folder_is_told_in_one_line(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    if not mounted(disk, 1):
+        pytest.skip("mounting a file system is not allowed here")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        done = run("train", "point-robot", "--preset", "smoke", "--out", str(disk / "run"))
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
+        assert "Read-only file system" in done.stderr
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_files_from_the_future_do_not_confuse_a_run(tmp_path: Path) -> None:
+    """As after a clock that was set back."""
+    words = ["train", "point-robot", "--preset", "smoke", "--threads", "1", "--arms"]
+    assert run(*words, "--offline-steps", "40", "--out", str(tmp_path / "run")).returncode == 0
+    later = time.time() + 1e8
+    for file in tmp_path.rglob("*"):
+        os.utime(file, (later, later))
+    before = (tmp_path / "run" / "seed_0" / "offline" / "measurement.npz").read_bytes()
+    assert run(*words, "--offline-steps", "40", "--out", str(tmp_path / "run")).returncode == 0
+    assert (tmp_path / "run" / "seed_0" / "offline" / "measurement.npz").read_bytes() == before
