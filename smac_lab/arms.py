@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+from smac_lab.config import SMACConfig
+
 ArmName = Literal[
     "frozen", "self-labelled", "oracle", "frozen-true-rewards", "offline-encoder", "no-awac", "no-q", "offline"
 ]
@@ -54,6 +56,18 @@ def find_arm(name: str) -> Arm:
     if name not in ARMS:
         raise ValueError(f"unknown arm {name!r}; known arms: {', '.join(ARMS)}")
     return ARMS[name]
+
+
+def choose_arm(config: SMACConfig, arm: str | Arm | None, oracle: bool = False) -> Arm:
+    """Return the arm that the arguments of `train_self_supervised` select.
+
+    Raises:
+        ValueError: there is no such arm.
+    """
+    if arm is None:
+        return ARMS["oracle" if oracle else OF_ENCODER[config.online_encoder]]
+    chosen = find_arm(arm) if isinstance(arm, str) else arm
+    return chosen._replace(true_rewards=True) if oracle else chosen
 
 
 def folder_of(arm: str) -> str:

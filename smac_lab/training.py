@@ -6,13 +6,12 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 from smac_lab.agent import SMAC
-from smac_lab.arms import ARMS, OF_ENCODER, Arm, find_arm
+from smac_lab.arms import Arm, choose_arm
 from smac_lab.batch import Info
-from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.data.validation import check_buffer
 from smac_lab.engine.acceleration import captured
-from smac_lab.engine.meter import Meter, Metrics, metered
-from smac_lab.engine.method import Method
+from smac_lab.engine.meter import Meter, Metrics, check_counts, metered
 from smac_lab.interaction import self_collect
 from smac_lab.sampling import sample_offline, sample_self_supervised
 from smac_lab.tasks.family import TaskFamily
@@ -119,18 +118,6 @@ def train_self_supervised(
             yield iteration, {**meter.read(), **collected}
 
 
-def choose_arm(config: SMACConfig, arm: str | Arm | None, oracle: bool = False) -> Arm:
-    """Return the arm that the arguments of `train_self_supervised` select.
-
-    Raises:
-        ValueError: there is no such arm.
-    """
-    if arm is None:
-        return ARMS["oracle" if oracle else OF_ENCODER[config.online_encoder]]
-    chosen = find_arm(arm) if isinstance(arm, str) else arm
-    return chosen._replace(true_rewards=True) if oracle else chosen
-
-
 def begin_self_supervision(agent: SMAC) -> None:
     """Freeze the labeller and, if `optimizer_moments` is "fresh", restart Adam; a second call has no effect."""
     if agent.labeller is None:
@@ -151,33 +138,3 @@ def _step_of(arm: Arm, agent: SMAC, buffer: TransitionBuffer) -> Callable[[], In
         return info
 
     return step
-
-
-def check_counts(log_every: int, **counts: int) -> None:
-    """Raise ValueError if a count is below 0, or `log_every` below 1."""
-    for name, count in counts.items():
-        if count < 0:
-            raise ValueError(f"{name}={count} is not allowed: at least 0")
-    if log_every < 1:
-        raise ValueError(f"log_every={log_every} is not allowed: at least 1")
-
-
-def check_buffer(agent: Method, buffer: TransitionBuffer, own: bool = False) -> None:
-    """Raise ValueError unless family, device and seeds of the buffer fit the agent.
-
-    Args:
-        agent, buffer: the agent that learns, and its data.
-        own: whether each of several seeds needs a separate buffer, because it appends to it.
-    """
-    agent.check_spec(buffer.spec, "learn from a buffer of")
-    if buffer.device.type != agent.device.type:
-        raise ValueError(
-            f"the buffer is on {buffer.device}, the agent on {agent.device}: buffer.to({agent.device.type!r})"
-        )
-    if buffer.seeds is not None and buffer.seeds != len(agent.seeds or ()):
-        raise ValueError(f"a buffer of {buffer.seeds} seeds does not fit an agent with seed={agent.seed!r}")
-    if own and agent.seeds is not None and not buffer.seeds:
-        raise ValueError(
-            f"{len(agent.seeds)} seeds collect separate data and need a buffer each: "
-            f"TransitionBuffer.join([buffer] * {len(agent.seeds)})"
-        )

@@ -11,9 +11,8 @@ import torch
 from conftest import Problem
 
 import smac_lab as lab
-from smac_lab.arms import ARMS, OF_ENCODER, Arm, ArmName, find_arm, folder_of
+from smac_lab.arms import ARMS, OF_ENCODER, Arm, ArmName, choose_arm, find_arm, folder_of
 from smac_lab.runs.plan import Experiment
-from smac_lab.training import choose_arm
 
 EVERYTHING = {"actor", "critics", "target_critics", "encoder", "reward_decoder"}
 POLICY = {"actor", "critics", "target_critics"}

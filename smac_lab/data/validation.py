@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from smac_lab.data.chains import COLUMNS, Values, check_finite
 from smac_lab.data.lookup import CODE, LENGTH, TASK, task_counts
 from smac_lab.data.store import CODES, TransitionStore
+from smac_lab.engine.method import Method
 from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import Array, FamilySpec, Tasks
 
@@ -115,6 +116,27 @@ def check_spec(given: FamilySpec, allowed: FamilySpec) -> None:
     pairs = zip(FamilySpec._fields, given, allowed, strict=True)
     if differences := [f"{field} {ours!r} instead of {theirs!r}" for field, ours, theirs in pairs if ours != theirs]:
         raise ValueError(f"this is data of {given.name}, which does not fit {allowed.name}: {', '.join(differences)}")
+
+
+def check_buffer(agent: Method, buffer: TransitionStore, own: bool = False) -> None:
+    """Raise ValueError unless family, device and seeds of the buffer fit the agent.
+
+    Args:
+        agent, buffer: the agent that learns, and its data.
+        own: whether each of several seeds needs a separate buffer, because it appends to it.
+    """
+    agent.check_spec(buffer.spec, "learn from a buffer of")
+    if buffer.device.type != agent.device.type:
+        raise ValueError(
+            f"the buffer is on {buffer.device}, the agent on {agent.device}: buffer.to({agent.device.type!r})"
+        )
+    if buffer.seeds is not None and buffer.seeds != len(agent.seeds or ()):
+        raise ValueError(f"a buffer of {buffer.seeds} seeds does not fit an agent with seed={agent.seed!r}")
+    if own and agent.seeds is not None and not buffer.seeds:
+        raise ValueError(
+            f"{len(agent.seeds)} seeds collect separate data and need a buffer each: "
+            f"TransitionBuffer.join([buffer] * {len(agent.seeds)})"
+        )
 
 
 def episode_ends(buffer: TransitionStore) -> NDArray[np.bool_]:

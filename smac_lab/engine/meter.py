@@ -30,6 +30,15 @@ def metered(learn: Callable[[], Info], steps: int, log_every: int) -> Iterator[t
             yield step, meter.read()
 
 
+def check_counts(log_every: int, **counts: int) -> None:
+    """Raise ValueError if a count is below 0, or `log_every` below 1."""
+    for name, count in counts.items():
+        if count < 0:
+            raise ValueError(f"{name}={count} is not allowed: at least 0")
+    if log_every < 1:
+        raise ValueError(f"log_every={log_every} is not allowed: at least 1")
+
+
 def number(value: Tensor) -> Any:
     """Convert to a float, or with several seeds to an array `(seed,)`."""
     return value.cpu().numpy() if value.ndim else float(value)

@@ -25,15 +25,15 @@ from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.episodes import EpisodeData, Trajectories
 from smac_lab.data.relabel import check_relabelling, shared_between_tasks
+from smac_lab.data.validation import check_buffer
 from smac_lab.encoder import Gaussian, kl_divergence, make_context
 from smac_lab.engine.learner import Objective, Part
-from smac_lab.engine.meter import Metrics, metered
+from smac_lab.engine.meter import Metrics, check_counts, metered
 from smac_lab.engine.method import Method
 from smac_lab.engine.seeds import Generators, draw
 from smac_lab.nets import MLP, polyak_update
 from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import FamilySpec, Tasks, only_set
-from smac_lab.training import check_buffer, check_counts
 
 
 @dataclass(frozen=True)

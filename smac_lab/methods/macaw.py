@@ -20,16 +20,16 @@ from smac_lab.batch import Info
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.episodes import EpisodeData, last_of_episode, returns_to_go
+from smac_lab.data.validation import check_buffer
 from smac_lab.encoder import split_context
 from smac_lab.engine.learner import Objective, Part
-from smac_lab.engine.meter import Metrics, metered
+from smac_lab.engine.meter import Metrics, check_counts, metered
 from smac_lab.engine.method import Method
 from smac_lab.engine.seeds import Generators, draw, over_seeds
 from smac_lab.nets import Standardise, polyak_update
 from smac_lab.parts import fit_scaling
 from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import FamilySpec, Tasks
-from smac_lab.training import check_buffer, check_counts
 
 Parameters = Mapping[str, Tensor]
 Layers = list[tuple[Tensor, Tensor]]  # weights (in, out) and biases (out,)

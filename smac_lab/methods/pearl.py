@@ -13,14 +13,14 @@ from smac_lab.agent import SMAC
 from smac_lab.batch import Batch, Info
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
+from smac_lab.data.validation import check_buffer
 from smac_lab.encoder import kl_to_prior
 from smac_lab.engine.acceleration import captured
-from smac_lab.engine.meter import Meter, Metrics
+from smac_lab.engine.meter import Meter, Metrics, check_counts
 from smac_lab.interaction import collect_episodes, self_collect
 from smac_lab.sampling import ContextFrom, sample_mixed
 from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import Tasks
-from smac_lab.training import check_buffer, check_counts
 
 REGULARISER = 1e-3  # weight of the actor's squared mean and log standard deviation, as in PEARL's code
 
