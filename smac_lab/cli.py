@@ -1,4 +1,4 @@
-"""The command line, `smac-lab`: demo, config, collect, train, sweep, evaluate, compare, explore, excerpt, bench."""
+"""The command line, `smac-lab`."""
 
 from __future__ import annotations
 
@@ -271,6 +271,53 @@ def sweep(file: Annotated[Path, tyro.conf.Positional], address: str | None = Non
         wrote(finished[-1] / "summary.json", f"tensorboard --logdir {found.out}", *reports)
     for name, reason in failed.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
+    if failed:
+        raise SystemExit(1)
+
+
+def reproduce(
+    claim: Annotated[Literal["all", "shift", "closes", "oracle", "prior-work", "self-labelled"], tyro.conf.Positional],
+    preset: PresetName = "cpu",
+    seed: tuple[int, ...] = (0, 1, 2, 3, 4),
+    results: Path | None = None,
+    out: Path | None = None,
+    address: str | None = None,
+    run: bool = True,
+) -> None:
+    """Answer a claim of the paper: run what is missing, and judge it from intervals. Run it again to continue.
+
+    Args:
+        claim: all, or one of the claims.
+        preset: smoke, cpu, gpu or paper.
+        seed: seeds of every run.
+        results: folder in which summaries and curves are kept; default results/<preset>.
+        out: folder of the runs; default runs/reproduce-<preset>.
+        address: address of a Ray cluster to join, such as auto; default: start Ray on this machine alone.
+        run: run what is missing; otherwise only judge the results that there are.
+    """
+    from smac_lab.data.storage import replace_text
+    from smac_lab.figures import claims
+    from smac_lab.runs.sweep import run_sweep
+
+    names = list(claims.CLAIMS) if claim == "all" else [claim]
+    results, out = results or Path("results") / preset, out or Path("runs") / f"reproduce-{preset}"
+    failed: dict[str, str] = {}
+    for sweep in claims.sweeps(names, preset, out, seed, claims.read_results(results)) if run else ():
+        runs = sweep.runs()
+        print(f"{len(runs)} runs of {len(seed)} seeds are missing in {results}: {', '.join(f.name for f in runs)}")
+        try:
+            failed |= run_sweep(sweep, address, finished=lambda folder: claims.keep(folder, results))
+        except ImportError as error:
+            raise ValueError(str(error)) from error
+    found = claims.verdicts(names, claims.read_results(results))
+    for name, reason in failed.items():
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    if not found:
+        raise ValueError(f"{results} has no results of these claims")
+    print(claims.markdown(found))
+    page = results / f"{claim}.html"
+    replace_text(page, claims.figure(found).to_html(include_plotlyjs=True))
+    wrote(page, f"smac-lab compare {out}/*")
     if failed:
         raise SystemExit(1)
 
@@ -567,7 +614,7 @@ def read(words: list[str]) -> Callable[[], None]:
         return bound
 
     refuse_repeated(words)
-    commands = (demo, config, collect, train, sweep, evaluate, compare, explore, excerpt, bench)
+    commands = (demo, config, collect, train, sweep, reproduce, evaluate, compare, explore, excerpt, bench)
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):

@@ -61,6 +61,7 @@ class Sweep:
             nothing to the folder's name.
         at_once: seeds per trial, which learn at once, if the method can.
         num_cpus, num_gpus: resources that each trial reserves. `num_cpus` is also its number of PyTorch threads.
+        skip: names of runs, as of their folders, to leave out.
 
     Raises:
         ValueError: a name or a number that is not allowed.
@@ -76,11 +77,13 @@ class Sweep:
     at_once: int = 1
     num_cpus: int = 1
     num_gpus: float = 0.0
+    skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("families", "methods", "arms", "seeds"):
+        for name in ("families", "methods", "arms", "seeds", "skip"):
             value = getattr(self, name)
-            if isinstance(value, str) or not isinstance(value, Sequence) or (not value and name != "arms"):
+            empty = name in ("arms", "skip")
+            if isinstance(value, str) or not isinstance(value, Sequence) or not (value or empty):
                 raise ValueError(f"{name}={value!r} is not allowed: it must be a list, such as [{_EXAMPLES[name]}]")
             object.__setattr__(self, name, tuple(value))
         for name in ("out", "preset"):
@@ -133,14 +136,17 @@ class Sweep:
             if unknown := sorted(set(changes) - set(config.to_dict())):
                 raise ValueError(f"variant {variant!r} names unknown fields {unknown} of SMACConfig")
             base = Path(self.out) / "-".join([_slug(family), *([variant] if variant != "default" else [])])
-            own = method != "smac"
-            found[base.with_name(f"{base.name}-{method}") if own else base] = Experiment(
+            folder = base if method == "smac" else base.with_name(f"{base.name}-{method}")
+            if folder.name in self.skip:
+                continue
+            shares = method != "smac" and (base in found or (base / "config.json").exists())
+            found[folder] = Experiment(
                 family,
                 self.preset,
                 dataclasses.replace(config, **changes),
                 self.seeds,
                 self.arms if find_method(method).goes_online else (),
-                data=str(base) if own and "smac" in methods else None,
+                data=str(base) if shares else None,
                 method=method,
             )
         return found
@@ -155,20 +161,32 @@ class Sweep:
         return found
 
 
-_EXAMPLES = {"families": "cheetah-vel, ant-dir", "methods": "smac, macaw", "arms": "frozen", "seeds": "0, 1, 2"}
+_EXAMPLES = {
+    "families": "cheetah-vel, ant-dir",
+    "methods": "smac, macaw",
+    "arms": "frozen",
+    "seeds": "0, 1, 2",
+    "skip": "cheetah-vel-macaw",
+}
 
 
 def _slug(family: str) -> str:
     return family.replace(":", "-").replace("=", "-").replace(",", "-")
 
 
-def run_sweep(sweep: Sweep, address: str | None = None, quiet: bool = False) -> dict[str, str]:
-    """Run every trial that is not finished, then write the summaries of finished runs.
+def run_sweep(
+    sweep: Sweep,
+    address: str | None = None,
+    quiet: bool = False,
+    finished: Callable[[Path], None] = lambda folder: None,
+) -> dict[str, str]:
+    """Run every trial that is not finished, and write each run's summary as soon as the run is.
 
     Args:
         sweep: what to run; folders that are there are continued.
         address: of a Ray cluster to join, such as `auto`; None starts one on this machine.
         quiet: no progress bar.
+        finished: called with the folder of each finished run.
 
     Returns:
         The trials that failed, by name, with the reason. The others are finished.
@@ -182,16 +200,22 @@ def run_sweep(sweep: Sweep, address: str | None = None, quiet: bool = False) -> 
         for folder, experiment in sweep.runs().items():
             stack.enter_context(holding(folder))
             claim_folder(folder, experiment.to_dict())
+
+        def summarise(folder: Path, experiment: Experiment) -> None:
+            if all(is_finished(folder, experiment, seed) for seed in experiment.seeds):
+                if not (folder / "summary.json").exists():
+                    write_summary(folder, experiment, threads=sweep.num_cpus)
+                finished(folder)
+
         left = [trial for trial in sweep.trials() if not trial.is_finished]
-        failed = _run(left, sweep, address, quiet) if left else {}
         for folder, experiment in sweep.runs().items():
-            finished = all(is_finished(folder, experiment, seed) for seed in experiment.seeds)
-            if finished and not (folder / "summary.json").exists():
-                write_summary(folder, experiment, threads=sweep.num_cpus)
-    return failed
+            summarise(folder, experiment)
+        return _run(left, sweep, address, quiet, summarise) if left else {}
 
 
-def _run(trials: Sequence[Trial], sweep: Sweep, address: str | None, quiet: bool) -> dict[str, str]:
+def _run(
+    trials: Sequence[Trial], sweep: Sweep, address: str | None, quiet: bool, done: Callable[[Path, Experiment], None]
+) -> dict[str, str]:
     """Run trials as tasks of Ray, which places them, and places them again if their machine fails."""
     with _cluster(sweep, address) as ray:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -205,7 +229,7 @@ def _run(trials: Sequence[Trial], sweep: Sweep, address: str | None, quiet: bool
             needed = [r for r in of_data if set(running[r].seeds) & set(trial.seeds)]
             running[task.options(name=trial.name).remote(trial, sweep.num_cpus, board, *needed)] = trial
         try:
-            return _watch(ray, running, board, quiet)
+            return _watch(ray, running, board, quiet, done)
         except BaseException:
             for reference in running:
                 ray.cancel(reference, force=True)
@@ -266,7 +290,9 @@ def _teller(trial: Trial, board: Any) -> Callable[[str, int, int], None]:
     return tick
 
 
-def _watch(ray: Any, running: Mapping[Any, Trial], board: Any, quiet: bool) -> dict[str, str]:
+def _watch(
+    ray: Any, running: Mapping[Any, Trial], board: Any, quiet: bool, done: Callable[[Path, Experiment], None]
+) -> dict[str, str]:
     """Wait for all tasks, with a progress bar; return the reasons of those that failed."""
     from tqdm import tqdm
 
@@ -278,6 +304,7 @@ def _watch(ray: Any, running: Mapping[Any, Trial], board: Any, quiet: bool) -> d
             for reference in ready:
                 try:
                     ray.get(reference)
+                    done(running[reference].folder, running[reference].experiment)
                 except ray.exceptions.RayError as error:
                     cause = getattr(error, "cause", None) or error
                     failed[running[reference].name] = f"{type(cause).__name__}: {str(cause).splitlines()[-1]}"

@@ -136,12 +136,14 @@ def test_a_killed_machine_loses_nothing(seeds: int, tmp_path: Path) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         killer = kill_later(cluster, cluster.add_node(num_cpus=1), tmp_path / "runs", seeds)
-        failed = run_sweep(sweep, cluster.address, quiet=True)
+        finished: list[Path] = []
+        failed = run_sweep(sweep, cluster.address, quiet=True, finished=finished.append)
         killer.join()
         assert len(cluster.list_all_nodes()) == 1
     finally:
         cluster.shutdown()
     assert failed == {}
+    assert set(finished) == set(sweep.runs())
     for folder, experiment in sweep.runs().items():
         assert (folder / "summary.json").exists()
         alone = dataclasses.replace(experiment, data=None)

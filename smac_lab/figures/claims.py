@@ -1,0 +1,296 @@
+"""The claims of the paper's abstract: which runs answer each, and a verdict computed from intervals.
+
+A claim is judged on a share, one value per seed. It holds where the 95 % interval over seeds is above the claim's
+bound, does not hold where the interval is below, and cannot be told otherwise. Results are kept without agents, as
+`<folder>/<run>/summary.json` and `curves.csv`, so that a finished run need not be repeated.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+
+from smac_lab.arms import folder_of
+from smac_lab.data.storage import StorageError, read_json, reading, replace_text
+from smac_lab.figures import findings, style
+from smac_lab.figures.stats import Array, Interval, gap_closed, over_seeds
+from smac_lab.runs.sweep import Sweep
+
+BODIES = ("cheetah-vel", "ant-dir", "humanoid-dir", "walker-params", "hopper-params")
+DOMAINS = (*BODIES, "sawyer")
+PRIOR_WORK = ("macaw", "borel", "cloning", "offline-pearl")
+UNABLE = ("walker-params-borel", "hopper-params-borel")  # rewards alone do not make data of another body
+NEAR_RANDOM = {"behaviour_policy": "random", "exploration_transitions": 0}  # and the encoder reads nothing else
+VARIANTS: dict[str, dict[str, Any]] = {"default": {}, "near-random": NEAR_RANDOM}
+CURVES = ("offline_context_return", "online_context_return", "test_return")
+
+Results = Mapping[str, Mapping[str, Any]]  # a run's name to its summary
+Measures = dict[str, dict[str, Array]]
+
+
+class Claim(NamedTuple):
+    """A claim, the runs that answer it, and how they do.
+
+    Args:
+        says: the claim in words.
+        share: what is judged, in words.
+        bound: the least share at which the claim holds.
+        judge: `(results, family)` to shares `(seed,)` by what is compared, NaN where undefined.
+        families, methods, arms, variant: the runs.
+    """
+
+    says: str
+    share: str
+    bound: float
+    judge: Callable[[Results, str], dict[str, Array]]
+    families: tuple[str, ...] = DOMAINS
+    methods: tuple[str, ...] = ("smac",)
+    arms: tuple[str, ...] = ("frozen",)
+    variant: str = "default"
+
+
+class Verdict(NamedTuple):
+    """The answer to a claim on one family."""
+
+    claim: str
+    family: str
+    about: str  # what is compared
+    share: Interval
+    bound: float
+    seeds: int
+
+    @property
+    def words(self) -> str:
+        """The verdict in words."""
+        if np.isnan(self.share.point):
+            return "cannot be told: there is no gap, or no gain, to measure it by"
+        if self.share.low > self.bound:
+            return "holds"
+        if self.share.high < self.bound:
+            return "does not hold"
+        return f"cannot be told with {self.seeds} seed{'s' * (self.seeds > 1)}"
+
+
+# -- shares ----------------------------------------------------------------------------------------------
+def _scales(summary: Mapping[str, Any]) -> Iterator[tuple[str, Measures, float]]:
+    """List the scales of a run: its returns above those of random actions, and where it has one, success."""
+    found = findings.measures(summary)
+    yield "return", found, float(summary["random"])
+    if "online_context_success" in found["before"]:
+        names = {kind: f"{kind}_success" for kind in ("offline_context", "online_context", "test")}
+        yield "success", {p: {k: m[name] for k, name in names.items()} for p, m in found.items()}, 0.0
+
+
+def _share(part: Array, whole: Array) -> Array:
+    """Divide, per seed; NaN where there is no positive whole."""
+    return part / np.where(whole > 0, whole, np.nan)
+
+
+def lost(results: Results, family: str) -> dict[str, Array]:
+    """Return the share of offline context's gain over random actions that self-collected context loses."""
+    shares = {}
+    for scale, found, random in _scales(results[family]):
+        before = found["before"]
+        offline, online = before["offline_context"], before["online_context"]
+        shares[scale] = _share(offline - online, offline - random)
+    return shares
+
+
+def closed(results: Results, family: str) -> dict[str, Array]:
+    """Return the share of the gap that `frozen` closes; NaN where the gap is below 2 % of the gain over random ones."""
+    shares = {}
+    for scale, found, random in _scales(results[family]):
+        before, after = found["before"], found["frozen"]
+        shares[scale] = gap_closed(before, after, findings.negligible_gap(before, random)).closed
+    return shares
+
+
+def near_oracle(results: Results, family: str) -> dict[str, Array]:
+    """Return `frozen`'s gain over random actions as a share of the oracle's, both given self-collected context."""
+    return {
+        scale: _share(found["frozen"]["online_context"] - random, found["oracle"]["online_context"] - random)
+        for scale, found, random in _scales(results[family])
+    }
+
+
+def above_prior_work(results: Results, family: str) -> dict[str, Array]:
+    """Return by what share of `frozen`'s gain over random actions each method stays below it."""
+    shares = {}
+    for method in (method for method in PRIOR_WORK if f"{family}-{method}" not in UNABLE):
+        theirs = {scale: found for scale, found, _ in _scales(results[f"{family}-{method}"])}
+        for scale, found, random in _scales(results[family]):
+            ours = found["frozen"]["online_context"]
+            shares[f"{method}, {scale}"] = _share(ours - theirs[scale]["before"]["online_context"], ours - random)
+    return shares
+
+
+def without_exploration(results: Results, family: str) -> dict[str, Array]:
+    """Return `self-labelled`'s gain from data without exploration as a share of `frozen`'s from data with it."""
+    with_it = {scale: found["frozen"]["online_context"] for scale, found, _ in _scales(results[family])}
+    return {
+        scale: _share(found["self-labelled"]["online_context"] - random, with_it[scale] - random)
+        for scale, found, random in _scales(results[f"{family}-near-random"])
+    }
+
+
+CLAIMS: dict[str, Claim] = {
+    "shift": Claim(
+        "After the offline phase, returns from self-collected context lie far below those from offline context.",
+        "share of offline context's gain over random actions that is lost", 0.1, lost,
+    ),
+    "closes": Claim(
+        "Online data without rewards closes that gap.",
+        "share of the gap that the arm `frozen` closes", 0.5, closed,
+    ),
+    "oracle": Claim(
+        "The result comes close to that of the oracle, which goes on with true rewards.",
+        "`frozen`'s gain over random actions as a share of the oracle's", 0.9, near_oracle, arms=("frozen", "oracle"),
+    ),
+    "prior-work": Claim(
+        "It lies far above prior work on offline meta-RL.",
+        "share of `frozen`'s gain over random actions that the method lacks", 0.1, above_prior_work,
+        methods=("smac", *PRIOR_WORK),
+    ),
+    "self-labelled": Claim(
+        "A self-labelled encoder (ours) buys the same where the data has no exploration with true rewards.",
+        "its gain over random actions as a share of `frozen`'s from data with exploration", 0.9, without_exploration,
+        families=("cheetah-vel",), arms=("frozen", "self-labelled"), variant="near-random",
+    ),
+}  # fmt: skip
+
+
+# -- runs ------------------------------------------------------------------------------------------------
+def sweeps(names: Sequence[str], preset: str, out: Path, seeds: Sequence[int], kept: Results) -> list[Sweep]:
+    """List what is to be run for some claims: a sweep per variant of the data, without the runs that are kept.
+
+    Args:
+        names: of claims.
+        preset, out, seeds: of the runs.
+        kept: results that there are; those of the same seeds are not run again.
+    """
+    found = []
+    for variant, fields in VARIANTS.items():
+        wanted = [CLAIMS[name] for name in names if variant in ("default", CLAIMS[name].variant)]
+        own = [claim for claim in wanted if claim.variant == variant]
+        if not wanted:
+            continue
+
+        def union(name: str, claims: Sequence[Claim] = own or wanted) -> tuple[str, ...]:
+            return tuple(dict.fromkeys(value for claim in claims for value in getattr(claim, name)))
+
+        families = tuple(dict.fromkeys(family for claim in wanted for family in claim.families))
+        sweep = Sweep(
+            str(out), families, preset, union("methods"), union("arms"), tuple(seeds), {variant: fields}, skip=UNABLE
+        )
+        runs = sweep.runs()
+        done = [f.name for f, run in runs.items() if _is_kept(kept.get(f.name), run.to_dict())]
+        if len(done) < len(runs):
+            found.append(dataclasses.replace(sweep, skip=(*UNABLE, *done)))
+    return found
+
+
+def _is_kept(summary: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
+    """Return whether a summary answers for a run: the same config and at least its seeds and arms."""
+    return (
+        summary is not None
+        and summary["config"] == json.loads(json.dumps(wanted["config"]))
+        and set(wanted["seeds"]) <= set(summary["seeds"])
+        and set(wanted["arms"]) <= set(summary["arms"])
+    )
+
+
+def keep(run: Path, results: Path) -> None:
+    """Copy a finished run's summary, and the curves of its returns, to a folder of results."""
+    found, folder = findings.read_run(run), results / run.name
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["phase", "seed", "step", *CURVES])
+    for phase, seeds in found.metrics.items():
+        for seed, columns in seeds.items():
+            if all(name in columns for name in CURVES):
+                rows = np.stack([columns[name] for name in ("step", *CURVES)], axis=1)
+                for row in rows[np.isfinite(rows).all(1)]:
+                    table.writerow([folder_of(phase), seed, int(row[0]), *(f"{value:.6g}" for value in row[1:])])
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_text(folder / "curves.csv", text.getvalue())
+    replace_text(folder / "summary.json", json.dumps(found.summary, indent=1))
+
+
+def read_results(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read the summaries that were kept, by the run's name.
+
+    Raises:
+        StorageError: a summary is damaged.
+    """
+    found = {}
+    for file in sorted(folder.glob("*/summary.json")):
+        summary = read_json(file)
+        if lacking := [name for name in findings.NEEDED if name not in summary]:
+            raise StorageError(f"{file} is no summary of a run: it lacks {', '.join(lacking)}")
+        with reading(file):
+            findings.check_summary(summary)
+        found[file.parent.name] = summary
+    return found
+
+
+# -- verdicts --------------------------------------------------------------------------------------------
+def verdicts(names: Sequence[str], results: Results) -> list[Verdict]:
+    """Judge claims on every family for which there are results."""
+    found = []
+    for name in names:
+        claim = CLAIMS[name]
+        for family in claim.families:
+            try:
+                shares = claim.judge(results, family)
+            except KeyError:  # a run or an arm that there is no result of
+                continue
+            for about, values in shares.items():
+                known = int(np.isfinite(values).sum())
+                found.append(Verdict(name, family, about, over_seeds(values), claim.bound, known))
+    return found
+
+
+def markdown(found: Sequence[Verdict]) -> str:
+    """Format verdicts as a Markdown table per claim; what does not hold comes first."""
+    order = ["does not hold", "cannot be told", "holds"]
+    lines: list[str] = []
+    for name in dict.fromkeys(verdict.claim for verdict in found):
+        claim = CLAIMS[name]
+        own = [verdict for verdict in found if verdict.claim == name]
+        own.sort(key=lambda verdict: next(i for i, words in enumerate(order) if verdict.words.startswith(words)))
+        lines += ["", f"**{claim.says}** Judged: {claim.share}, at least {findings.number(claim.bound, True)}.", ""]
+        lines += ["| family | measure | share [95 %] | seeds | verdict |", "|---|---|---|---|---|"]
+        for v in own:
+            share = f"{findings.number(v.share.point, True)} {findings.bounds(v.share, True)}".strip()
+            lines.append(f"| {v.family} | {v.about} | {share} | {v.seeds} | {v.words} |")
+    return "\n".join(lines).strip()
+
+
+def figure(found: Sequence[Verdict]) -> go.Figure:
+    """Draw each claim's shares with intervals, and its bound."""
+    names = list(dict.fromkeys(verdict.claim for verdict in found))
+    most = max(sum(verdict.claim == name for verdict in found) for name in names)
+    fig, places = style.grid([f"{name}: {CLAIMS[name].share}" for name in names], 80 + 24 * most)
+    for name, place in zip(names, places, strict=True):
+        own = [verdict for verdict in found if verdict.claim == name]
+        fig.add_scatter(
+            x=[v.share.point for v in own], y=[f"{v.family}, {v.about}" for v in own], mode="markers", showlegend=False,
+            marker={"color": style.OFFLINE, "size": 9}, name=name,
+            error_x={
+                "type": "data", "symmetric": False,
+                "array": [v.share.high - v.share.point for v in own],
+                "arrayminus": [v.share.point - v.share.low for v in own],
+            }, **place,
+        )  # fmt: skip
+        fig.add_vline(x=CLAIMS[name].bound, line_dash="dot", **place)
+        fig.update_yaxes(autorange="reversed", **place)
+        fig.update_xaxes(tickformat=".0%", **place)
+    return fig
