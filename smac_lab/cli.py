@@ -122,6 +122,7 @@ def collect(
     from smac_lab.data.starter import write_starter
     from smac_lab.data.storage import claim_folder, holding, load_dataset, save_dataset
     from smac_lab.runs.behaviour import check_recipe, collect_behaviour, uses_pearl
+    from smac_lab.runs.plan import slug
     from smac_lab.runs.summary import versions
     from smac_lab.tasks import make_family
 
@@ -207,7 +208,7 @@ def train(
 
     from smac_lab.figures import report
     from smac_lab.runs.experiment import run_experiment
-    from smac_lab.runs.plan import DEFAULT_ARMS, Experiment
+    from smac_lab.runs.plan import DEFAULT_ARMS, Experiment, slug
     from smac_lab.tasks import make_family
 
     if threads is not None and threads < 1:
@@ -644,11 +645,6 @@ def unboxed(box: str) -> str:
     if options := sorted(proposed - {"--help"}):
         said.append(f"perhaps you meant {' or '.join(options)}")
     return "; ".join(said)
-
-
-def slug(family: str) -> str:
-    """Return a family's full name as a part of file names."""
-    return family.replace(":", "-").replace("=", "-").replace(",", "-")
 
 
 def wrote(file: Path, next_step: str, *more: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ from smac_lab.runs.behaviour import check_recipe, uses_pearl
 from smac_lab.tasks import make_family
 
 DEFAULT_ARMS = ("frozen", "self-labelled", "oracle")
+
+
+def slug(family: str) -> str:
+    """Return a family's full name as a part of file names."""
+    return re.sub("[:=,]", "-", family)
 
 
 def is_data_set(folder: str | Path) -> bool:

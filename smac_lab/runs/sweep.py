@@ -22,7 +22,7 @@ from smac_lab.config import SMACConfig
 from smac_lab.data.storage import StorageError, claim_folder, holding, reading
 from smac_lab.methods import find_method
 from smac_lab.runs.experiment import is_finished, run_seeds
-from smac_lab.runs.plan import DEFAULT_ARMS, Experiment
+from smac_lab.runs.plan import DEFAULT_ARMS, Experiment, slug
 from smac_lab.runs.summary import write_summary
 
 INSTALL = 'sweeps need ray: pip install "smac-lab[sweep]"'
@@ -51,7 +51,7 @@ class Sweep:
     """The contents of a sweep file: every family with every variant, method and seed.
 
     Args:
-        out: folder in which each run gets a folder, `<family>[-<method>][-<variant>]`.
+        out: folder in which each run gets a folder, `<family>[-<variant>][-<method>]`.
         families: names of task families.
         preset: preset of all runs.
         methods: names from `METHODS`. Where `smac` is among them, the others learn from the static data of its runs.
@@ -135,7 +135,7 @@ class Sweep:
             config = SMACConfig.preset(family, self.preset)
             if unknown := sorted(set(changes) - set(config.to_dict())):
                 raise ValueError(f"variant {variant!r} names unknown fields {unknown} of SMACConfig")
-            base = Path(self.out) / "-".join([_slug(family), *([variant] if variant != "default" else [])])
+            base = Path(self.out) / "-".join([slug(family), *([variant] if variant != "default" else [])])
             folder = base if method == "smac" else base.with_name(f"{base.name}-{method}")
             if folder.name in self.skip:
                 continue
@@ -168,10 +168,6 @@ _EXAMPLES = {
     "seeds": "0, 1, 2",
     "skip": "cheetah-vel-macaw",
 }
-
-
-def _slug(family: str) -> str:
-    return family.replace(":", "-").replace("=", "-").replace(",", "-")
 
 
 def run_sweep(
