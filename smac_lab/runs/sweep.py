@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
+import re
 import runpy
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -189,6 +191,7 @@ def run_sweep(
 
     Raises:
         ImportError: Ray is not installed.
+        OSError: Ray does not start, or is not at the address.
         StorageError: a folder contains another experiment, or another process is at work in it.
         ValueError: the machine has less than a trial reserves.
     """
@@ -239,7 +242,20 @@ def _cluster(sweep: Sweep, address: str | None) -> Iterator[Any]:
         import ray
     except ImportError as error:
         raise ImportError(INSTALL) from error
-    ray.init(address=address or "local", logging_level=logging.WARNING, log_to_driver=False)
+    if found := re.fullmatch(r"([\w.-]+):(\d+)", address or ""):  # Ray itself would try for minutes, and then exit
+        try:
+            socket.create_connection((found[1], int(found[2])), timeout=10).close()
+        except OSError as error:
+            raise OSError(f"Ray is not reachable at {address}: {error}") from error
+    for attempt in (1, 2, 3):  # on a busy machine, Ray may not start within the time that it allows itself
+        try:
+            ray.init(address=address or "local", logging_level=logging.WARNING, log_to_driver=False)
+            break
+        except Exception as error:  # Ray raises no class of its own here
+            ray.shutdown()
+            if attempt == 3 or address is not None:
+                where = f"is not reachable at {address}" if address else "does not start"
+                raise OSError(f"Ray {where}: {' '.join(str(error).split())}") from error
     try:
         there = ray.cluster_resources()
         for name, wanted in (("CPU", sweep.num_cpus), ("GPU", sweep.num_gpus)):

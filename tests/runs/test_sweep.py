@@ -140,6 +140,9 @@ def test_a_killed_machine_loses_nothing(seeds: int, tmp_path: Path) -> None:
         failed = run_sweep(sweep, cluster.address, quiet=True, finished=finished.append)
         killer.join()
         assert len(cluster.list_all_nodes()) == 1
+        large = dataclasses.replace(sweep, out=str(tmp_path / "large"), num_cpus=64)
+        with pytest.raises(ValueError, match="a trial reserves 64 CPU, and there are"):
+            run_sweep(large, cluster.address, quiet=True)
     finally:
         cluster.shutdown()
     assert failed == {}
@@ -155,6 +158,13 @@ def test_a_killed_machine_loses_nothing(seeds: int, tmp_path: Path) -> None:
     assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "runs").rglob("*") if file.name != ".lock"}
 
 
+def test_ray_that_is_not_there(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason='needs ray: pip install -e ".[dev]"')
+    sweep = Sweep(str(tmp_path / "runs"), ["point-robot"], "smoke")
+    with pytest.raises(OSError, match=r"Ray is not reachable at 127\.0\.0\.1:1: "):
+        run_sweep(sweep, "127.0.0.1:1", quiet=True)
+
+
 def test_a_trial_that_fails_leaves_the_others(tmp_path: Path) -> None:
     """A learning rate at which one variant diverges; the other finishes, and so does its summary."""
     pytest.importorskip("ray", reason='needs ray: pip install -e ".[dev]"')
@@ -165,5 +175,3 @@ def test_a_trial_that_fails_leaves_the_others(tmp_path: Path) -> None:
     assert failed["point-robot-hot seed 0"].startswith("FloatingPointError: training diverged")
     assert (tmp_path / "runs" / "point-robot" / "summary.json").exists()
     assert not (tmp_path / "runs" / "point-robot-hot" / "summary.json").exists()
-    with pytest.raises(ValueError, match="a trial reserves 64 CPU"):
-        run_sweep(dataclasses.replace(sweep, out=str(tmp_path / "x"), num_cpus=64), quiet=True)
