@@ -247,9 +247,10 @@ def _cluster(sweep: Sweep, address: str | None) -> Iterator[Any]:
             socket.create_connection((found[1], int(found[2])), timeout=10).close()
         except OSError as error:
             raise OSError(f"Ray is not reachable at {address}: {error}") from error
+    memory = {} if address else {"object_store_memory": 100 << 20}  # trials exchange files, not objects
     for attempt in (1, 2, 3):  # on a busy machine, Ray may not start within the time that it allows itself
         try:
-            ray.init(address=address or "local", logging_level=logging.WARNING, log_to_driver=False)
+            ray.init(address=address or "local", logging_level=logging.WARNING, log_to_driver=False, **memory)
             break
         except Exception as error:  # Ray raises no class of its own here
             ray.shutdown()

@@ -133,9 +133,10 @@ def test_a_killed_machine_loses_nothing(seeds: int, tmp_path: Path) -> None:
     from ray.cluster_utils import Cluster
 
     sweep = Sweep(str(tmp_path / "runs"), ["point-robot"], "smoke", ["smac", "cloning"], ["frozen"], range(seeds))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    node = {"num_cpus": 1, "object_store_memory": 100 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     try:
-        killer = kill_later(cluster, cluster.add_node(num_cpus=1), tmp_path / "runs", seeds)
+        killer = kill_later(cluster, cluster.add_node(**node), tmp_path / "runs", seeds)
         finished: list[Path] = []
         failed = run_sweep(sweep, cluster.address, quiet=True, finished=finished.append)
         killer.join()
