@@ -320,19 +320,19 @@ def holding(folder: Path) -> Iterator[None]:
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise StorageError(f"{folder} cannot be a folder to write in: {error}") from error
     try:
-        _remove_partial(folder)
+        remove_partial(folder)
         yield
     finally:
         lock.release()
 
 
-def _remove_partial(folder: Path) -> None:
+def remove_partial(folder: Path) -> None:
     """Remove partial files below a folder, except in subfolders with a lock: another process may be writing there."""
     for path in folder.iterdir():
         if path.name.startswith(PARTIAL):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         elif path.is_dir() and not path.is_symlink() and not (path / LOCK).exists():
-            _remove_partial(path)
+            remove_partial(path)
 
 
 def _digest(columns: dict[str, Tensor]) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from smac_lab.config import SMACConfig
-from smac_lab.data.storage import StorageError, claim_folder, holding, reading
+from smac_lab.data.storage import StorageError, claim_folder, holding, reading, remove_partial
 from smac_lab.methods import find_method
 from smac_lab.runs.experiment import is_finished, run_seeds
 from smac_lab.runs.plan import DEFAULT_ARMS, Experiment, slug
@@ -247,7 +247,7 @@ def _cluster(sweep: Sweep, address: str | None) -> Iterator[Any]:
             socket.create_connection((found[1], int(found[2])), timeout=10).close()
         except OSError as error:
             raise OSError(f"Ray is not reachable at {address}: {error}") from error
-    memory = {} if address else {"object_store_memory": 100 << 20}  # trials exchange files, not objects
+    memory: dict[str, Any] = {} if address else {"object_store_memory": 100 << 20}  # trials exchange files, not objects
     for attempt in (1, 2, 3):  # on a busy machine, Ray may not start within the time that it allows itself
         try:
             ray.init(address=address or "local", logging_level=logging.WARNING, log_to_driver=False, **memory)
@@ -285,6 +285,9 @@ def _learn(trial: Trial, threads: int, board: Any, *_data_is_there: Any) -> None
     import torch
 
     torch.set_num_threads(threads)
+    for seed in trial.seeds:  # a machine that failed may have left some half-written
+        if (own := trial.folder / f"seed_{seed}").exists():
+            remove_partial(own)
     run_seeds(trial.folder, trial.experiment, trial.seeds, _teller(trial, board))
 
 
