@@ -6,6 +6,7 @@ import dataclasses
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -111,14 +112,31 @@ def equal_to_the_bit(folder: Path, other: Path) -> None:
         assert torch.equal(one.buffer.rows, two.buffer.rows), phase
 
 
-def kill_later(cluster: object, node: object, runs: Path, trials: int) -> threading.Thread:
+def two_nodes() -> tuple[Any, Any]:
+    """A Ray cluster of two nodes with a core each, and the second; on a busy machine Ray may need several attempts."""
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 100 << 20}
+    for attempt in (1, 2, 3):
+        cluster = Cluster()
+        try:
+            cluster.add_node(**node, include_dashboard=False)
+            return cluster, cluster.add_node(**node)
+        except Exception:  # Ray raises no class of its own here
+            cluster.shutdown()
+            if attempt == 3:
+                raise
+    raise AssertionError
+
+
+def kill_later(cluster: Any, node: Any, runs: Path, trials: int) -> threading.Thread:
     """Kill a node once so many trials have begun."""
 
     def wait_and_kill() -> None:
         until = time.monotonic() + 120
         while len(list(runs.glob("*/seed_*/*/checkpoint"))) < trials and time.monotonic() < until:
             time.sleep(0.05)
-        cluster.remove_node(node, allow_graceful=False)  # type: ignore[attr-defined]
+        cluster.remove_node(node, allow_graceful=False)
 
     thread = threading.Thread(target=wait_and_kill)
     thread.start()
@@ -130,13 +148,10 @@ def kill_later(cluster: object, node: object, runs: Path, trials: int) -> thread
 )
 def test_a_killed_machine_loses_nothing(seeds: int, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason='needs ray: pip install -e ".[dev]"')
-    from ray.cluster_utils import Cluster
-
     sweep = Sweep(str(tmp_path / "runs"), ["point-robot"], "smoke", ["smac", "cloning"], ["frozen"], range(seeds))
-    node = {"num_cpus": 1, "object_store_memory": 100 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    cluster, second = two_nodes()
     try:
-        killer = kill_later(cluster, cluster.add_node(**node), tmp_path / "runs", seeds)
+        killer = kill_later(cluster, second, tmp_path / "runs", seeds)
         finished: list[Path] = []
         failed = run_sweep(sweep, cluster.address, quiet=True, finished=finished.append)
         killer.join()
