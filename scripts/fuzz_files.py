@@ -182,22 +182,22 @@ KINDS = {
 def mutate(folder: Path, rng: random.Random) -> str:
     """Damage one file of a folder, in one of several ways; return what was done."""
     file = rng.choice(sorted(path for path in folder.rglob("*") if path.is_file()))
-    data, ways = file.read_bytes(), [truncate, flip, insert, pickle_in, header]
+    data = file.read_bytes()
+    ways: list[Callable[[bytes, random.Random], bytes | None]] = [truncate, flip, insert, pickle_in, header]
     if file.suffix in (".json", ".yaml"):
         ways = [change_value] * 8 + ways
     way = rng.choice([*ways, remove])
-    if way is remove:
+    if (changed := way(data, rng)) is None:
         file.unlink()
     else:
-        file.write_bytes(way(data, rng))
+        file.write_bytes(changed)
         if rng.random() < 0.7:
             mend_hashes(folder, file)
     return f"{way.__name__} {file.relative_to(folder)}"
 
 
-def remove(data: bytes, rng: random.Random) -> bytes:
-    """Stand for a missing file."""
-    return data
+def remove(data: bytes, rng: random.Random) -> None:
+    """Remove the file."""
 
 
 def truncate(data: bytes, rng: random.Random) -> bytes:

@@ -239,7 +239,7 @@ SAWYER: Fields = {
 }
 
 # -- gpu: the recipe of `cpu`, four seeds at once on one H100-class card, about three minutes per arm -----------
-# Reckoned from such a card's rate, 1,000 updates of four seeds per second (docs/performance.md), and not yet run.
+# Reckoned from 24,000 updates of five seeds in 33 s on such a card (docs/performance.md), and not yet run.
 GPU: Fields = {
     "encoder_hidden": (200, 200, 200),  # the paper's networks
     "actor_hidden": (300, 300, 300),
@@ -307,36 +307,18 @@ NARROW_SMOKE: Fields = {**SCRIPT_SMOKE, "behaviour_on_task": BEHAVIOURS["narrow"
 CHEETAH_SMOKE: Fields = {**PEARL_SMOKE, "behaviour_part": "first", "exploration_transitions": 400}
 SAWYER_SMOKE: Fields = {**SCRIPT_SMOKE, "behaviour_noise": 0.1, "behaviour_transitions": 450}
 PRESETS: dict[str, dict[str, Fields]] = {
-    "point-robot": {"smoke": NARROW_SMOKE, "cpu": POINT, "gpu": {**POINT, **GPU}, "paper": POINT_PAPER},
-    "point-direction": {
-        "smoke": NARROW_SMOKE,
-        "cpu": POINT_NARROW,
-        "gpu": {**POINT_NARROW, **GPU},
-        "paper": POINT_PAPER,
-    },
-    "sparse-point-robot": {
-        "smoke": NARROW_SMOKE,
-        "cpu": POINT_NARROW,
-        "gpu": {**POINT_NARROW, **GPU},
-        "paper": POINT_PAPER,
-    },
-    "cheetah-vel": {"smoke": CHEETAH_SMOKE, "cpu": CHEETAH, "gpu": {**CHEETAH, **GPU}, "paper": CHEETAH_PAPER},
-    "ant-dir": {"smoke": PEARL_SMOKE, "cpu": ANT, "gpu": {**ANT, **GPU}, "paper": BODY_PAPER},
-    "humanoid-dir": {"smoke": PEARL_SMOKE, "cpu": HUMANOID, "gpu": {**HUMANOID, **GPU}, "paper": BODY_PAPER},
-    "walker-params": {
-        "smoke": PEARL_SMOKE,
-        "cpu": WALKER_HOPPER,
-        "gpu": {**WALKER_HOPPER, **GPU},
-        "paper": PARAMS_PAPER,
-    },
-    "hopper-params": {
-        "smoke": PEARL_SMOKE,
-        "cpu": WALKER_HOPPER,
-        "gpu": {**WALKER_HOPPER, **GPU},
-        "paper": PARAMS_PAPER,
-    },
-    "sawyer": {"smoke": SAWYER_SMOKE, "cpu": SAWYER, "gpu": {**SAWYER, **GPU}, "paper": SAWYER_PAPER},
+    "point-robot": {"smoke": NARROW_SMOKE, "cpu": POINT, "paper": POINT_PAPER},
+    "point-direction": {"smoke": NARROW_SMOKE, "cpu": POINT_NARROW, "paper": POINT_PAPER},
+    "sparse-point-robot": {"smoke": NARROW_SMOKE, "cpu": POINT_NARROW, "paper": POINT_PAPER},
+    "cheetah-vel": {"smoke": CHEETAH_SMOKE, "cpu": CHEETAH, "paper": CHEETAH_PAPER},
+    "ant-dir": {"smoke": PEARL_SMOKE, "cpu": ANT, "paper": BODY_PAPER},
+    "humanoid-dir": {"smoke": PEARL_SMOKE, "cpu": HUMANOID, "paper": BODY_PAPER},
+    "walker-params": {"smoke": PEARL_SMOKE, "cpu": WALKER_HOPPER, "paper": PARAMS_PAPER},
+    "hopper-params": {"smoke": PEARL_SMOKE, "cpu": WALKER_HOPPER, "paper": PARAMS_PAPER},
+    "sawyer": {"smoke": SAWYER_SMOKE, "cpu": SAWYER, "paper": SAWYER_PAPER},
 }
+for presets in PRESETS.values():
+    presets["gpu"] = {**presets["cpu"], **GPU}
 # What `SMACConfig.preset(..., behaviour=...)` starts from, where the preset's own numbers are for data with
 # exploration.
 WITHOUT_EXPLORATION: dict[tuple[str, str], Fields] = {

@@ -152,7 +152,7 @@ def load_shards(path: Path, record: dict[str, Any], spec: FamilySpec, device: st
         on_disk += file.stat().st_size
         if not 0 <= shard["rows"] * spec.obs_dim * 4 <= file.stat().st_size:
             raise StorageError(f"{file} is damaged: it is too small for {shard['rows']} rows")
-    if not 0 < n_tasks <= max(on_disk, 1000):
+    if not 0 < n_tasks <= max(on_disk, 1000):  # a buffer allocates per task; one that is empty has no shards
         raise StorageError(f"{path} records {n_tasks} tasks, more than its {on_disk} bytes can hold")
     empty = TransitionBuffer(spec, n_tasks, device)
     rows = torch.empty(sum(shard["rows"] for shard in shards), empty.rows.shape[1], device=device)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from smac_lab.arms import folder_of
-from smac_lab.data.storage import StorageError, read_json, reading, replace_text
+from smac_lab.data.storage import replace_text
 from smac_lab.figures import findings, style
 from smac_lab.figures.stats import Array, Interval, gap_closed, over_seeds
 from smac_lab.runs.sweep import Sweep
@@ -36,6 +37,15 @@ Results = Mapping[str, Mapping[str, Any]]  # a run's name to its summary
 Measures = dict[str, dict[str, Array]]
 
 
+class Runs(NamedTuple):
+    """Runs that a claim needs: all of these methods and arms on all of these families, on one kind of data."""
+
+    families: tuple[str, ...] = DOMAINS
+    methods: tuple[str, ...] = ("smac",)
+    arms: tuple[str, ...] = ("frozen",)
+    variant: str = "default"
+
+
 class Claim(NamedTuple):
     """A claim, the runs that answer it, and how they do.
 
@@ -44,17 +54,14 @@ class Claim(NamedTuple):
         share: what is judged, in words.
         bound: the least share at which the claim holds.
         judge: `(results, family)` to shares `(seed,)` by what is compared, NaN where undefined.
-        families, methods, arms, variant: the runs.
+        needs: the runs; the claim is judged on the families of the first.
     """
 
     says: str
     share: str
     bound: float
     judge: Callable[[Results, str], dict[str, Array]]
-    families: tuple[str, ...] = DOMAINS
-    methods: tuple[str, ...] = ("smac",)
-    arms: tuple[str, ...] = ("frozen",)
-    variant: str = "default"
+    needs: tuple[Runs, ...] = (Runs(),)
 
 
 class Verdict(NamedTuple):
@@ -152,17 +159,18 @@ CLAIMS: dict[str, Claim] = {
     ),
     "oracle": Claim(
         "The result comes close to that of the oracle, which goes on with true rewards.",
-        "`frozen`'s gain over random actions as a share of the oracle's", 0.9, near_oracle, arms=("frozen", "oracle"),
+        "`frozen`'s gain over random actions as a share of the oracle's", 0.9, near_oracle,
+        (Runs(arms=("frozen", "oracle")),),
     ),
     "prior-work": Claim(
         "It lies far above prior work on offline meta-RL.",
         "share of `frozen`'s gain over random actions that the method lacks", 0.1, above_prior_work,
-        methods=("smac", *PRIOR_WORK),
+        (Runs(methods=("smac", *PRIOR_WORK)),),
     ),
     "self-labelled": Claim(
         "A self-labelled encoder (ours) buys the same where the data has no exploration with true rewards.",
         "its gain over random actions as a share of `frozen`'s from data with exploration", 0.9, without_exploration,
-        families=("cheetah-vel",), arms=("frozen", "self-labelled"), variant="near-random",
+        (Runs(("cheetah-vel",)), Runs(("cheetah-vel",), arms=("self-labelled",), variant="near-random")),
     ),
 }  # fmt: skip
 
@@ -178,18 +186,12 @@ def sweeps(names: Sequence[str], preset: str, out: Path, seeds: Sequence[int], k
     """
     found = []
     for variant, fields in VARIANTS.items():
-        wanted = [CLAIMS[name] for name in names if variant in ("default", CLAIMS[name].variant)]
-        own = [claim for claim in wanted if claim.variant == variant]
-        if not wanted:
+        needs = [need for name in names for need in CLAIMS[name].needs if need.variant == variant]
+        if not needs:
             continue
-
-        def union(name: str, claims: Sequence[Claim] = own or wanted) -> tuple[str, ...]:
-            return tuple(dict.fromkeys(value for claim in claims for value in getattr(claim, name)))
-
-        families = tuple(dict.fromkeys(family for claim in wanted for family in claim.families))
-        sweep = Sweep(
-            str(out), families, preset, union("methods"), union("arms"), tuple(seeds), {variant: fields}, skip=UNABLE
-        )
+        columns = list(zip(*needs, strict=True))[:3]
+        families, methods, arms = (tuple(dict.fromkeys(itertools.chain(*column))) for column in columns)
+        sweep = Sweep(str(out), families, preset, methods, arms, tuple(seeds), {variant: fields}, skip=UNABLE)
         runs = sweep.runs()
         done = [f.name for f, run in runs.items() if _is_kept(kept.get(f.name), run.to_dict())]
         if len(done) < len(runs):
@@ -230,15 +232,7 @@ def read_results(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         StorageError: a summary is damaged.
     """
-    found = {}
-    for file in sorted(folder.glob("*/summary.json")):
-        summary = read_json(file)
-        if lacking := [name for name in findings.NEEDED if name not in summary]:
-            raise StorageError(f"{file} is no summary of a run: it lacks {', '.join(lacking)}")
-        with reading(file):
-            findings.check_summary(summary)
-        found[file.parent.name] = summary
-    return found
+    return {file.parent.name: findings.read_summary(file.parent) for file in sorted(folder.glob("*/summary.json"))}
 
 
 # -- verdicts --------------------------------------------------------------------------------------------
@@ -247,7 +241,7 @@ def verdicts(names: Sequence[str], results: Results) -> list[Verdict]:
     found = []
     for name in names:
         claim = CLAIMS[name]
-        for family in claim.families:
+        for family in claim.needs[0].families:
             try:
                 shares = claim.judge(results, family)
             except KeyError:  # a run or an arm that there is no result of

@@ -103,18 +103,30 @@ def read_run(run_dir: str | Path) -> Run:
         StorageError: `summary.json` lacks an entry, or a file is damaged.
     """
     folder = Path(run_dir)
-    if not (folder / "summary.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no summary.json: is it the folder of a finished run?")
-    summary = read_json(folder / "summary.json")
-    if lacking := [name for name in NEEDED if name not in summary]:
-        raise StorageError(f"{folder / 'summary.json'} is no summary of a run: it lacks {', '.join(lacking)}")
-    with reading(folder / "summary.json"):
-        check_summary(summary)
+    summary = read_summary(folder)
     with reading(folder):
         return _read_run(folder, summary)
 
 
-def check_summary(summary: Mapping[str, Any]) -> None:
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Read and check the `summary.json` of a run, or of results that were kept.
+
+    Raises:
+        FileNotFoundError: the folder has none.
+        StorageError: it lacks an entry, or one has another type.
+    """
+    file = folder / "summary.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} holds no summary.json: is it the folder of a finished run?")
+    summary = read_json(file)
+    if lacking := [name for name in NEEDED if name not in summary]:
+        raise StorageError(f"{file} is no summary of a run: it lacks {', '.join(lacking)}")
+    with reading(file):
+        _check_summary(summary)
+    return summary
+
+
+def _check_summary(summary: Mapping[str, Any]) -> None:
     """Raise ValueError, naming the entry, if one of a summary has another type than `write_summary` gives it."""
     seeds = summary["seeds"]
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
+import math
 import re
 import runpy
 import socket
@@ -91,10 +92,11 @@ class Sweep:
         for name in ("out", "preset"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ValueError(f"{name}={getattr(self, name)!r} is not allowed: it must be a text")
-        for name, low in (("at_once", 1), ("num_cpus", 1), ("num_gpus", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < float("inf"):
-                raise ValueError(f"{name}={value!r} is not allowed: at least {low}")
+        for name in ("at_once", "num_cpus"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)!r} is not allowed: an integer of at least 1")
+        if type(self.num_gpus) not in (int, float) or not 0 <= self.num_gpus < math.inf:
+            raise ValueError(f"num_gpus={self.num_gpus!r} is not allowed: a number of at least 0")
         if not isinstance(self.variants, Mapping) or not all(isinstance(v, Mapping) for v in self.variants.values()):
             raise ValueError(f"variants={self.variants!r} is not allowed: it must map names to fields of SMACConfig")
         self.runs()

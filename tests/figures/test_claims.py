@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -115,7 +115,10 @@ def test_every_run_that_a_claim_reads_is_run() -> None:
     assert set(main.families) == set(DOMAINS)
     assert set(main.arms) == {"frozen", "oracle"}
     assert near_random.runs()[Path("x/cheetah-vel-near-random")].config.exploration_transitions == 0
-    assert near_random.arms == ("frozen", "self-labelled")
+    assert near_random.arms == ("self-labelled",)
+    # A claim alone asks for what it reads and no more.
+    one, other = claims.sweeps(["self-labelled"], "cpu", Path("x"), (0,), {})
+    assert (one.families, one.arms, other.arms) == (("cheetah-vel",), ("frozen",), ("self-labelled",))
 
 
 def test_what_is_kept_is_not_run_again() -> None:
@@ -147,6 +150,10 @@ def test_finished_runs_are_kept_small(tmp_path: Path) -> None:
     (tmp_path / "results" / "run" / "summary.json").write_text("{}")
     with pytest.raises(lab.StorageError, match="is no summary of a run"):
         claims.read_results(tmp_path / "results")
+
+
+def test_the_command_knows_every_claim() -> None:
+    assert get_args(get_args(get_type_hints(cli.reproduce, include_extras=True)["claim"])[0]) == ("all", *CLAIMS)
 
 
 def test_the_command_judges_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,7 +74,9 @@ def test_a_python_file_defines_a_sweep(tmp_path: Path) -> None:
         ("out: {out}\nfamilies: [point-robot]\nmethods: [magic]", "unknown method 'magic'"),
         ("out: {out}\nfamilies: [point-robot]\narms: [none]", "unknown arm 'none'"),
         ("out: {out}\nfamilies: [point-robot]\nseeds: [1, 1]", "each once"),
-        ("out: {out}\nfamilies: [point-robot]\nnum_cpus: 0", "num_cpus=0 is not allowed: at least 1"),
+        ("out: {out}\nfamilies: [point-robot]\nnum_cpus: 0", "num_cpus=0 is not allowed: an integer"),
+        ("out: {out}\nfamilies: [point-robot]\nnum_cpus: 1.5", "num_cpus=1.5 is not allowed: an integer"),
+        ("out: {out}\nfamilies: [point-robot]\nnum_gpus: .nan", "num_gpus=nan is not allowed"),
         ("out: {out}\nfamilies: [point-robot]\npreset: tpu", "unknown preset 'tpu'"),
         ("out: {out}\nfamilies: [point-robot]\nvariants: [a]", "must map names to fields"),
         (
