@@ -405,14 +405,18 @@ def explore(
     seed: int | None = None,
     port: int = 8866,
     browser: bool = True,
+    html: Path | None = None,
 ) -> None:
     """Open the ShiftExplorer on a finished run in the web browser, on this machine only. Ctrl-C ends it.
+
+    With --html it is written to a file instead, which needs neither a server nor a network.
 
     Args:
         run: folder of a run or of an excerpt, or the name of an example in the package: point-robot, cheetah-vel, ...
         seed: one of the run's seeds; default the first.
         port: port of the page's server.
         browser: open the page; otherwise its address, with the token, is only printed.
+        html: a file to write the explorer to.
     """
     import subprocess
     import tempfile
@@ -420,6 +424,12 @@ def explore(
     from smac_lab.runs import snapshots
 
     folder = snapshots.find_run(run)
+    if html is not None:
+        from smac_lab import widgets
+
+        widgets.ShiftExplorer(snapshots.read_snapshots(folder, seed)).to_html(html, title=f"The shift in {run}")
+        wrote(html, "open it in a browser, or send it to someone: it needs no network")
+        return
     try:
         import nbformat
         import voila  # noqa: F401

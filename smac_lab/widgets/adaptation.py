@@ -43,6 +43,13 @@ class AdaptationExplorer(Explorer):
         ValueError: there is no method, there are more than three, or one is of another family or of several seeds.
     """
 
+    varied = ("task", "episodes", "context")
+    about = (
+        "Several methods in the same task: what each does before it has seen any context (grey), and after some "
+        "episodes of it. Below: its mean return over all tasks, episode by episode. Offline context is the same for "
+        "all; each method collects the other itself."
+    )
+
     def __init__(
         self, methods: Mapping[str, Method], family: TaskFamily, tasks: Tasks, buffer: TransitionBuffer, **state: Any
     ):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import plotly.graph_objects as go
@@ -32,6 +32,14 @@ class ContextExplorer(AgentExplorer):
     by the mean over all tasks; "shuffled" among the transitions; "another task's": taken from the context of task
     `other`), `other`.
     """
+
+    clicks: ClassVar = {"every": ("task",)}
+    varied = ("task", "n", "source")
+    about = (
+        "The encoder reads transitions of one task, one after another; the ring is where it puts the task so far. The "
+        "curves show how far that is from knowing nothing, and from its final answer. The bars show which part of the "
+        "transitions it goes by: how far its answer moves when that part is spoiled."
+    )
 
     def make_controls(self) -> dict[str, Control]:
         counts = sorted(
@@ -163,10 +171,3 @@ class ContextExplorer(AgentExplorer):
     def by_hand(self, name: str, value: Any) -> dict[str, Any]:
         """Show offline context when a person chooses its kind."""
         return {name: value} | ({"source": "offline"} if name == "offline_context" else {})
-
-    def on_display(self, figure: object) -> None:
-        def choose(trace: object, points: object, _: object) -> None:
-            if points.point_inds:  # type: ignore[attr-defined]
-                self.update(task=int(points.point_inds[0]))  # type: ignore[attr-defined]
-
-        figure.data[self._traces["every"]].on_click(choose)  # type: ignore[attr-defined]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import functools
 import html
+import itertools
+import math
+import re
 import threading
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import plotly.graph_objects as go
@@ -15,6 +19,8 @@ from smac_lab.figures import style
 
 T = TypeVar("T")
 REST = 0.12  # s without a change before slow parts are drawn
+STATES = 400  # of a page, by default
+MOST_STATES = 20_000  # of a page
 Traces = dict[str, dict[str, Any]]  # name of a trace to its properties that change
 STYLE = """<style>
 .smac-explorer { width: 100%; overflow: hidden; }
@@ -53,6 +59,8 @@ class Slider(NamedTuple):
         if number and value in self.values:
             return self.values[list(self.values).index(value)]
         listed = ", ".join(map(str, self.values)) if len(self.values) <= 12 else f"{low} to {high}"
+        if len(self.values) > 12 and number and low <= value <= high and not self.any_between:
+            listed = f"{len(self.values)} values from {listed}, such as {nearest(self.values, value)}"
         raise ValueError(
             f"{name}={value!r} is not allowed: it must be {'within' if self.any_between else 'one of'} {listed}"
         )
@@ -121,11 +129,17 @@ class Explorer:
 
     Attributes:
         takes_long: whether `draw_slowly` is too slow for each step of a slider.
+        clicks: name of a trace to the controls that a click in it sets: one, the index of the point; two, its x and y.
+        varied: the controls that `to_html` varies by default.
+        about: what one sees, in three sentences.
         state: name to value, for each control.
         figure: a plotly Figure; once displayed, a FigureWidget.
     """
 
     takes_long = False
+    clicks: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    varied: ClassVar[tuple[str, ...]] = ()
+    about: ClassVar[str] = ""
 
     def __init__(self, **state: Any):
         self._kept: dict[Hashable, Any] = {}
@@ -265,6 +279,90 @@ class Explorer:
         still.update_layout(paper_bgcolor="white", font_color="#333333", autosize=False)
         return still.to_image(format="png", width=width, height=still.layout.height, scale=scale)
 
+    # -- as a page ---------------------------------------------------------------------------------------
+    def to_html(
+        self, path: str | Path, over: Mapping[str, Sequence[Any]] | Sequence[str] | None = None, title: str = ""
+    ) -> Path:
+        """Write the explorer as one HTML file that needs neither a kernel nor a network.
+
+        The file holds every combination of the values of some controls; the other controls keep their present values.
+
+        Args:
+            path: the file.
+            over: the controls on the page: name to values, or names, with all their values. Default: the explorer's
+                most telling ones (`varied`), with evenly spaced values, `STATES` combinations at most.
+            title: heading; default the explorer's name.
+
+        Raises:
+            ValueError: `path` does not end in .html; `over` has an unknown name or a value that is not allowed, has too
+                many combinations, or leads to more data than a page should have.
+        """
+        from smac_lab.data.storage import replace_text
+        from smac_lab.widgets import page
+
+        path = Path(path)
+        if path.suffix != ".html":
+            raise ValueError(f"{path} is not allowed: the file's name must end in .html")
+        values = self._varied() if over is None else self._checked(over)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        inputs = [self._input(name, values) for name in values]
+        with self._drawing:
+            figure = go.Figure(self.figure)
+            clicks = {self._traces[trace]: names for trace, names in self.clicks.items() if set(names) <= set(values)}
+            text = page.document(
+                figure, inputs, self._states(values), clicks, title or words_of(type(self).__name__), self.about
+            )
+        replace_text(path, text)
+        return path
+
+    def _varied(self) -> dict[str, list[Any]]:
+        names = [name for name in self.varied if name in self.controls]
+        each = math.floor(STATES ** (1 / max(len(names), 1)) + 1e-9)
+        return {name: spaced(self.controls[name].values, each) for name in names}
+
+    def _checked(self, over: Mapping[str, Sequence[Any]] | Sequence[str]) -> dict[str, list[Any]]:
+        if isinstance(over, str) or not isinstance(over, (Mapping, Sequence)):
+            raise ValueError(f"over={over!r} is not allowed: it must map names of controls to values, or list names")
+        if unknown := [name for name in over if name not in self.controls]:
+            raise ValueError(f"{type(self).__name__} has no {', '.join(unknown)}; it has {', '.join(self.controls)}")
+        listed = over if isinstance(over, Mapping) else {name: self.controls[name].values for name in over}
+        values = {name: [self.controls[name].check(name, v) for v in listed[name]] for name in listed}
+        if empty := [name for name in values if not values[name]]:
+            raise ValueError(f"over has no value of {', '.join(empty)}: at least one is needed")
+        if (n := math.prod(map(len, values.values()))) > MOST_STATES:
+            raise ValueError(f"{n} combinations are not allowed in a page: at most {MOST_STATES}")
+        return values
+
+    def _input(self, name: str, values: Mapping[str, Sequence[Any]]) -> Any:
+        from smac_lab.widgets.page import Input
+
+        control, own = self.controls[name], values[name]
+        slider = isinstance(control, Slider)
+        text = str if isinstance(control, Switch) else control.text
+        now = self.state[name]
+        start = own.index(nearest(own, now) if slider else now if now in own else own[0])
+        sets = {k: v for k, v in self.by_hand(name, own[0]).items() if k != name and v in values.get(k, ())}
+        listed = [float(v) if slider else v for v in own]
+        indices = {k: list(values[k]).index(v) for k, v in sets.items()}
+        return Input(name, control.label, listed, [text(v) for v in own], start, slider, indices)
+
+    def _states(self, over: Mapping[str, Sequence[Any]]) -> Iterator[tuple[dict[tuple[int, str], Any], str]]:
+        """Draw each combination of values, without showing it; the state is the same afterwards."""
+        from tqdm import tqdm
+
+        kept, total = dict(self.state), math.prod(map(len, over.values()))
+        try:
+            combinations = itertools.product(*over.values())
+            for values in tqdm(combinations, "states of the page", total, leave=False, delay=2.0, unit=" states"):
+                self.state = dict(kept)
+                self.state.update(self.settle(dict(zip(over, values, strict=True))))
+                drawn = self.draw() | self.draw_slowly()
+                changed = {(self._traces[n], key): value for n, trace in drawn.items() for key, value in trace.items()}
+                yield changed, self.text
+        finally:
+            self.state = kept
+            self._fill(self.draw() | self.draw_slowly())
+
     # -- in a notebook -----------------------------------------------------------------------------------
     @property
     def widget(self) -> Any:
@@ -279,6 +377,22 @@ class Explorer:
 
     def on_display(self, figure: Any) -> None:
         """Connect clicks in the figure (a FigureWidget)."""
+        for trace, names in self.clicks.items():
+            figure.data[self._traces[trace]].on_click(functools.partial(self._click, names))
+
+    def _click(self, names: Sequence[str], trace: Any, points: Any, _: Any) -> None:
+        if points.point_inds:
+            at = points.point_inds[:1] if len(names) == 1 else (points.xs[0], points.ys[0])
+            changes: dict[str, Any] = {}
+            for name, value in zip(names, at, strict=True):
+                if name in self.controls:
+                    values = self.controls[name].values
+                    changes |= self.by_hand(name, type(values[0])(np.clip(value, values[0], values[-1])))
+            self.clicked(changes)
+
+    def clicked(self, changes: dict[str, Any]) -> None:
+        """Set what a click in the figure chooses."""
+        self.update(**changes)
 
     def _make_widget(self) -> Any:
         import ipywidgets
@@ -342,6 +456,17 @@ class Explorer:
 
         if "png" in (plotly.io.renderers.default or ""):
             display(Image(self.picture()))
+
+
+def words_of(name: str) -> str:
+    """Return the name of a class as words: "Shift explorer"."""
+    return re.sub("(?<!^)([A-Z])", r" \1", name).capitalize()
+
+
+def spaced(values: Sequence[Any], n: int) -> list[Any]:
+    """Return `n` of the values, evenly spaced from the first to the last; all if there are fewer."""
+    places = np.linspace(0, len(values) - 1, min(n, len(values))).round().astype(int)
+    return [values[i] for i in places]
 
 
 def nearest(values: Sequence[Any], wanted: Any) -> Any:

@@ -28,6 +28,13 @@ class RolloutGallery(AgentExplorer):
         subject, family, tasks, buffer, shown_tasks, **state: see `AgentExplorer`.
     """
 
+    varied = ("iteration", "context", "arm")
+    about = (
+        "The same tasks from the same initial states, before the self-supervised phase and after it, a colour per "
+        "task. Dashed lines and crosses are what the tasks ask for. Choose where z is inferred from: what the agent "
+        "collected itself, or offline context."
+    )
+
     def __init__(
         self, subject: Any, family: Any = None, tasks: Any = None, buffer: Any = None, *, grid: int = 4, **more: Any
     ):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import plotly.graph_objects as go
@@ -28,6 +28,14 @@ class LatentJoystick(PointExplorer):
     or "transitions", if the buffer has exploration: source of these means), and, if the subject is `Snapshots` of a
     run, `arm` and `iteration`.
     """
+
+    clicks: ClassVar = {"every": ("task",), "anywhere": ("z1", "z2")}
+    varied = ("z1", "z2")
+    about = (
+        "The star is z, all that the agent knows about its task; the marks are the z of known tasks. Move the star, by "
+        "the sliders or a click, and the agent acts differently. Below: the rewards that the decoder gives to this "
+        "behaviour, and which task it would solve best."
+    )
 
     def frame(self) -> go.Figure:
         titles = ["where z lies", "what the agent does", "what it is paid", "what that returns in each task"]
@@ -127,15 +135,3 @@ class LatentJoystick(PointExplorer):
             self.agent, self.family, self.tasks[self.state["task"]], self.exact(self.z_at(self.chosen)),
             f"What the agent does at z = ({at}) in the plane.", still=self.state["reduced_motion"],
         )  # fmt: skip
-
-    def on_display(self, figure: Any) -> None:
-        def choose_task(trace: Any, points: Any, _: Any) -> None:
-            if points.point_inds:
-                self.update(task=int(points.point_inds[0]))
-
-        def choose_point(trace: Any, points: Any, _: Any) -> None:
-            if points.xs:
-                self.update(**self.nearest_chosen((points.xs[0], points.ys[0])))
-
-        figure.data[self._traces["every"]].on_click(choose_task)
-        figure.data[self._traces["anywhere"]].on_click(choose_point)

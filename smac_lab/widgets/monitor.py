@@ -58,6 +58,9 @@ class TrainingMonitor(Explorer):
         self._spent, self._since, self._looked = 0.0, 0.0, 0.0
         super().__init__(**state)
 
+    varied = ("smooth",)
+    about = "Metrics of a training run, step by step. Move the slider to average neighbouring points."
+
     def make_controls(self) -> dict[str, Control]:
         return {"smooth": Slider("points averaged", [1, 3, 10, 30], 1), "log": Switch("logarithmic", False)}
 

@@ -34,6 +34,13 @@ class RewardExplorer(PointExplorer):
     subject is `Snapshots` of a run, `arm` and `iteration`.
     """
 
+    varied = ("task", "iteration")
+    about = (
+        "The agent labels what it collects itself with rewards that the decoder computes from z. Here they stand "
+        "beside the true ones of the same task. The last panel shows how far they are off, on the transitions of the "
+        "data and on those that the agent collects."
+    )
+
     def make_controls(self) -> dict[str, Control]:
         self.maps = isinstance(self.family, DynamicsFamily) and self.family.obs_dim == 2
         return super().make_controls()

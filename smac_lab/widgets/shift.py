@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import plotly.graph_objects as go
@@ -33,6 +33,15 @@ class ShiftExplorer(AgentExplorer):
     `Snapshots` of a run), `task` (selected), `show` ("task": rollouts given its two posteriors; "point": given the
     chosen point), `z1`, `z2` (the chosen point, in the plane).
     """
+
+    clicks: ClassVar = {"offline": ("task",), "mixed": ("task",), "anywhere": ("z1", "z2")}
+    varied = ("iteration", "share", "task")
+    about = (
+        "Each task has a filled mark, where the encoder puts it given offline context, and a hollow one, given context "
+        "that the agent collected itself; a line joins the two. Before the self-supervised phase they lie apart, and "
+        "the agent acts worse given the second. Move the iteration to see what the phase does about it, or click a "
+        "mark to see its task played."
+    )
 
     def make_controls(self) -> dict[str, Control]:
         counts = sorted(
@@ -237,21 +246,8 @@ class ShiftExplorer(AgentExplorer):
         shown = {"z1": "point", "z2": "point", "task": "task"}.get(name)
         return {name: value} | ({"show": shown} if shown else {})
 
-    def on_display(self, figure: Any) -> None:
-        for name in ("offline", "mixed"):
-            figure.data[self._traces[name]].on_click(self._choose_task)
-        figure.data[self._traces["anywhere"]].on_click(self._choose_point)
-
-    def _choose_task(self, trace: Any, points: Any, _: Any) -> None:
-        if points.point_inds:
-            self.update(task=int(points.point_inds[0]), show="task")
-            self._show_film()
-
-    def _choose_point(self, trace: Any, points: Any, _: Any) -> None:
-        if points.xs:
-            self.update(show="point", **self.nearest_chosen((points.xs[0], points.ys[0])))
-            self._show_film()
-
-    def _show_film(self) -> None:
+    def clicked(self, changes: dict[str, Any]) -> None:
+        """Set what a click chooses, and film it."""
+        self.update(**changes)
         if self.buttons():
             self.play()

@@ -314,9 +314,9 @@ def test_clicks_select_tasks_and_points(run) -> None:
     made.widget  # noqa: B018
     click = type("Points", (), {})()
     click.point_inds, click.xs, click.ys = [5], [0.1], [0.2]
-    made._choose_task(None, click, None)
+    made._click(made.clicks["mixed"], None, click, None)
     assert (made.state["task"], made.state["show"]) == (5, "task")
-    made._choose_point(None, click, None)
+    made._click(made.clicks["anywhere"], None, click, None)
     assert (made.state["show"], made.state["z1"], made.state["z2"]) == ("point", 0.1, 0.2)
 
 
