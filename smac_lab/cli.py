@@ -47,7 +47,7 @@ def demo(
 
     Args:
         out: folder of the first act's run, and of the second's under `narrow`; interrupted runs there are continued.
-        preset: smoke (seconds), cpu (minutes on two cores), gpu (minutes on one) or paper.
+        preset: smoke (seconds), cpu (minutes on two cores), gpu (minutes on one, by reckoning) or paper.
         seed: seeds, a separate run each.
         workers: processes; default one per seed.
         acts: which of the two acts to run.

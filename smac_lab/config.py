@@ -193,7 +193,7 @@ class SMACConfig:
         Args:
             family: a name that `make_family` accepts.
             preset: "smoke" (seconds, shows that everything runs), "cpu" (two cores), "gpu" (four seeds at once on one
-                card, three minutes per arm) or "paper".
+                card; reckoned as three minutes per arm, not yet run) or "paper".
             behaviour: "expert", "narrow" or "broad" scripted data, which the encoder reads too, for families that have
                 a script; default: the preset's recipe.
 
