@@ -301,12 +301,13 @@ def _run_in_processes(
     import multiprocessing
     import queue
     from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+    from concurrent.futures.process import BrokenProcessPool
 
     context = multiprocessing.get_context("spawn")
     ticks = context.Queue()
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(threads, ticks)) as pool:
         futures = [pool.submit(_run_in_worker, folder, experiment, seeds) for seeds in lots]
-        pending = set(futures)
+        pending, processes = set(futures), list(pool._processes.values())
         try:
             while pending:
                 finished, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
@@ -317,12 +318,18 @@ def _run_in_processes(
                         break
                 for future in finished:
                     future.result()
-        except BaseException:
-            processes = list((pool._processes or {}).values())
+                if pending and any(process.exitcode is not None for process in processes):
+                    raise BrokenProcessPool  # the pool itself notices only the death of its first worker
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in processes:
                 process.terminate()
-            raise
+            if not isinstance(error, BrokenProcessPool):
+                raise
+            raise ChildProcessError(
+                "a worker process was ended from outside, often by the system for want of memory; the same command "
+                "goes on from the last checkpoints, perhaps with fewer --workers"
+            ) from None
 
 
 TICKS: Any = None  # in a worker, the queue of its progress

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
@@ -109,23 +110,26 @@ def test_errors_of_what_is_done_in_a_held_folder_stay_what_they_are(tmp_path: Pa
         pass
 
 
+def two_workers(folder: Path, **options: Any) -> tuple[subprocess.Popen[bytes], list[psutil.Process]]:
+    """A run of two seeds, and its worker processes, once both are at work."""
+    words = ["train", "point-robot", "--preset", "smoke", "--seed", "0", "1", "--offline-steps", "10000000"]
+    command = [sys.executable, "-m", "smac_lab", *words, "--workers", "2", "--out", str(folder)]
+    parent = subprocess.Popen(command, **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **options})
+    deadline = time.monotonic() + 90
+    while len(list(folder.glob("seed_*/offline/events*"))) < 2:
+        assert time.monotonic() < deadline
+        assert parent.poll() is None
+        time.sleep(0.2)
+    workers = psutil.Process(parent.pid).children(recursive=True)
+    assert len(workers) >= 2
+    return parent, workers
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_their_parent(number: signal.Signals, tmp_path: Path) -> None:
-    words = ["train", "point-robot", "--preset", "smoke", "--seed", "0", "1", "--offline-steps", "10000000"]
-    parent = subprocess.Popen(
-        [sys.executable, "-m", "smac_lab", *words, "--out", str(tmp_path)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    parent, workers = two_workers(tmp_path)
     try:
-        deadline = time.monotonic() + 90
-        while len(list(tmp_path.glob("seed_*/offline/events*"))) < 2:  # both are at work
-            assert time.monotonic() < deadline
-            assert parent.poll() is None
-            time.sleep(0.2)
-        workers = psutil.Process(parent.pid).children(recursive=True)
-        assert len(workers) >= 2
         parent.send_signal(number)
         assert parent.wait(30) == (143 if number == signal.SIGTERM else -signal.SIGKILL)
         _, alive = psutil.wait_procs(workers, timeout=30)
@@ -133,6 +137,27 @@ def test_workers_end_with_their_parent(number: signal.Signals, tmp_path: Path) -
     finally:
         parent.kill()
     with holding(tmp_path):  # nobody holds the folder any longer
+        pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+@pytest.mark.parametrize("which", [0, -1], ids=["first", "last"])
+def test_a_run_ends_with_a_worker_that_the_system_killed(which: int, tmp_path: Path) -> None:
+    """In one line, at once, and with all of its processes; a pool of Python 3.11 sees the first worker's death only."""
+    parent, workers = two_workers(tmp_path, stderr=subprocess.PIPE)
+    trained = [worker for worker in workers if "spawn_main" in " ".join(worker.cmdline())]
+    try:
+        trained[which].kill()
+        _, said = parent.communicate(timeout=30)
+        assert parent.returncode == 2
+        last = said.decode().replace("\r", "\n").strip().splitlines()[-1]
+        assert last.startswith("error: a worker process was ended from outside, often by the system for want of memory")
+        assert "Traceback" not in said.decode()
+        _, alive = psutil.wait_procs(workers, timeout=30)
+        assert not alive
+    finally:
+        parent.kill()
+    with holding(tmp_path):
         pass
 
 
