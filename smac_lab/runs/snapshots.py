@@ -112,7 +112,7 @@ def read_snapshots(run: str | Path, seed: int | None = None) -> Snapshots:
     """
     folder = find_run(run)
     if (folder / "excerpt.json").is_file():
-        return _read_excerpt(folder)
+        return _read_excerpt(folder, seed)
     stored = read_json(folder / "config.json")
     with reading(folder / "config.json"):
         return _read_run(folder, stored, seed)
@@ -158,7 +158,7 @@ def example(name: str) -> Snapshots:
     Raises:
         StorageError: there is no such example; the message lists the examples.
     """
-    return _read_excerpt(find_run(EXAMPLES / name))
+    return _read_excerpt(find_run(EXAMPLES / name), None)
 
 
 def write_excerpt(
@@ -227,8 +227,10 @@ def _data_like(family: TaskFamily, config: SMACConfig, seed: int) -> tuple[Trans
     return buffer, tasks
 
 
-def _read_excerpt(folder: Path) -> Snapshots:
+def _read_excerpt(folder: Path, seed: int | None) -> Snapshots:
     record = read_json(folder / "excerpt.json")
+    if seed is not None and seed != record.get("seed"):
+        raise StorageError(f"{folder} is an excerpt of seed {record.get('seed')}, and has no seed {seed}")
     with reading(folder / "excerpt.json"):
         return _agents_of(record, folder / "agents.safetensors")
 

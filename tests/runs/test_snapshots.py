@@ -91,6 +91,12 @@ def test_what_is_no_run_is_refused(tmp_path, missing) -> None:
         snapshots.read_snapshots(tmp_path / missing)
 
 
+def test_an_excerpt_has_one_seed() -> None:
+    assert snapshots.read_snapshots("point-robot", 0).arms
+    with pytest.raises(lab.StorageError, match="is an excerpt of seed 0, and has no seed 7"):
+        snapshots.read_snapshots("point-robot", 7)
+
+
 def test_a_damaged_excerpt_is_refused(run, tmp_path) -> None:
     folder = snapshots.write_excerpt(tmp_path / "small", snapshots.read_snapshots(run))
     data = bytearray((folder / "agents.safetensors").read_bytes())
