@@ -5,6 +5,7 @@ import functools
 import html as markup
 import os
 import re
+import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -31,6 +32,8 @@ def on_files(files, config):
     add("reference.md", reference())
     add("explorer/data.js", make_front_page.script(shift_data()))
     add("shift-explorer.html", make_front_page.page(shift_data()))
+    for name, page in explorer_pages().items():
+        add(f"explorers/{name}.html", page)
     for notebook in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
         files.append(File(f"notebooks/{notebook.name}", str(ROOT), config.site_dir, config.use_directory_urls))
     for path in linked_sources():
@@ -188,6 +191,26 @@ def source_page(path):
 def shift_data():
     """Compute the explorer's data from the shipped agents."""
     return make_front_page.data()
+
+
+@functools.cache
+def explorer_pages():
+    """Return explorers of shipped agents as pages, by name."""
+    from smac_lab import widgets
+    from smac_lab.runs.snapshots import example
+
+    robot, cheetah = example("point-robot"), example("cheetah-vel")
+    made = {
+        "shift": widgets.ShiftExplorer(cheetah).to_html,
+        "context": widgets.ContextExplorer(robot).to_html,
+        "reward": widgets.RewardExplorer(robot).to_html,
+        "joystick": widgets.LatentJoystick(robot).to_html,
+        "gallery": widgets.RolloutGallery(robot).to_html,
+    }
+    over = {"shift": {"iteration": cheetah.iterations, "share": [0.0, 0.5, 1.0], "task": [0, 5, 10, 15]}}
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: write(f"{folder}/{name}.html", over.get(name)) for name, write in made.items()}
+        return {name: file.read_text() for name, file in files.items()}
 
 
 def front_page():

@@ -42,6 +42,12 @@ def test_every_public_name_and_the_notebooks_are_in_it(site: Path) -> None:
     assert (site / "notebooks" / "00_tour.html").stat().st_size > 100_000
 
 
+def test_every_explorer_of_agents_has_a_page(site: Path) -> None:
+    linked = set(re.findall(r'href="explorers/(\w+)\.html"', (site / "explorers.html").read_text()))
+    assert linked == {file.stem for file in (site / "explorers").glob("*.html")}
+    assert len(linked) == 5
+
+
 def test_no_link_is_broken(site: Path) -> None:
     assert check_links.broken(site) == []
 
