@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -171,11 +171,16 @@ def load_shards(path: Path, record: dict[str, Any], spec: FamilySpec, device: st
     return TransitionBuffer.from_rows(spec, n_tasks, rows, np.concatenate(segments), record["seeds"])
 
 
-def claim_folder(folder: Path, record: dict[str, Any]) -> None:
+def claim_folder(folder: Path, record: dict[str, Any], grows: Sequence[str] = ()) -> None:
     """Write `record` to `folder/config.json`, or check that an existing `config.json` has the same record.
 
+    Args:
+        folder: of a run or a data set.
+        record: its settings.
+        grows: keys of lists that may have further entries than the stored ones, such as seeds; these are then stored.
+
     Raises:
-        StorageError: the stored record differs or is damaged.
+        StorageError: the stored record differs, lists entries that `record` lacks, or is damaged.
     """
     file = folder / "config.json"
     record = json.loads(json.dumps(record))
@@ -184,7 +189,14 @@ def claim_folder(folder: Path, record: dict[str, Any]) -> None:
         replace_text(file, json.dumps(record, indent=1))
         return
     stored = read_json(file)
-    changed = sorted(key for key in record if stored.get(key) != record[key])
+    with reading(file):
+        missing = {key: [e for e in stored[key] if e not in record[key]] for key in grows if key in stored}
+    for key, entries in missing.items():
+        if entries:
+            raise StorageError(
+                f"{folder} holds {key} {', '.join(map(str, entries))} too: name them as well, or choose another --out"
+            )
+    changed = sorted(key for key in record if stored.get(key) != record[key] and key not in missing)
     if "config" in changed:
         fields = set(record["config"]) | set(stored["config"])
         changed += [k for k in sorted(fields) if record["config"].get(k) != stored["config"].get(k)]
@@ -192,6 +204,8 @@ def claim_folder(folder: Path, record: dict[str, Any]) -> None:
         raise StorageError(
             f"{folder} holds another experiment (it differs in {', '.join(changed)}); choose another --out"
         )
+    if stored != record:
+        replace_text(file, json.dumps(record, indent=1))
 
 
 @contextmanager

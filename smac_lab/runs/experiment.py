@@ -33,7 +33,7 @@ from smac_lab.runs import checkpoint
 from smac_lab.runs.behaviour import collect_behaviour, run_pearl, uses_pearl
 from smac_lab.runs.log import MetricLog
 from smac_lab.runs.measurement import load_measurement, measure, save_measurement, summarise
-from smac_lab.runs.plan import Experiment, is_data_set
+from smac_lab.runs.plan import GROWS, Experiment, is_data_set
 from smac_lab.runs.summary import write_summary
 from smac_lab.tasks import make_family
 from smac_lab.tasks.family import TaskFamily
@@ -245,7 +245,7 @@ def run_experiment(
     """Run all seeds, with one progress bar per group that learns at once; then write the summary.
 
     Args:
-        folder: the run's folder; an interrupted run in it is continued.
+        folder: the run's folder; an interrupted run in it is continued, and further seeds and arms are added to it.
         experiment: the experiment to run.
         workers: processes; default one per group of seeds that learn at once. One worker runs the groups in this
             process, one after another.
@@ -278,7 +278,7 @@ def run_experiment(
     workers = min(workers or len(lots), len(lots))
     threads = torch.get_num_threads() if workers == 1 else max(1, (os.cpu_count() or 1) // workers)
     with holding(folder):
-        claim_folder(folder, experiment.to_dict())
+        claim_folder(folder, experiment.to_dict(), GROWS)
         with _progress_bars(experiment, lots, quiet) as tick:
             if workers == 1:
                 for seeds in lots:

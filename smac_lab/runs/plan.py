@@ -22,6 +22,9 @@ def slug(family: str) -> str:
     return re.sub("[:=,]", "-", family)
 
 
+GROWS = ("seeds", "arms")  # settings of a run that may get further entries later
+
+
 def is_data_set(folder: str | Path) -> bool:
     """Return whether a folder contains a data set of `smac-lab collect`."""
     return (Path(folder) / "dataset.json").exists()

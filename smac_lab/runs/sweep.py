@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from smac_lab.config import SMACConfig
-from smac_lab.data.storage import StorageError, claim_folder, holding, reading, remove_partial
+from smac_lab.data.storage import StorageError, claim_folder, holding, read_json, reading, remove_partial
 from smac_lab.methods import find_method
 from smac_lab.runs.experiment import is_finished, run_seeds
-from smac_lab.runs.plan import DEFAULT_ARMS, Experiment, slug
+from smac_lab.runs.plan import DEFAULT_ARMS, GROWS, Experiment, slug
 from smac_lab.runs.summary import write_summary
 
 INSTALL = 'sweeps need ray: pip install "smac-lab[sweep]"'
@@ -200,11 +200,11 @@ def run_sweep(
     with ExitStack() as stack:
         for folder, experiment in sweep.runs().items():
             stack.enter_context(holding(folder))
-            claim_folder(folder, experiment.to_dict())
+            claim_folder(folder, experiment.to_dict(), GROWS)
 
         def summarise(folder: Path, experiment: Experiment) -> None:
             if all(is_finished(folder, experiment, seed) for seed in experiment.seeds):
-                if not (folder / "summary.json").exists():
+                if not _is_summarised(folder, experiment):
                     write_summary(folder, experiment, threads=sweep.num_cpus)
                 finished(folder)
 
@@ -212,6 +212,11 @@ def run_sweep(
         for folder, experiment in sweep.runs().items():
             summarise(folder, experiment)
         return _run(left, sweep, address, quiet, summarise) if left else {}
+
+
+def _is_summarised(folder: Path, experiment: Experiment) -> bool:
+    file = folder / "summary.json"
+    return file.exists() and all(list(read_json(file)[name]) == list(getattr(experiment, name)) for name in GROWS)
 
 
 def _run(

@@ -18,6 +18,7 @@ import torch
 from smac_lab import cli
 from smac_lab.config import SMACConfig
 from smac_lab.data.storage import StorageError
+from smac_lab.figures.findings import read_run
 from smac_lab.runs import checkpoint
 from smac_lab.runs.experiment import run_experiment
 from smac_lab.runs.plan import DEFAULT_ARMS, Experiment
@@ -234,6 +235,28 @@ def test_interrupted_collection_by_pearl_goes_on(tmp_path: Path, monkeypatch: py
         collect(parts)
     cli.evaluate(parts / "pearl")  # PEARL itself is a baseline, and is meta-tested like any agent
     assert (parts / "pearl" / "evaluation.json").exists()
+
+
+def test_seeds_and_arms_are_added_to_a_run(tmp_path: Path) -> None:
+    whole, grown = tmp_path / "whole", tmp_path / "grown"
+    options: dict[str, Any] = {"preset": "smoke", "threads": 1, "settings": {}}
+    cli.train("point-robot", seed=(0, 1), arms=("frozen", "oracle"), out=whole, workers=1, **options)
+    cli.train("point-robot", seed=(0,), arms=("frozen",), out=grown, **options)
+    first = [file for file in grown.rglob("*") if file.is_file() and "seed_0" in str(file)]
+    written = {file: file.stat().st_mtime_ns for file in first}
+    with pytest.raises(StorageError, match="holds seeds 0 too: name them as well, or choose another --out"):
+        cli.train("point-robot", seed=(1,), arms=("frozen",), out=grown, **options)
+    with pytest.raises(StorageError, match=r"holds another experiment \(it differs in config, kl_weight\)"):
+        cli.train(
+            "point-robot", seed=(0, 1), arms=("frozen",), out=grown, **{**options, "settings": {"kl_weight": 1.0}}
+        )
+    assert len(read_run(grown).summary["seeds"]) == 1
+    cli.train("point-robot", seed=(0, 1), arms=("frozen", "oracle"), out=grown, workers=1, **options)
+    assert {file: file.stat().st_mtime_ns for file in first} == written
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (whole, grown)]
+    for summary in summaries:
+        del summary["seconds"]
+    assert summaries[0] == summaries[1]
 
 
 def test_runs_of_two_variants_are_not_compared(finished: Path, tmp_path: Path) -> None:
