@@ -15,7 +15,7 @@ from smac_lab.batch import Batch, Info, Networks
 from smac_lab.nets import MLP, EnsembleMLP, Standardise
 
 LOG_STD_RANGE = (-20.0, 2.0)
-MAX_ACTION = 0.999999  # data actions are clipped to +- this before atanh, unless another limit is passed
+MAX_ACTION = 0.999999  # data actions are clipped to +- this before atanh by default
 
 
 class Actor(Module):
@@ -24,7 +24,7 @@ class Actor(Module):
     Args:
         obs_dim, action_dim, z_dim: sizes.
         hidden: hidden layers.
-        scaling: applied to the observations first; None: the observations are read unscaled.
+        scaling: of the observations, applied first; default: none.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class Critics(Module):
 
     Args:
         obs_dim, action_dim, z_dim: sizes.
-        hidden: hidden layers of each critic.
-        num_critics: number of critics.
+        hidden: of each critic.
+        num_critics: how many.
         scaling: as for `Actor`.
     """
 
@@ -74,7 +74,7 @@ class Critics(Module):
 
 
 def sample_action(mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
-    """a = tanh(mean + std * noise), with noise ~ N(0, I) drawn by the caller, `(..., action_dim)`."""
+    """a = tanh(mean + std * noise), `(..., action_dim)`; the caller draws noise ~ N(0, I)."""
     return torch.tanh(mean + log_std.exp() * noise)
 
 
@@ -87,8 +87,8 @@ def act(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
 def log_prob(mean: Tensor, log_std: Tensor, actions: Tensor, max_action: float = MAX_ACTION) -> Tensor:
     """log pi(a) of a tanh-squashed Gaussian, `(...)`, in nats.
 
-    The data contain actions after the tanh only: u = atanh(a), with a clipped to +-`max_action`, since atanh(1) is
-    infinite. A saturated action gives u = 7.25 at `max_action` 0.999999, and u = 1.83 at 0.95.
+    u = atanh(a), with a clipped to +-`max_action`, since atanh(1) is infinite. A saturated action gives u = 7.25 at
+    `max_action` 0.999999, and u = 1.83 at 0.95.
     """
     return log_prob_before_tanh(mean, log_std, actions.clamp(-max_action, max_action).atanh())
 
@@ -96,8 +96,8 @@ def log_prob(mean: Tensor, log_std: Tensor, actions: Tensor, max_action: float =
 def log_prob_before_tanh(mean: Tensor, log_std: Tensor, u: Tensor) -> Tensor:
     """log pi(a) of a = tanh(u), `(...)`, in nats.
 
-    log N(u; mean, std) - sum log(1 - tanh(u)^2), the last term in the stable form 2 (log 2 - u - softplus(-2u))
-    (Haarnoja et al., SAC, 2018, appendix C).
+    log N(u; mean, std) - sum log(1 - tanh(u)^2), with the last term as 2 (log 2 - u - softplus(-2u)) (Haarnoja et al.,
+    SAC, 2018, appendix C).
     """
     gaussian = -0.5 * ((u - mean) / log_std.exp()).square() - log_std - 0.5 * math.log(2 * math.pi)
     log_jacobian = 2.0 * (math.log(2.0) - u - functional.softplus(-2.0 * u))
@@ -105,10 +105,10 @@ def log_prob_before_tanh(mean: Tensor, log_std: Tensor, u: Tensor) -> Tensor:
 
 
 def awac_weights(advantages: Tensor, awac_lambda: float, kind: str) -> Tensor:
-    """Compute the weight of each data action in imitation, in the shape of `advantages`.
+    """Compute the weight of each data action in imitation, shaped as `advantages`.
 
-    "softmax" (the authors' code): N softmax(A / lambda) over the whole batch of N, so the weights average one.
-    "exp" (the paper, eq. 4): exp(A / lambda).
+    "softmax" (the authors' code): N softmax(A / lambda) over all N transitions, so weights average one. "exp" (the
+    paper, eq. 4): exp(A / lambda).
     """
     scaled = advantages / awac_lambda
     if kind == "exp":
@@ -119,7 +119,7 @@ def awac_weights(advantages: Tensor, awac_lambda: float, kind: str) -> Tensor:
 def detached_values(critics: Module, observations: Tensor, actions: Tensor, z: Tensor) -> Tensor:
     """Q(s, a, z) with the critics' parameters detached, `(critic, task, batch)`.
 
-    Actor losses judge actions with it: the gradient reaches the actions, but not the critics.
+    The gradient reaches the actions, but not the critics.
     """
     parameters = {name: parameter.detach() for name, parameter in critics.named_parameters()}
     return functional_call(critics, parameters, (observations, actions, z))
@@ -132,8 +132,8 @@ def bellman_target(
     """r_scale r + gamma (1 - terminated) Q_target(s', a', z), `(task, batch)`.
 
     Args:
-        rewards, terminations: of transitions, `(task, batch)`.
-        next_values: the smallest of the target critics' values, `(task, batch)`.
+        rewards, terminations: `(task, batch)`.
+        next_values: minimum over the target critics, `(task, batch)`.
         discount: gamma.
         reward_scale: r_scale.
 
@@ -164,7 +164,7 @@ def weighted_imitation(log_probs: Tensor, weights: Tensor) -> Tensor:
 
 # -- the losses of a phase -------------------------------------------------------------------------------
 class Seen(NamedTuple):
-    """Outputs of the networks on one batch, shared by critic, AWAC and Q loss."""
+    """Outputs of the networks on one batch, shared by the losses of a phase."""
 
     mean: Tensor  # of pi(.|s, z) before the tanh, (task, batch, action_dim)
     log_std: Tensor
@@ -173,13 +173,12 @@ class Seen(NamedTuple):
 
 
 def look(agent: Networks, batch: Batch, z: Tensor, through_actions: bool = False) -> Seen:
-    """Evaluate actor and critics once, on everything that the losses of a phase read.
+    """Evaluate actor and critics once, for all losses of a phase.
 
     Args:
         agent, batch: as passed to a loss.
-        z: latent task variable of each transition, `(task, batch, z_dim)`; it is detached.
-        through_actions: whether the gradient of `policy_values` reaches the policy's actions. It never reaches the
-            critics.
+        z: of each transition, `(task, batch, z_dim)`; detached.
+        through_actions: whether the gradient of `policy_values` reaches the actions. It never reaches the critics.
     """
     assert batch.noise is not None
     z = z.detach()
@@ -199,9 +198,9 @@ def critic_loss(agent: Networks, batch: Batch, z: Tensor, seen: Seen | None = No
     z is detached: the critics do not train the encoder (SMAC, section 4).
 
     Args:
-        agent, batch: the agent and the data.
-        z: latent task variable of each transition, `(task, batch, z_dim)`.
-        seen: output of `look`; default: compute only the values that this loss needs.
+        agent, batch: agent and data.
+        z: of each transition, `(task, batch, z_dim)`.
+        seen: output of `look`; default: only the values needed here are computed.
     """
     assert batch.noise is not None
     z, c = z.detach(), agent.config
@@ -217,7 +216,7 @@ def critic_loss(agent: Networks, batch: Batch, z: Tensor, seen: Seen | None = No
 
 
 def awac_loss(agent: Networks, batch: Batch, z: Tensor, seen: Seen | None = None) -> tuple[Tensor, Info]:
-    """Compute `weighted_imitation` of the data with `awac_weights`, a loss that trains only the actor.
+    """Compute `weighted_imitation` of the data with `awac_weights`; only the actor is trained.
 
     A = min_k Q_k(s, a, z) - min_k Q_k(s, a_pi, z) with one a_pi ~ pi(.|s, z).
 
@@ -239,9 +238,9 @@ def awac_loss(agent: Networks, batch: Batch, z: Tensor, seen: Seen | None = None
 
 
 def q_loss(agent: Networks, batch: Batch, z: Tensor, seen: Seen | None = None) -> tuple[Tensor, Info]:
-    """Compute -E[min_k Q_k(s, pi(s, z), z)], reparameterised: the critics judge the actor's actions.
+    """Compute -E[min_k Q_k(s, pi(s, z), z)], reparameterised.
 
-    The critics' parameters are detached (`detached_values`), so only the actor is trained.
+    Only the actor is trained.
 
     Args:
         agent, batch, z: as in `critic_loss`.

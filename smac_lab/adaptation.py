@@ -18,7 +18,7 @@ from smac_lab.tasks.spec import Array, Tasks
 
 
 class Evaluation(NamedTuple):
-    """Outcome of the meta-test protocol; with several seeds, every array has a leading seed axis."""
+    """Outcome of the meta-test; with several seeds, every array has a leading seed axis."""
 
     returns: Array  # (task, repeat, episode): the last episode is the one after adaptation
     final_returns: Array  # (task,): mean over repeats of the last episode's return
@@ -39,18 +39,17 @@ def evaluate(
     deterministic: bool = True,
     num_threads: int = 0,
 ) -> Evaluation:
-    """Run the meta-test on `tasks`: all tasks, repeats and seeds side by side in one batch of simulations.
+    """Run the meta-test on `tasks`, with all repeats and seeds side by side in one batch of simulations.
 
     The agent explores for `exploration_episodes` episodes (SMAC: with z ~ p(z)), then acts for one episode adapted to
-    all of them (z ~ q(.|h)). A method that adapts while exploring (BOReL) adapts before each further episode, too.
-    All episodes have true rewards. The agent is not changed, and its generator is not used.
+    all of them (z ~ q(.|h)). BOReL also adapts before each further exploration episode. All episodes have true rewards.
+    The agent is unchanged, and its generator is not used.
 
     Args:
-        agent: trained agent. With several seeds every result has a leading seed axis.
-        family, tasks: to act in; with several seeds, one set of tasks for all, or a list of equally large sets, one per
-            seed.
-        seed: of simulations and draws; with several seeds, one for all or one per seed.
-        repeats, exploration_episodes: defaults from the agent's config (4 and 2).
+        agent: trained; with several seeds every result has a leading seed axis.
+        family, tasks: to act in; with several seeds, one set of tasks, or equally large sets, one per seed.
+        seed: of simulations and draws, one for all seeds or one per seed.
+        repeats, exploration_episodes: default from the config (4 and 2).
         deterministic: act with the mean action.
         num_threads: physics threads; 0: as many as PyTorch uses.
 
@@ -73,7 +72,6 @@ def evaluate(
     returns: list[Array] = []
     contexts: list[Tensor] = []
 
-    # exploring
     known = agent.unadapted(side.n)
     for episode in range(n_explore):
         if contexts and agent.adapts_while_exploring:
@@ -82,11 +80,9 @@ def evaluate(
         returns.append(explored.returns)
         contexts.append(context_of(agent, explored))
 
-    # adapting
     context = torch.cat(contexts, dim=-2) if contexts else None
     adapted = known if context is None else agent.adapt(context)
 
-    # acting
     final = side.rollout(agent.policy(adapted, side.generator, deterministic), n_explore * 100_003)
     returns.append(final.returns)
 

@@ -1,4 +1,4 @@
-"""SMAC: the agent that joins the parts. Loss and trained parts of each phase, labelling, acting."""
+"""SMAC: the agent that joins the parts."""
 
 from __future__ import annotations
 
@@ -33,14 +33,13 @@ class SMAC(Method):
     """Semi-supervised meta actor-critic (Pong et al., ICML 2022).
 
     Args:
-        config: numbers of the experiment.
+        config: of the experiment.
         spec: sizes of the task family.
-        seed: determines initial parameters and every later draw. Several seeds, such as `range(16)`, make as many
-            agents that learn at once: parameters, batches, contexts, metrics and results then have a leading seed axis,
-            and each seed draws the numbers that it would draw alone. Losses and parts are still written for one seed.
-        encoder, actor, critics, reward_decoder: custom parts, with the shapes in the README: a module, or a function
-            without arguments that makes a module, called once per seed under that seed. (If a module is passed, all
-            seeds start from equal copies of it.)
+        seed: of initial parameters and every later draw. Several seeds, such as `range(16)`, make as many agents that
+            learn at once: parameters, batches, contexts, metrics and results then have a leading seed axis, and each
+            seed draws as it would alone. Losses and parts are still written for one seed.
+        encoder, actor, critics, reward_decoder: custom parts, with the shapes in the README: a module, of which every
+            seed gets a copy, or a function without arguments that makes one, called once per seed under that seed.
         actor_loss: replaces AWAC in both phases, `(agent, batch, z) -> (loss, info)`.
         critic_loss: likewise for the Bellman error.
         reward_loss: likewise for encoder and decoder, `(agent, batch, z, posterior) -> (loss, info)`.
@@ -49,8 +48,7 @@ class SMAC(Method):
         ValueError: a part returns outputs of the wrong shape; no seed is given, or one seed twice.
 
     Attributes:
-        config: every number; losses read it at each update. Another config may be assigned if the fields that the
-            parts are built from (`built_from`) stay equal.
+        config: read by losses at each update. Another may be assigned if the fields in `built_from` stay equal.
 
     Example:
         >>> import smac_lab as lab
@@ -86,7 +84,7 @@ class SMAC(Method):
         parts = self.make(given, lambda name: default_part(name, config, spec))
         self.encoder, self.actor, self.critics, self.reward_decoder = parts
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
-        self.labeller: nn.ModuleDict | None = None  # frozen encoder and decoder, from the self-supervised phase on
+        self.labeller: nn.ModuleDict | None = None  # frozen encoder and decoder, in the self-supervised phase
         self.actor_loss, self.critic_loss, self.reward_loss = actor_loss, critic_loss, reward_loss
         check_parts(self.parts, self._apply, config, spec, self.seed_axis, self.device)
 
@@ -110,12 +108,11 @@ class SMAC(Method):
         return self._improve(batch, z)
 
     def self_labelled_loss(self, batch: Batch) -> tuple[Tensor, Info]:
-        """Add `reward_loss` to `self_supervised_loss`: q(z|h) must also explain the rewards through the decoder.
+        """Add `reward_loss` to `self_supervised_loss`.
 
         The `self-labelled` arm (ours) trains the encoder with this loss, but not the decoder. Rewards are decoded on
-        self-collected and true on offline transitions; no true reward of new interaction is used. The `oracle` arm
-        trains encoder and decoder, from true rewards. The authors' code has this loss as an option that trains both;
-        their scripts leave it off.
+        self-collected transitions and true on offline ones. The `oracle` arm trains encoder and decoder, from true
+        rewards. In the authors' code the loss is an option that trains both; their scripts leave it off.
         """
         posterior, z = self.infer(batch)
         reward, reward_info = self.reward_loss(self, batch, z, posterior)
@@ -123,7 +120,6 @@ class SMAC(Method):
         return reward + improve, {**reward_info, **info}
 
     def _improve(self, batch: Batch, z: Tensor) -> tuple[Tensor, Info]:
-        """Compute the loss of actor and critics on self-collected and offline data together."""
         z = z.detach()
         seen = self._shared(batch, z, through_actions=True)
         critic, critic_info = self.critic_loss(self, batch, z, *seen)
@@ -133,7 +129,7 @@ class SMAC(Method):
         return loss, {**critic_info, **awac_info, **q_info}
 
     def inference_loss(self, batch: Batch) -> tuple[Tensor, Info]:
-        """Compute reward error + KL alone, which trains encoder and decoder on offline data."""
+        """Reward error + KL alone (encoder, decoder), on offline data."""
         posterior, z = self.infer(batch)
         return self.reward_loss(self, batch, z, posterior)
 
@@ -145,7 +141,7 @@ class SMAC(Method):
         return posterior, z.expand(-1, batch.observations.shape[1], -1)
 
     def _shared(self, batch: Batch, z: Tensor, through_actions: bool = False) -> tuple[Seen, ...]:
-        """Return the output of `look` as the losses' extra argument; nothing if the actor or critic loss is custom."""
+        """Return `look`'s output for the losses; nothing if the actor or critic loss is custom."""
         own = self.actor_loss is awac_loss and self.critic_loss is critic_loss
         return (look(self, batch, z, through_actions),) if own else ()
 
@@ -186,7 +182,7 @@ class SMAC(Method):
 
     # -- learning ----------------------------------------------------------------------------------------
     def after_step(self, trained: Sequence[str]) -> None:
-        """Update the slow copy of the critics if the critics were trained."""
+        """Update the slow copy of the critics if they were trained."""
         if "critics" in trained:
             polyak_update(self.target_critics, self.critics, self.config.tau)
 
@@ -204,17 +200,17 @@ class SMAC(Method):
         return Noise(z, action, next_action, next_z)
 
     def fit_observation_scaling(self, buffer: TransitionBuffer) -> None:
-        """Standardise the observations of the parts by the buffer's static transitions; see `parts.fit_scaling`."""
+        """See `parts.fit_scaling`."""
         fit_scaling(self.parts.values(), buffer)
 
     # -- labels ------------------------------------------------------------------------------------------
     def freeze_labeller(self) -> None:
-        """Keep a frozen copy of encoder and decoder, which labels all transitions collected from now on."""
+        """Keep a frozen copy of encoder and decoder, which labels new interaction from now on."""
         parts = {"encoder": self.encoder, "reward_decoder": self.reward_decoder}
         self.labeller = nn.ModuleDict({k: copy.deepcopy(v) for k, v in parts.items()}).requires_grad_(False)
 
     def label(self, context: Tensor, observations: Tensor, actions: Tensor) -> Tensor:
-        """Decode the rewards of self-collected transitions, `(task, batch)`; see `reward_model.relabel`."""
+        """Decode rewards, `(task, batch)`; see `reward_model.relabel`."""
         own = {"encoder": self.encoder, "reward_decoder": self.reward_decoder}
         labeller = nn.ModuleDict(own) if self.labeller is None else self.labeller
         noise = self.normal(context.shape[-3], self.config.z_dim)
@@ -230,7 +226,7 @@ class SMAC(Method):
         """Infer q(z|h) of each task: `(task, n, context_dim)` to mean and std, `(task, z_dim)` each.
 
         Raises:
-            ValueError: the context has another width, or numbers that are not finite.
+            ValueError: the context has another width or non-finite numbers.
         """
         return Gaussian(*self._apply(self.encoder, self.checked(context)))
 
@@ -244,11 +240,11 @@ class SMAC(Method):
         return self.prior(simulations)
 
     def adapt(self, context: Tensor) -> Gaussian:
-        """Infer q(z|h) from each simulation's context: SMAC adapts z."""
+        """Infer q(z|h) from each simulation's context."""
         return self.infer_posterior(context)
 
     def posterior(self, adapted: Gaussian) -> Gaussian:
-        """Return `adapted`: in SMAC it is the posterior."""
+        """Return `adapted`, which is the posterior."""
         return adapted
 
     def act(
@@ -258,7 +254,7 @@ class SMAC(Method):
         deterministic: bool = True,
         generator: Generators | None = None,
     ) -> np.ndarray:
-        """Return actions in [-1, 1] for `observations`, `(..., obs_dim)`, and z, `(..., z_dim)`, as a numpy array."""
+        """Return actions in [-1, 1] for `observations`, `(..., obs_dim)`, and z, `(..., z_dim)`."""
         shape = (*observations.shape[:-1], self.spec.action_dim)
         chosen = self.generator if generator is None else generator
         return self.actions(observations, z, None if deterministic else draw(torch.randn, shape, chosen))
@@ -267,17 +263,17 @@ class SMAC(Method):
     def actions(
         self, observations: np.ndarray | Tensor, z: np.ndarray | Tensor, noise: Tensor | None = None
     ) -> np.ndarray:
-        """Act as `act`, with N(0, I) drawn by the caller, `(..., action_dim)`; without `noise`, the mean action."""
+        """Act as `act`, with noise ~ N(0, I), `(..., action_dim)`, from the caller; without it, the mean action."""
         mean, log_std = self._apply(self.actor, self.tensor(observations), self.tensor(z))
         return (torch.tanh(mean) if noise is None else sample_action(mean, log_std, noise)).cpu().numpy()
 
     def policy(self, z: Gaussian, generator: Generators, deterministic: bool = True) -> EpisodePolicy:
-        """Return a policy for one episode of many simulations, `(n, obs_dim)` to `(n, action_dim)`: `EpisodePolicy`."""
+        """Return a policy for one episode, `(n, obs_dim)` to `(n, action_dim)`."""
         return EpisodePolicy(self, z, generator, deterministic)
 
     # -- saving ------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that the next update depends on."""
+        """Return the state that the next update depends on."""
         state, labeller = super().state_dict(), None if self.labeller is None else self.labeller.state_dict()
         return {"parts": state["parts"], "labeller": labeller, **state}
 

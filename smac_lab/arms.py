@@ -14,15 +14,15 @@ ArmName = Literal[
 class Arm(NamedTuple):
     """One way of going on after the offline phase.
 
-    A custom arm is another value of this class, passed to `train_self_supervised(..., arm=...)`.
+    A custom arm is passed as `train_self_supervised(..., arm=...)`.
 
     Args:
-        about: description, in one line.
-        objective: name of the agent's objective that it minimises (`SMAC.objectives`).
-        true_rewards: whether new interaction keeps its true rewards instead of decoded ones.
+        about: description.
+        objective: name in `SMAC.objectives`.
+        true_rewards: whether new interaction keeps its true rewards.
         interacts: whether it collects new data.
-        and_then: a second objective, minimised on offline data after every update.
-        changes: fields of the config that it sets; they stay set in the agent.
+        and_then: second objective, minimised on offline data after every update.
+        changes: fields of the config that it sets in the agent.
     """
 
     about: str
@@ -43,7 +43,7 @@ ARMS: dict[str, Arm] = {
     "no-q": Arm("frozen with imitation alone: the actor never follows -Q", changes={"online_q_weight": 0.0}),
     "offline": Arm("nothing online: as many updates more on the offline data", "offline", interacts=False),
 }
-# Values of the config's field `online_encoder`, and the arms that they select.
+# Arms by values of the config's field `online_encoder`.
 OF_ENCODER = {"frozen": "frozen", "self-labelled": "self-labelled", "offline": "offline-encoder"}
 
 
@@ -51,7 +51,7 @@ def find_arm(name: str) -> Arm:
     """Return the arm of that name.
 
     Raises:
-        ValueError: no arm has that name; the message lists the known arms.
+        ValueError: no arm has that name.
     """
     if name not in ARMS:
         raise ValueError(f"unknown arm {name!r}; known arms: {', '.join(ARMS)}")
@@ -62,7 +62,7 @@ def choose_arm(config: SMACConfig, arm: str | Arm | None, oracle: bool = False) 
     """Return the arm that the arguments of `train_self_supervised` select.
 
     Raises:
-        ValueError: there is no such arm.
+        ValueError: no arm has that name.
     """
     if arm is None:
         return ARMS["oracle" if oracle else OF_ENCODER[config.online_encoder]]
@@ -71,5 +71,5 @@ def choose_arm(config: SMACConfig, arm: str | Arm | None, oracle: bool = False) 
 
 
 def folder_of(arm: str) -> str:
-    """Return the name of an arm's folder in a run; the folder "offline" is the offline phase's, not the arm's."""
+    """Return the name of an arm's folder in a run; "offline" is the offline phase's."""
     return "offline-continued" if arm == "offline" else arm

@@ -1,4 +1,4 @@
-"""The data of one update, and the attributes of an agent that its losses may read."""
+"""The data of one update, and what losses may read of an agent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Noise(NamedTuple):
     z: Tensor  # (task, z_dim)
     action: Tensor  # (task, batch, action_dim)
     next_action: Tensor  # (task, batch, action_dim)
-    next_z: Tensor | None = None  # (task, batch, z_dim): a second draw of z, for the next action alone
+    next_z: Tensor | None = None  # (task, batch, z_dim): a second z, for the next action alone
 
 
 class Batch(NamedTuple):
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
 
 
 class Networks(Protocol):
-    """The attributes of an agent that a loss may read; it changes none."""
+    """The attributes of an agent that a loss may read."""
 
     actor: nn.Module
     critics: nn.Module

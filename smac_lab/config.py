@@ -1,4 +1,4 @@
-"""Every number of an experiment in one frozen, flat, validated dataclass; the defaults are the paper's."""
+"""Every number of an experiment; the defaults are the paper's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Range:
     includes_high: bool = True
 
     def check(self, name: str, value: Any, kind: type) -> None:
-        """Raise ValueError unless the value is a number in the range; the message names the field and the range."""
+        """Raise ValueError, naming field and range, unless the value is a number in the range."""
         number = isinstance(value, int) or (kind is float and isinstance(value, float))
         ok = number and not isinstance(value, bool) and self.low <= value <= self.high and value != math.inf
         ok = ok and (self.includes_low or value > self.low) and (self.includes_high or value < self.high)
@@ -60,10 +60,10 @@ Between = Annotated[float, Range(0.0, 1.0, includes_low=False, includes_high=Fal
 
 @dataclass(frozen=True)
 class SMACConfig:
-    """An experiment. The defaults are the paper's; `preset` has those for a task family and a machine.
+    """An experiment. The defaults are the paper's; see also `preset`.
 
     Raises:
-        ValueError: a field is out of its range; the message names the value and the range.
+        ValueError: a field is out of its range.
 
     Example:
         >>> import dataclasses, smac_lab as lab
@@ -192,8 +192,8 @@ class SMACConfig:
 
         Args:
             family: a name that `make_family` accepts.
-            preset: "smoke" (seconds, shows that everything runs), "cpu" (two cores), "gpu" (four seeds at once on one
-                card; reckoned as three minutes per arm, not yet run) or "paper".
+            preset: "smoke" (seconds), "cpu" (two cores), "gpu" (four seeds at once on one card; reckoned as three
+                minutes per arm, not yet run) or "paper".
             behaviour: "expert", "narrow" or "broad" scripted data, which the encoder reads too, for families that have
                 a script; default: the preset's recipe.
 
@@ -215,9 +215,10 @@ class SMACConfig:
         return cls(**fields)
 
     def for_pearl(self) -> SMACConfig:
-        """Return the configuration of the PEARL agent that makes the data: this one with `behaviour_changes`.
+        """Return the configuration of the PEARL agent that makes the data.
 
-        Observation scaling, `explain_context` and learning-rate decay are off unless `behaviour_changes` sets them.
+        It has `behaviour_changes`; observation scaling, `explain_context` and learning-rate decay are off unless set
+        there.
 
         Raises:
             ValueError: `behaviour_changes` names an unknown field, or a value is out of its range.
@@ -229,7 +230,7 @@ class SMACConfig:
         return dataclasses.replace(self, **{**as_the_authors_had_it, **self.behaviour_changes, "behaviour_changes": {}})
 
     def torch_device(self) -> torch.device:
-        """Return the device of agents and buffers that `device` names on this machine.
+        """Return the device that `device` names on this machine.
 
         Raises:
             ValueError: this machine has no such device.
@@ -253,7 +254,7 @@ class SMACConfig:
         """Build a configuration from the output of `to_dict`.
 
         Raises:
-            ValueError: this version does not have one of the fields.
+            ValueError: a field is unknown.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(fields) - known):

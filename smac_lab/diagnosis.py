@@ -18,7 +18,7 @@ from smac_lab.tasks.spec import Tasks
 
 
 class Finding(NamedTuple):
-    """One experiment on one link of meta-test, and its result."""
+    """One experiment on one link of meta-test."""
 
     link: str  # posterior, exploration, context sampling, labels or critic
     experiment: str
@@ -33,11 +33,11 @@ def diagnose(
     """Replace one link of meta-test at a time and measure the return.
 
     The chain is: explore with z ~ p(z) -> take all transitions as context -> infer z -> act. The first two findings are
-    the returns given offline and given self-collected context. Each further return is measured with a context that
-    differs from one of these two in one respect; the return is lost in the link whose replacement lowers it.
+    the returns given offline and given self-collected context. The context of each further return differs from one of
+    these two in one respect. The return is lost in the link whose replacement lowers it.
 
     Args:
-        agent: trained agent; not changed.
+        agent: trained; not changed.
         family, tasks: training tasks; `tasks[i]` is the buffer's task `i`.
         buffer: offline and self-collected transitions.
         seed: of simulations and draws.

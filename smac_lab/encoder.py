@@ -21,20 +21,20 @@ class Gaussian(NamedTuple):
     std: Tensor
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Return the reparameterised draw mean + std * noise, with noise ~ N(0, I) drawn by the caller."""
+        """Return mean + std * noise; the caller draws noise ~ N(0, I)."""
         return self.mean + self.std * noise
 
 
 class ContextEncoder(Module):
-    """Encoder that multiplies one Gaussian factor per transition: q(z|h) ~ prod_n N(z; mu(h_n), sigma^2(h_n)).
+    """Product of one Gaussian factor per transition: q(z|h) ~ prod_n N(z; mu(h_n), sigma^2(h_n)).
 
-    The product does not depend on the order of the transitions (Rakelly et al., PEARL, ICML 2019, eq. 2).
+    The order of the transitions does not matter (Rakelly et al., PEARL, ICML 2019, eq. 2).
 
     Args:
         context_dim: size of a context transition (s, a, r).
-        z_dim: size of the latent task variable.
-        hidden: hidden layers of the network that reads one transition.
-        scaling: applied to the transitions first; None: the transitions are read unscaled.
+        z_dim: size of z.
+        hidden: hidden layers.
+        scaling: of the transitions, applied first; default: none.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ContextEncoder(Module):
         self.net = MLP(context_dim, hidden, 2 * z_dim)
 
     def forward(self, context: Tensor) -> Gaussian:
-        """Infer the posterior of each task: `(task, n, context_dim)` to mean and std, `(task, z_dim)` each."""
+        """Infer each task's posterior, `(task, n, context_dim)` to `(task, z_dim)`."""
         means, raw = self.net(self.scaling(context)).chunk(2, dim=-1)  # (task, n, z_dim) each
         return product_of_gaussians(means, functional.softplus(raw))
 

@@ -29,18 +29,18 @@ def self_collect(
     oracle: bool,
     context_from: ContextFrom | None = None,
 ) -> Metrics:
-    """Run one round of reward-free interaction, label its transitions and append them to the buffer.
+    """Interact, label the transitions and append them to the buffer.
 
-    The agent acts in `online_tasks` tasks: per task, `prior_episodes` episodes with z ~ p(z) and `posterior_episodes`
-    episodes with z ~ q(.|own data). The simulation computes rewards only if `oracle`.
+    In each of `online_tasks` tasks, the agent acts for `prior_episodes` episodes with z ~ p(z) and `posterior_episodes`
+    with z ~ q(.|own data). The simulation computes rewards only if `oracle`.
 
     Args:
         agent, buffer, family, tasks: as in `train_self_supervised`.
-        oracle: whether true rewards are stored in place of decoded ones.
-        context_from: source of the context for q(.|own data); default `buffer.mixed_context`.
+        oracle: whether true rewards are stored, not decoded ones.
+        context_from: of the context for q(.|own data); default `buffer.mixed_context`.
 
     Returns:
-        The mean of the stored rewards, and the number of transitions per seed that the buffer now has.
+        Mean of the stored rewards, and the buffer's transitions per seed.
     """
     c = agent.config
     ids = buffer.draw_tasks(c.online_tasks, agent.generator)  # (..., task); ... is () or (seed,) from here on
@@ -51,8 +51,8 @@ def self_collect(
         context = buffer.sample_context(ids, c.label_context_size, agent.generator, source, last=last)
         return agent.infer_posterior(context)
 
-    # Episodes run side by side if the posterior is inferred once per iteration. Otherwise, posterior episodes run one
-    # after another, so that each posterior may use the episodes before.
+    # Posterior episodes run side by side if the posterior is inferred once per iteration. Otherwise they run one after
+    # another, so that each posterior may use the episodes before.
     if c.collecting_posterior == "iteration":
         posteriors = [posterior()] * c.posterior_episodes if c.posterior_episodes else []
         rewards = [collect_episodes(agent, buffer, family, tasks, ids, [*priors, *posteriors], len(priors), oracle)]
@@ -83,7 +83,6 @@ def collect_episodes(
         The stored rewards, `(..., episode * task * time)`.
     """
     generator = agent.generator
-    # acting without rewards
     z = Gaussian(*(torch.cat(parts, dim=-2) for parts in zip(*beliefs, strict=True)))  # (..., episode * task, z_dim)
     simulated = torch.cat([ids] * len(beliefs), dim=-1)  # (..., episode * task)
     env = family.batch_env(_tasks_of(buffer, tasks, simulated), rewards=oracle)
@@ -91,7 +90,6 @@ def collect_episodes(
     seeds = first + torch.arange(simulated.shape[-1], device=first.device)  # of each simulation
     episodes = rollout(agent.policy(z, generator, deterministic=False), env, seeds.flatten().tolist())
 
-    # labelling
     rewards = episodes.rewards
     if not oracle:
         size = agent.config.label_context_size
@@ -102,7 +100,6 @@ def collect_episodes(
         rewards = agent.label(label_context, observations, actions).reshape(rewards.shape).cpu().numpy()
         episodes = episodes._replace(rewards=rewards)
 
-    # storing
     explored = ids.shape[-1] * n_prior
     each: list[Source] = ["explored" if row < explored else "self-collected" for row in range(simulated.shape[-1])]
     buffer.append_batch(simulated.flatten().tolist(), episodes._asdict(), each * (buffer.seeds or 1), episodes.valid)
@@ -110,7 +107,6 @@ def collect_episodes(
 
 
 def _tasks_of(buffer: TransitionBuffer, tasks: Tasks | Sequence[Tasks], ids: Tensor) -> Tasks:
-    """Return the parameters of the buffer's tasks `ids`, flattened."""
     index = ids.flatten().cpu().numpy()
     if isinstance(tasks, Tasks):  # every seed has the same tasks
         return tasks[index % buffer.tasks_each]

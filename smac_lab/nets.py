@@ -1,4 +1,4 @@
-"""General networks: MLPs, standardisation of observations, initial weights, and the update of a slow copy."""
+"""General networks, standardisation of observations, initial weights, and a slow copy's update."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-OUTPUT_SCALE = 3e-3  # bound of an actor's initial last layer, small so that first actions are near zero
+OUTPUT_SCALE = 3e-3  # bound of an actor's initial last layer: first actions are near zero
 
 
 class MLP(nn.Sequential):
     """ReLU network `in_dim -> hidden... -> out_dim` on the last axis, `(..., in_dim) -> (..., out_dim)`.
 
     Args:
-        in_dim: input size.
-        hidden: sizes of the hidden layers.
-        out_dim: output size.
-        small_output: start the last layer uniform in +-0.003 instead of PyTorch's default.
+        in_dim, hidden, out_dim: sizes of the layers.
+        small_output: start the last layer uniform in +-0.003.
     """
 
     def __init__(self, in_dim: int, hidden: Sequence[int], out_dim: int, small_output: bool = False):
@@ -35,13 +33,13 @@ class MLP(nn.Sequential):
             nn.init.uniform_(last.bias, -OUTPUT_SCALE, OUTPUT_SCALE)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return outputs in the inputs' precision, even if products are in a lower one (see `SMACConfig.precision`)."""
+        """Return outputs in the inputs' precision, whatever the products' (see `SMACConfig.precision`)."""
         rows = input.reshape(-1, input.shape[-1])  # ReLU in place on a view would copy gradients layer by layer
         return super().forward(rows).to(input.dtype).reshape(*input.shape[:-1], -1)
 
 
 class EnsembleMLP(nn.Module):
-    """Independent MLPs, evaluated together in one batched product per layer."""
+    """Independent MLPs, in one batched product per layer."""
 
     def __init__(self, members: int, in_dim: int, hidden: Sequence[int], out_dim: int):
         super().__init__()
@@ -53,7 +51,7 @@ class EnsembleMLP(nn.Module):
             self.biases.append(nn.Parameter(torch.empty(members, 1, n_out).uniform_(-bound, bound)))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the outputs of every member for the same inputs, `(..., in_dim)` to `(members, ..., out_dim)`."""
+        """Return every member's outputs, `(..., in_dim)` to `(members, ..., out_dim)`."""
         members = self.biases[0].shape[0]
         hidden = inputs.reshape(1, -1, inputs.shape[-1]).expand(members, -1, -1)
         last = len(self.weights) - 1
@@ -70,8 +68,8 @@ class EnsembleMLP(nn.Module):
 class Standardise(nn.Module):
     """(x - mean) / std in the columns that hold observations; the identity until `fit` (`observation_scaling`).
 
-    The start of the offline phase fits every `Standardise` in the parts, custom parts included
-    (`SMAC.fit_observation_scaling`). A part's `state_dict` contains its mean and std.
+    The offline phase begins by fitting every `Standardise` in the parts, custom parts included. A part's `state_dict`
+    contains mean and std.
 
     Args:
         width: size of the inputs.
@@ -90,7 +88,7 @@ class Standardise(nn.Module):
         self.register_buffer("fitted", torch.zeros(()))
 
     def fit(self, mean: Tensor, std: Tensor) -> None:
-        """Set the mean and standard deviation of each observed number, `(obs_dim,)` or `(seed, obs_dim)`."""
+        """Set mean and standard deviation, `(obs_dim,)` or `(seed, obs_dim)`."""
         for start in self.starts:
             self.mean[..., start : start + mean.shape[-1]] = mean
             self.std[..., start : start + std.shape[-1]] = std
@@ -103,7 +101,7 @@ class Standardise(nn.Module):
 
 @torch.no_grad()
 def start_as_authors(net: MLP | EnsembleMLP, output_scale: float) -> None:
-    """Redraw initial weights as the authors' code does (rlkit's `fanin_init`), from PyTorch's global stream.
+    """Redraw initial weights as the authors' code (rlkit's `fanin_init`), from PyTorch's global stream.
 
     Hidden layers are uniform in +-1/sqrt(n_out) (PyTorch uses n_in), with biases of 0. The last layer and its bias are
     uniform in +-`output_scale`.
@@ -121,5 +119,5 @@ def start_as_authors(net: MLP | EnsembleMLP, output_scale: float) -> None:
 
 @torch.no_grad()
 def polyak_update(target: nn.Module, source: nn.Module, tau: float) -> None:
-    """Move the target network towards its source: target <- (1 - tau) target + tau source."""
+    """Update target <- (1 - tau) target + tau source."""
     torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)

@@ -17,7 +17,7 @@ from smac_lab.reward_model import RewardDecoder
 from smac_lab.tasks.spec import FamilySpec
 
 ALL_PARTS = ("actor", "critics", "encoder", "reward_decoder")
-SMALLEST_DEVIATION = 1e-6  # an observed number with a smaller deviation is constant, up to rounding
+SMALLEST_DEVIATION = 1e-6  # an observed number that deviates less is constant, up to rounding
 
 
 def default_part(name: str, config: SMACConfig, spec: FamilySpec) -> nn.Module:
@@ -50,7 +50,7 @@ def check_parts(
     seed_axis: tuple[int, ...],
     device: torch.device,
 ) -> None:
-    """Run every part once on zeros, to find a wrong shape before training.
+    """Run every part once on zeros, to find wrong shapes.
 
     Args:
         parts: by name.
@@ -80,7 +80,7 @@ def check_parts(
 
 
 def expect_shapes(part: str, outputs: Iterable[Tensor], expected: dict[str, tuple[int, ...]]) -> None:
-    """Compare the shapes of a part's outputs with the expected shapes.
+    """Check the shapes of a part's outputs.
 
     Raises:
         ValueError: the shapes differ.
@@ -93,10 +93,10 @@ def expect_shapes(part: str, outputs: Iterable[Tensor], expected: dict[str, tupl
 
 @torch.no_grad()
 def fit_scaling(parts: Iterable[nn.Module], buffer: TransitionBuffer) -> None:
-    """Standardise the observations of the parts by the mean and deviation of the buffer's static transitions.
+    """Standardise the parts' observations by mean and deviation of the buffer's static transitions.
 
-    Only the first call has an effect, and only if the parts contain a `Standardise` (`observation_scaling`). A constant
-    number is centred, but not scaled.
+    Only the first call has an effect, and only with `observation_scaling`. A constant number is centred, but not
+    scaled.
     """
     found = [m for part in parts for m in part.modules() if isinstance(m, Standardise)]
     if not found or bool(found[0].fitted.all()):

@@ -1,6 +1,6 @@
-"""Presets: for each family and machine, the numbers that differ from the paper's, each with its reason.
+"""Presets: for each family and machine, the numbers that differ from the paper's.
 
-`SMACConfig` says what a number means, and has the paper's as its default. `smac-lab config FAMILY` prints all of them.
+`SMACConfig` has the meanings and the paper's numbers. `smac-lab config FAMILY` prints all.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 Fields = dict[str, Any]
-# Scripted behaviour data by how much it betrays the task: share of episodes that pursue it.
+# Scripted behaviour data: share of episodes that pursue their own task.
 BEHAVIOURS = {"expert": 1.0, "narrow": 0.5, "broad": 0.0}
 
-# Not the authors' schedules, in every `cpu` preset; docs/paper-and-code.md has what is known of each.
+# Not the authors' schedules, in every `cpu` preset; see docs/paper-and-code.md.
 SCHEDULES: Fields = {
     "initial_weights": "pytorch",
     "optimizer_moments": "fresh",
@@ -20,7 +20,7 @@ SCHEDULES: Fields = {
 }
 
 # -- cpu: two cores, minutes to an hour ----------------------------------------------------------------------
-# The plane in minutes, with one data set for all that betrays the task by where it goes.
+# The plane in minutes, with one data set for encoder, actor and critics. Where the data goes betrays the task.
 POINT_NARROW: Fields = {
     **SCHEDULES,
     "behaviour_policy": "scripted",
@@ -30,7 +30,7 @@ POINT_NARROW: Fields = {
     "critic_hidden": (64, 64),
     "discount": 0.9,  # episodes of 20 steps
     "kl_weight": 0.003,  # rewards within 1 of each other: at 0.1 the posterior collapses
-    "awac_lambda": 0.5,  # of the order of the advantages there; at 100 the offline phase would be cloning
+    "awac_lambda": 0.5,  # of the advantages' order; at 100 the offline phase would be cloning
     "learning_rate": 1e-3,  # small networks
     "offline_steps": 4_000,
     "meta_batch": 16,
@@ -47,8 +47,8 @@ POINT_NARROW: Fields = {
     "z_resampling": "step",  # the authors' own
 }
 
-# The plane in minutes. Transitions go anywhere, so that rewards are known wherever the robot may go: from near-random
-# ones the decoder would have to extrapolate. PEARL explores for half a minute, with numbers of its own.
+# The plane in minutes. Transitions go anywhere: from near-random ones the decoder would have to extrapolate. PEARL
+# explores for half a minute.
 POINT: Fields = {
     **SCHEDULES,
     "behaviour_policy": "scripted",
@@ -62,7 +62,7 @@ POINT: Fields = {
     "critic_hidden": (64, 64),
     "discount": 0.9,  # episodes of 20 steps
     "kl_weight": 0.01,  # rewards within 1 of each other: at 0.1 the posterior collapses
-    "awac_lambda": 0.5,  # of the order of the advantages there; at 100 the offline phase would be cloning
+    "awac_lambda": 0.5,  # of the advantages' order; at 100 the offline phase would be cloning
     "learning_rate": 1e-3,  # small networks
     "max_action": 0.95,  # the script's actions are saturated in a third of all dimensions
     "offline_steps": 3_000,
@@ -78,9 +78,8 @@ POINT: Fields = {
     "online_context": "episodes",  # what meta-test will show
 }
 
-# As the paper's: near-random transitions, and exploration by PEARL, with numbers for a short run. Values are to
-# settle in it (discount, rates), z of the prior to be z of a task (KL weight), entropy to make way for speed
-# (temperature).
+# As the paper's, near-random transitions and exploration by PEARL, with numbers for a short run: values are to settle
+# in it (discount, rates), z of the prior to be z of a task (KL weight), entropy to make way for speed (temperature).
 CHEETAH: Fields = {
     **SCHEDULES,
     "n_test_tasks": 30,
@@ -112,15 +111,15 @@ CHEETAH: Fields = {
     "online_batch_size": 128,
     "online_tasks": 40,
     "prior_episodes": 2,
-    "posterior_episodes": 1,  # mostly exploration: that is what the encoder reads
+    "posterior_episodes": 1,  # mostly exploration, which the encoder reads
     "online_context": "episodes",  # what meta-test will show
 }
 
-# The body is the task, and rewards are nearly known without z: they tell of the dynamics only by how far v_x differs
-# from what is observed, 0.002 of squared error.
+# The body is the task. Rewards tell of the dynamics only by how far v_x differs from what is observed, 0.002 of squared
+# error.
 WALKER_HOPPER: Fields = {
     **SCHEDULES,
-    "n_train_tasks": 50,  # data, all arms and their measurements take well below an hour on two cores
+    "n_train_tasks": 50,  # well below an hour in all on two cores
     "behaviour_policy": "pearl",
     "exploration_transitions": 400,
     "behaviour_iterations": 25,
@@ -138,7 +137,7 @@ WALKER_HOPPER: Fields = {
     "online_batch_size": 128,
     "online_tasks": 20,
     "prior_episodes": 2,
-    "posterior_episodes": 1,  # mostly exploration: that is what the encoder reads
+    "posterior_episodes": 1,  # mostly exploration, which the encoder reads
     "online_encoder": "self-labelled",
     "online_context": "episodes",  # what meta-test will show
     "repeats": 2,
@@ -147,7 +146,7 @@ WALKER_HOPPER: Fields = {
 # Falls are short and slow, so that directions change rewards little. Physics take long here.
 HUMANOID: Fields = {
     **SCHEDULES,
-    "n_train_tasks": 50,  # data, all arms and their measurements take well below an hour on two cores
+    "n_train_tasks": 50,  # well below an hour in all on two cores
     "behaviour_policy": "pearl",
     "exploration_transitions": 400,
     "behaviour_iterations": 25,
@@ -165,16 +164,16 @@ HUMANOID: Fields = {
     "online_batch_size": 128,
     "online_tasks": 20,
     "prior_episodes": 2,
-    "posterior_episodes": 1,  # mostly exploration: that is what the encoder reads
+    "posterior_episodes": 1,  # mostly exploration, which the encoder reads
     "online_encoder": "self-labelled",
     "online_context": "episodes",  # what meta-test will show
     "repeats": 1,
 }
 
-# A scripted walk stands in for PEARL. In its exploration it walks anywhere, whatever the task.
+# A scripted walk replaces PEARL. In its exploration it walks anywhere, whatever the task.
 ANT: Fields = {
     **SCHEDULES,
-    "n_train_tasks": 50,  # data, all arms and their measurements take well below an hour on two cores
+    "n_train_tasks": 50,  # well below an hour in all on two cores
     "behaviour_policy": "scripted",
     "exploration_transitions": 400,
     "exploration_policy": "scripted",
@@ -194,14 +193,14 @@ ANT: Fields = {
     "online_batch_size": 128,
     "online_tasks": 20,
     "prior_episodes": 2,
-    "posterior_episodes": 1,  # mostly exploration: that is what the encoder reads
+    "posterior_episodes": 1,  # mostly exploration, which the encoder reads
     "online_encoder": "self-labelled",
     "online_context": "episodes",  # what meta-test will show
     "repeats": 2,
 }
 
-# The script pursues random aims of each task's scene, one after another, whatever the task's own. Held-out tasks are
-# learned from many others: tasks count for more than episodes of each.
+# The script pursues random aims of each task's scene, whatever the task's own. Tasks count for more than episodes of
+# each.
 SAWYER: Fields = {
     **SCHEDULES,
     "n_train_tasks": 240,
@@ -215,7 +214,7 @@ SAWYER: Fields = {
     "critic_hidden": (256, 256, 256),
     "discount": 0.97,  # values settle within the phase
     "reward_scale": 1.0,  # values of a size that critics reach early
-    "kl_weight": 0.003,  # rewards are mostly -1: at 0.03 there is more to lose than to win in telling tasks apart
+    "kl_weight": 0.003,  # rewards are mostly -1: at 0.03 telling tasks apart costs more than it brings
     "awac_lambda": 0.8,  # of the advantages' size
     "learning_rate": 1e-3,  # values settle within the phase
     "learning_rate_decay": 0.1,  # few transitions carry most of the weight: at a constant rate the actor never settles
@@ -223,7 +222,7 @@ SAWYER: Fields = {
     "observation_scaling": True,  # a centimetre decides
     "max_action": 0.95,  # the script saturates its actions
     "offline_steps": 60_000,
-    "meta_batch": 16,  # 16 tasks an update do more than 8 with as many transitions in all
+    "meta_batch": 16,  # better than 8 with as many transitions in all
     "batch_size": 64,
     "context_size": 128,
     "online_iterations": 10,
@@ -283,8 +282,8 @@ PEARL_SMOKE: Fields = {
 
 # -- paper: what is known of each experiment; the point robots are not the paper's ---------------------------
 POINT_PAPER: Fields = {"behaviour_policy": "scripted", "behaviour_on_task": BEHAVIOURS["narrow"]}
-# Transitions from before PEARL's first update, for actor and critics; for the encoder, the last exploration of each
-# task in a run of 50 iterations (examples/smac/cheetah.py in the authors' code).
+# Transitions from before PEARL's first update; for the encoder, the last exploration of each task in a run of 50
+# iterations (examples/smac/cheetah.py in the authors' code).
 CHEETAH_PAPER: Fields = {
     "behaviour_policy": "pearl",
     "behaviour_part": "first",
@@ -319,8 +318,7 @@ PRESETS: dict[str, dict[str, Fields]] = {
 }
 for presets in PRESETS.values():
     presets["gpu"] = {**presets["cpu"], **GPU}
-# What `SMACConfig.preset(..., behaviour=...)` starts from, where the preset's own numbers are for data with
-# exploration.
+# What `SMACConfig.preset(..., behaviour=...)` starts from, where the preset's own numbers are for exploration data.
 WITHOUT_EXPLORATION: dict[tuple[str, str], Fields] = {
     ("point-robot", "cpu"): POINT_NARROW,
     ("point-robot", "gpu"): {**POINT_NARROW, **GPU},

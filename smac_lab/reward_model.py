@@ -1,4 +1,4 @@
-"""The reward decoder r(s, a, z), which predicts rewards to label the transitions that the policy collects."""
+"""The reward decoder r(s, a, z), which labels the transitions that the policy collects."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from smac_lab.nets import MLP, Standardise
 
 
 class RewardDecoder(Module):
-    """Network that predicts the unscaled reward of a transition in the task that z represents.
+    """Unscaled reward of a transition in the task that z represents.
 
     Args:
         obs_dim, action_dim, z_dim: sizes.
         hidden: hidden layers.
-        scaling: applied to the observations first; None: the observations are read unscaled.
+        scaling: of the observations, applied first; default: none.
     """
 
     def __init__(
@@ -42,15 +42,14 @@ class RewardDecoder(Module):
 def reward_loss(agent: Networks, batch: Batch, z: Tensor, posterior: Gaussian) -> tuple[Tensor, Info]:
     """E[(r - r_hat(s, a, z))^2] + kl_weight KL(q(z|h) || N(0, I)): trains encoder and decoder (SMAC, eq. 5).
 
-    Gradients reach the encoder through z and the posterior. KL is summed over latent dimensions and averaged
-    over tasks (PEARL's code sums over tasks: `kl_reduction="sum"`).
+    KL is summed over latent dimensions and averaged over tasks (PEARL's code sums: `kl_reduction="sum"`).
 
     Transitions (s, a, r) are the batch's, as in the authors' code. `explain_context` (ours) adds the mean over the
-    transitions of the context h. If the encoder reads exploration, the decoder then also learns from the rewards of
-    exploration, in places that the batch's transitions never reach.
+    transitions of the context h. If the encoder reads exploration, the decoder then learns from rewards where the
+    batch's transitions never go.
 
     Args:
-        z: reparameterised draw from the posterior, one per task, `(task, batch, z_dim)`.
+        z: drawn from the posterior, one per task, `(task, batch, z_dim)`.
         posterior: q(z|h) of each task, `(task, z_dim)`.
     """
     error = (agent.reward_decoder(batch.observations, batch.actions, z) - batch.rewards).square().mean()
@@ -87,7 +86,7 @@ def relabel(
     """Label reward-free transitions: r_hat(s, a, z_label), z_label ~ q(.|offline context) (SMAC, section 4.2).
 
     Args:
-        context: offline, truly labelled context of each task, `(task, n, context_dim)`.
+        context: offline, `(task, n, context_dim)`.
         observations, actions: transitions to label, `(task, batch, dim)`.
         noise: N(0, I), `(task, z_dim)`: one z_label per task.
 

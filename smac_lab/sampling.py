@@ -14,14 +14,14 @@ from smac_lab.data.store import Source
 
 
 class ContextFrom(NamedTuple):
-    """The transitions of a task from which its context is drawn; see `TransitionBuffer.sample_context`."""
+    """Where a task's context is drawn from; see `TransitionBuffer.sample_context`."""
 
     source: Source
     last: int | None = None  # only from this many latest transitions
 
 
 def sample_offline(agent: SMAC, buffer: TransitionBuffer) -> Batch:
-    """Draw a meta-batch of truly rewarded data: for each task, context h and, independently, transitions h'.
+    """Draw a meta-batch of static data: for each task, context h and, independently, transitions h'.
 
     The context is exploration if the buffer has any, else offline transitions.
     """
@@ -32,12 +32,12 @@ def sample_offline(agent: SMAC, buffer: TransitionBuffer) -> Batch:
 
 
 def sample_self_supervised(agent: SMAC, buffer: TransitionBuffer) -> Batch:
-    """Draw a meta-batch of the mixture: offline data with true rewards, self-collected data with decoded rewards.
+    """Draw a meta-batch of offline data with true rewards and self-collected data with decoded rewards.
 
     `config.online_context` selects the context. "mixed" (the authors' way): exploration and prior-z episodes if the
-    buffer has exploration, else offline and self-collected transitions alike. "separate": half of the meta-batch's
-    tasks have context from static data alone, the rest from self-collected data alone. "episodes": as "separate", but
-    self-collected context has the form of meta-test: successive whole episodes explored with z from the prior.
+    buffer has exploration, else offline and self-collected transitions alike. "separate": half of the tasks have
+    context from static data alone, the rest from self-collected data alone. "episodes": as "separate", but
+    self-collected context is successive whole episodes with z from the prior, as at meta-test.
     """
     c, generator = agent.config, agent.generator
     if c.online_context == "mixed":

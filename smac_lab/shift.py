@@ -1,4 +1,4 @@
-"""The distribution shift: the distance between q(z) from self-collected and q(z) from offline context."""
+"""The distribution shift between q(z) from self-collected and from offline context."""
 
 from __future__ import annotations
 
@@ -56,27 +56,27 @@ def measure_shift(
 ) -> Shift:
     """Compare the posteriors from offline and from self-collected context, and the returns given each.
 
-    Both contexts have as many transitions as `config.exploration_episodes` episodes, z is drawn by the same rule, and
-    the actor is deterministic. Offline context is drawn from the static data of the task, by default from the
-    transitions that the encoder reads. Self-collected context comes from exploration with z ~ p(z), as at meta-test.
+    Both contexts have the transitions of `config.exploration_episodes` episodes, z is drawn by the same rule, and the
+    actor is deterministic. Offline context is drawn from the task's static data. Self-collected context comes from
+    exploration with z ~ p(z), as at meta-test.
 
     normalised = (within(on, off) - within(off, off')) / (between(off, off') - within(off, off')), where within
     averages KL(a_i || b_i) over tasks and between averages KL(a_i || b_j) over i != j (authors' code).
 
     Args:
-        agent: trained agent; not changed. With several seeds every result has a leading seed axis.
-        family, tasks: training tasks; `tasks[i]` is the buffer's task `i`. With several seeds, one set of tasks for
-            all, or a list of equally large sets, one per seed.
+        agent: trained; not changed. With several seeds every result has a leading seed axis.
+        family, tasks: training tasks; `tasks[i]` is the buffer's task `i`. With several seeds, one set of tasks, or
+            equally large sets, one per seed.
         buffer: its static transitions are used.
-        seed: of simulations and draws; with several seeds, one for all or one per seed.
+        seed: of simulations and draws, one for all seeds or one per seed.
         repeats: independent contexts per task; default `config.repeats`.
-        source: static transitions of the offline context: "exploration", or "offline" for the transitions that actor
-            and critics learn from. Default `buffer.offline_context`: "exploration" if there is any, else "offline".
+        source: static transitions of the offline context: "exploration", or "offline" for those of actor and critics.
+            Default `buffer.offline_context`, which the encoder reads.
         num_threads: physics threads; 0: as many as PyTorch uses.
 
     Raises:
-        ValueError: the agent was built for another family or variant than that of `family` or `buffer`; the source is
-            unknown, or a task has no transitions of it.
+        ValueError: `family` or `buffer` is not of the agent's family and variant; the source is unknown, or a task has
+            no transitions of it.
 
     Example:
         >>> import smac_lab as lab
@@ -94,16 +94,14 @@ def measure_shift(
     side = SideBySide(agent, family, tasks, repeats, seed, num_threads)
     ids = buffer.all_tasks(side.generator)[..., : side.n // repeats].repeat_interleave(repeats, dim=-1)
 
-    # inferring from static data, twice: the second posterior shows the distance between contexts of one source
+    # A second posterior from static data shows the distance between contexts of one source.
     source = buffer.offline_context if source is None else source
     contexts = [buffer.sample_context(ids, n, side.generator, source, agent.reads_episodes) for _ in range(2)]
     adapted, adapted_again = (agent.adapt(context) for context in contexts)
 
-    # acting, given either kind of context
     acted = side.rollout(agent.policy(adapted, side.generator), 50_021)
     tested = evaluate(agent, family, tasks, seed=seed, repeats=repeats, num_threads=num_threads)
 
-    # comparing
     shape = side.shape
     offline_returns = acted.returns.reshape(shape).mean(-1)
     off, off2 = side.posterior(adapted), side.posterior(adapted_again)
@@ -130,7 +128,7 @@ def measure_shift(
 
 
 def _between(a: Gaussian, b: Gaussian) -> torch.Tensor:
-    """Compute the mean over j != i of KL(a_i || b_j), averaged over repeats, `(..., task)`; NaN for a single task."""
+    """Average KL(a_i || b_j) over j != i and over repeats, `(..., task)`; NaN for a single task."""
     tasks = a.mean.shape[-3]
     rows = Gaussian(a.mean.unsqueeze(-3), a.std.unsqueeze(-3))
     columns = Gaussian(b.mean.unsqueeze(-4), b.std.unsqueeze(-4))

@@ -1,4 +1,4 @@
-"""The two phases of meta-training, as generators: between steps, the caller can plot, pause, change numbers or stop."""
+"""The two phases of meta-training, as generators: between steps, the caller can plot, change numbers or stop."""
 
 from __future__ import annotations
 
@@ -30,13 +30,12 @@ def train_offline(
         log_every: updates between two yields.
 
     Yields:
-        Number of updates made by this call so far, and finite metrics averaged since the last yield: floats, or with
-        several seeds arrays `(seed,)`.
+        Updates made by this call so far, and metrics averaged since the last yield: floats, or with several seeds
+        arrays `(seed,)`.
 
     Raises:
-        ValueError: a buffer of another family, on another device, or joined from another number of seeds; fewer than 0
-            steps, or a `log_every` below 1.
-        FloatingPointError: a metric is no longer finite.
+        ValueError: a buffer of another family, device or number of seeds; fewer than 0 steps, or a `log_every` below 1.
+        FloatingPointError: a metric is not finite.
 
     Example:
         >>> import smac_lab as lab
@@ -70,22 +69,22 @@ def train_self_supervised(
     """Collect without rewards, label with the frozen decoder and train on the mixture, iteration by iteration.
 
     Args:
-        agent: updated in place. The arm's changes of its config stay.
-        buffer: self-collected transitions are appended to it; pass a `clone()` to keep the original.
-        family, tasks: to interact with; `tasks[i]` is the buffer's task `i`. With several seeds, one set of tasks
-            for all, or a list of sets, one per seed; `buffer` is then made by `TransitionBuffer.join`.
+        agent: updated in place, with the arm's changes of its config.
+        buffer: self-collected transitions are appended; pass a `clone()` to keep the original.
+        family, tasks: to interact with; `tasks[i]` is the buffer's task `i`. With several seeds, one set of tasks, or
+            one per seed, and a buffer from `TransitionBuffer.join`.
         iterations: iterations from now on; default `config.online_iterations`.
-        arm: a name from `ARMS`, or a custom `Arm`; default: the arm that `config.online_encoder` names.
-        oracle: keep the true rewards of new interaction: without `arm`, as `arm="oracle"`; with `arm`, in that arm.
+        arm: a name from `ARMS`, or a custom `Arm`; default: by `config.online_encoder`.
+        oracle: keep the true rewards of new interaction: in `arm`, or without it as `arm="oracle"`.
         log_every: iterations between two yields.
 
     Yields:
-        Number of iterations made by this call so far, and finite metrics averaged since the last yield.
+        Iterations made by this call so far, and metrics averaged since the last yield.
 
     Raises:
-        ValueError: an unknown arm; a family, or a buffer of a family, that is not the agent's; a buffer on another
-            device, or of another number of seeds; fewer than 0 iterations, or a `log_every` below 1.
-        FloatingPointError: a metric is no longer finite.
+        ValueError: an unknown arm; a family or buffer that does not fit the agent, as in `train_offline`; fewer than 0
+            iterations, or a `log_every` below 1.
+        FloatingPointError: a metric is not finite.
 
     Example:
         >>> import dataclasses, smac_lab as lab
@@ -119,7 +118,7 @@ def train_self_supervised(
 
 
 def begin_self_supervision(agent: SMAC) -> None:
-    """Freeze the labeller and, if `optimizer_moments` is "fresh", restart Adam; a second call has no effect."""
+    """Freeze the labeller and, if `optimizer_moments` is "fresh", restart Adam; once only."""
     if agent.labeller is None:
         agent.freeze_labeller()
         if agent.config.optimizer_moments == "fresh":
@@ -127,7 +126,6 @@ def begin_self_supervision(agent: SMAC) -> None:
 
 
 def _step_of(arm: Arm, agent: SMAC, buffer: TransitionBuffer) -> Callable[[], Info]:
-    """Return a function that makes one update of the arm."""
     objective = agent.objectives[arm.objective]
     sample = sample_self_supervised if arm.interacts else sample_offline
 

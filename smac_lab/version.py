@@ -1,3 +1,3 @@
-"""The version of this package; its build reads it from here."""
+"""The version of this package."""
 
 __version__ = "0.1.0"

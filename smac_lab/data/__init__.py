@@ -1,4 +1,4 @@
-"""Data that the agent learns from: stored transitions, and their collection."""
+"""Data that the agent learns from."""
 
 from smac_lab.data.buffer import TransitionBuffer, Transitions
 from smac_lab.engine.rollout import Episodes, rollout

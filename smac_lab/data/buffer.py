@@ -17,7 +17,7 @@ from smac_lab.tasks.spec import FamilySpec
 class Transitions(NamedTuple):
     """Transitions of a meta-batch: `(task, batch, dim)`, and `(task, batch)` for the scalars.
 
-    If the tasks have a leading seed axis, the results have one too.
+    A leading seed axis of the tasks is kept.
     """
 
     observations: Tensor
@@ -28,14 +28,12 @@ class Transitions(NamedTuple):
 
 
 class TransitionBuffer(TransitionStore):
-    """Per-task transitions on one device, sampled for a meta-batch of tasks at once.
-
-    Appending leaves the tensors that sampling reads at the same device addresses as long as `version` is unchanged.
+    """Per-task transitions on one device, sampled in meta-batches.
 
     Args:
-        spec: sizes of the family.
+        spec: of the family.
         n_tasks: number of tasks.
-        device: where the transitions are stored.
+        device: of the transitions.
 
     Example:
         >>> import torch, smac_lab as lab
@@ -50,10 +48,10 @@ class TransitionBuffer(TransitionStore):
 
     @property
     def version(self) -> int:
-        """Number that changes whenever a tensor that sampling reads moves to another address.
+        """Number that changes whenever a sampled tensor moves to another address.
 
-        Reading it also updates these tensors with the appended transitions. A CUDA graph that samples may be replayed
-        after appends if `version` is read first, and must be captured anew if `version` has changed.
+        Reading it also updates these tensors with appended transitions. Read it before each replay of a CUDA graph that
+        samples, and capture the graph anew if it has changed.
         """
         for source in self._lookups:
             self._lookup(source)
@@ -70,16 +68,15 @@ class TransitionBuffer(TransitionStore):
 
     @property
     def offline_context(self) -> Source:
-        """Source of static context for the encoder: exploration if the buffer has any, else offline transitions."""
+        """Source of static context: exploration if the buffer has any, else offline transitions."""
         return "exploration" if self.has_exploration else "offline"
 
     @property
     def mixed_context(self) -> Source:
-        """Source of context for the encoder from static and self-collected data together.
+        """Source of context from static and self-collected data together.
 
-        If the buffer has exploration, it is joined by self-collected episodes with z from the prior alone, as in the
-        authors' cheetah script. Otherwise the source is everything that actor and critics learn from, as in the
-        authors' default.
+        If the buffer has exploration, it is joined by self-collected episodes with z from the prior, as in the authors'
+        cheetah script. Otherwise the source is all data of actor and critics, as in the authors' default.
         """
         return "any exploration" if self.has_exploration else "mixture"
 
@@ -90,7 +87,7 @@ class TransitionBuffer(TransitionStore):
         return self.n_tasks // (self.seeds or 1)
 
     def all_tasks(self, generator: Generators) -> Tensor:
-        """Return all tasks, `(task,)`, or `(seed, task)` with one generator per seed. Nothing is drawn."""
+        """Return all tasks, `(task,)`, or `(seed, task)` with one generator per seed."""
         each = torch.arange(self.tasks_each, device=self.device)
         return each.expand(*axis_of(generator), -1) + self._first_task
 
@@ -100,9 +97,9 @@ class TransitionBuffer(TransitionStore):
         return order[..., :size] + self._first_task
 
     def draw_tasks_with(self, source: Source, size: int, generator: Generators) -> Tensor:
-        """Draw `size` tasks, with replacement, among those with transitions of `source`; shapes as in `all_tasks`.
+        """Draw `size` tasks with transitions of `source`, with replacement; shapes as in `all_tasks`.
 
-        The counts are not read back, so the call does not wait for the device.
+        The call does not wait for the device.
         """
         has = (self.counts_of(source) > 0).reshape(*([self.seeds] if self.seeds else []), self.tasks_each)
         place = has.cumsum(-1).to(torch.float32)  # number of tasks with transitions, up to this one
@@ -113,18 +110,18 @@ class TransitionBuffer(TransitionStore):
 
     @property
     def _first_task(self) -> Tensor | int:
-        """Index of each seed's first task, `(seed, 1)`; 0 if the buffer is not joined."""
+        """Each seed's first task, `(seed, 1)`; 0 if the buffer is not joined."""
         if not self.seeds:
             return 0
         return torch.arange(0, self.n_tasks, self.tasks_each, device=self.device).unsqueeze(1)
 
     # -- sampling ----------------------------------------------------------------------------------------
     def counts_of(self, source: Source) -> Tensor:
-        """Return the number of transitions of `source` per task, `(task,)`, on the device and up to date."""
+        """Count the transitions of `source` per task, `(task,)`, on the device."""
         return self._lookup(source).counts
 
     def sample(self, tasks: Tensor, batch: int, generator: Generators, source: Source = "mixture") -> Transitions:
-        """Draw `batch` transitions per task, uniformly with replacement; arguments as in `sample_context`."""
+        """Draw `batch` transitions per task, uniformly with replacement; see `sample_context`."""
         return self._transitions(self._draw(tasks, batch, generator, source))
 
     def sample_context(
@@ -138,20 +135,19 @@ class TransitionBuffer(TransitionStore):
     ) -> Tensor:
         """Sample context of each task, `(task, n, context_dim)`, or `(seed, task, n, context_dim)`.
 
-        The call does not wait for a CUDA device while every task of the buffer has transitions of `source`. If some
-        task has none, the sizes of the sampled tasks are read back and checked, except while a CUDA graph is captured.
+        The call waits for a CUDA device only if some task of the buffer has no transitions of `source`: then the
+        sampled tasks are checked, except while a CUDA graph is captured.
 
         Args:
-            tasks: indices, `(task,)` or `(seed, task)`, among all `n_tasks` of this buffer.
-            n: number of transitions per task.
-            generator: one generator, or a list with one per seed.
+            tasks: indices among all `n_tasks`, `(task,)` or `(seed, task)`.
+            n: transitions per task.
+            generator: one, or a list with one per seed.
             source: which transitions may be drawn.
-            consecutive: draw a run of `n` successive transitions that begins at the start of an episode, as at
-                meta-test, instead of `n` independent transitions. Every `horizon` transitions count as an episode (a
-                step left out because physics broke down shifts the later starts by one).
-            last: draw only from the `last` newest transitions that each task has of this source, or from all if a
-                task has fewer. Default: all. With `consecutive`, at least `horizon`; the older transitions left out
-                are then whole episodes.
+            consecutive: draw `n` successive transitions from the start of an episode, as at meta-test, not independent
+                ones. Every `horizon` transitions count as an episode; a step left out because physics broke down shifts
+                later starts by one.
+            last: draw only from this many newest transitions of each task and source. Default: all. With `consecutive`,
+                at least `horizon`, and whole episodes are left out.
 
         Raises:
             ValueError: `source` is unknown, a task has no transitions of it, or `last` is too small.
@@ -190,7 +186,6 @@ class TransitionBuffer(TransitionStore):
         return lookup.rows(tasks, old + offset.minimum(size - 1))
 
     def _too_old(self, size: Tensor, last: int | None, consecutive: bool) -> Tensor | int:
-        """Count the transitions before the `last` ones, rounded up to whole episodes if `consecutive`."""
         if last is None:
             return 0
         old = (size - last).clamp(min=0)
@@ -214,7 +209,7 @@ class TransitionBuffer(TransitionStore):
         )
 
     def _gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return rows, and the observations of the rows after them, which are adjacent in memory."""
+        """Return rows, and the observations of the rows after them."""
         width, more = self._rows.shape[1], self.spec.obs_dim
         pairs = self._rows.as_strided((len(self._rows) - 1, width + more), (width, 1))
         values = pairs.index_select(0, rows.flatten()).to(torch.get_default_dtype())  # faster than pairs[rows]

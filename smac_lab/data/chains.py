@@ -1,4 +1,4 @@
-"""Transitions as rows, in which the next observation of a transition is the observation of the row after it."""
+"""Transitions as rows: the next observation is the observation of the row after."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def widths_of(spec: FamilySpec) -> dict[str, int]:
 
 
 def select(columns: dict[str, Any], widths: dict[str, int], keep: NDArray[np.bool_]) -> Values:
-    """Select the steps to keep from each column, in single precision, `(n, dim)`.
+    """Select steps from each column, in single precision, `(n, dim)`.
 
     Args:
-        columns: an array or tensor for each of `COLUMNS`, `(*keep.shape, dim)` or, where dim is 1, `keep.shape`.
+        columns: array or tensor by name in `COLUMNS`, `(*keep.shape, dim)` or, where dim is 1, `keep.shape`.
         widths: dim of each column.
-        keep: which steps to keep.
+        keep: steps to keep.
 
     Raises:
         ValueError: a column has another shape, values that are not real numbers, or flags that are neither 0 nor 1.
@@ -42,7 +42,7 @@ def select(columns: dict[str, Any], widths: dict[str, int], keep: NDArray[np.boo
             raise ValueError(f"{name} must be real numbers, got {value.dtype}")
         if value.shape != shape and (value.shape != keep.shape or width > 1):
             raise ValueError(f"{name} of {math.prod(keep.shape)} transitions needs shape {shape}, got {value.shape}")
-        with np.errstate(over="ignore"):  # check_finite finds numbers too large for single precision
+        with np.errstate(over="ignore"):  # check_finite finds the overflow
             values[name] = value.reshape(shape)[keep].astype(np.float32, copy=False)
     for name in ("terminations", "truncations"):
         if len(odd := values[name][(values[name] != 0) & (values[name] != 1)]):
@@ -54,8 +54,8 @@ def check_finite(values: Values, tasks: Sequence[int], counts: NDArray[np.int64]
     """Raise ValueError, naming the first, if some numbers are not finite.
 
     Args:
-        values: columns from `select`, one simulation's transitions after another's.
-        tasks, counts: each simulation's task and number of transitions.
+        values: from `select`, simulation after simulation.
+        tasks, counts: of each simulation.
     """
     first = {name: bad[0] for name, value in values.items() if len(bad := np.argwhere(~np.isfinite(value))[:, 0])}
     if not first:
@@ -70,8 +70,8 @@ def check_finite(values: Values, tasks: Sequence[int], counts: NDArray[np.int64]
 
 
 def chain_ends(values: Values, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Mark transitions whose next observation is not, bit for bit, the observation of the transition after, `(n,)`."""
-    # compared as integers, so that -0.0 differs from 0.0 and data are read back exactly as given
+    """Mark transitions whose next observation is not, bit for bit, the following observation, `(n,)`."""
+    # integers, so that -0.0 differs from 0.0
     following, starts = (values[name].view(np.int32) for name in ("next_observations", "observations"))
     ends = np.ones(len(starts), bool)
     ends[:-1] = (following[:-1] != starts[1:]).any(1)
@@ -80,9 +80,9 @@ def chain_ends(values: Values, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def write_chains(rows: NDArray[np.float32], where: dict[str, slice], values: Values, ends: NDArray[np.bool_]) -> None:
-    """Fill `rows`, `(n + number of chains, width)`, with the transitions, and a holder row after each chain.
+    """Fill `rows`, `(n + number of chains, width)`, with transitions, and a holder row after each chain.
 
-    A holder row contains the last next observation of its chain, and is zero otherwise.
+    A holder row contains its chain's last next observation, and zeros.
     """
     place = np.arange(len(ends)) + np.cumsum(ends) - ends
     holders = place[ends] + 1

@@ -1,4 +1,4 @@
-"""Static data as whole episodes, for methods that learn from trajectories and from Monte-Carlo returns."""
+"""Static data as whole episodes, for methods that learn from trajectories or returns."""
 
 from __future__ import annotations
 
@@ -27,19 +27,18 @@ class Trajectories(NamedTuple):
 class EpisodeData:
     """Whole horizons of a buffer's static transitions, task after task.
 
-    A horizon is `spec.horizon` successive transitions of one task. An incomplete horizon at the end of a task's
-    transitions of one source is not used.
+    A horizon is `spec.horizon` successive transitions of one task and source. An incomplete last one is not used.
 
     Args:
         buffer: of one seed, or joined.
-        sources: which transitions to use; a source without transitions is skipped.
+        sources: to use; a source without transitions is skipped.
 
     Raises:
         ValueError: a task has no whole horizon.
 
     Attributes:
         all: all horizons, `(horizon, time, ...)`.
-        first, count: index of each task's first horizon, and its number of horizons, `(task,)`.
+        first, count: each task's first horizon and number of horizons, `(task,)`.
     """
 
     def __init__(self, buffer: TransitionBuffer, sources: Sequence[Source] = ("offline", "exploration")):
@@ -77,7 +76,7 @@ class EpisodeData:
 
 
 def returns_to_go(rewards: Tensor, ends: Tensor, discount: float) -> Tensor:
-    """Compute G_t = r_t + gamma G_{t+1} of every step, `(..., time)`; sums stop at the end of an episode."""
+    """G_t = r_t + gamma G_{t+1}, `(..., time)`; sums stop at the end of an episode."""
     returns, following = torch.empty_like(rewards), torch.zeros_like(rewards[..., 0])
     for t in reversed(range(rewards.shape[-1])):
         following = rewards[..., t] + discount * (1.0 - ends[..., t]) * following

@@ -1,4 +1,4 @@
-"""Map from (task, k) to the row of the task's k-th transition, at a few bytes per episode."""
+"""Map from (task, k) to the row of the task's k-th transition."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-TASK, LENGTH, CODE = range(3)  # columns of a table of segments, `(segment, 3)`, in the order of their rows
+TASK, LENGTH, CODE = range(3)  # columns of a table of segments, `(segment, 3)`
 Segments = NDArray[np.int64]
 NEVER = torch.iinfo(torch.int64).max
 
 
 class Lookup:
-    """Segments of consecutive rows ordered by task, and by time within a task.
+    """Segments of consecutive rows, ordered by task and time.
 
-    New segments are written into spare room of the tensors, which move to another address only when it is used up.
+    New segments fill spare room of the tensors, which move to another address only when it is used up.
 
     Args:
         n_tasks: number of tasks.
-        device: where rows are looked up.
+        device: of the lookup.
     """
 
     def __init__(self, n_tasks: int, device: torch.device):
         self.n_tasks = n_tasks
         self.device = device
-        self.seen = -1  # number of segments at the last update
-        self.complete = False  # whether every task has transitions; kept on the host
-        with torch.inference_mode(False):  # inference tensors could not be written to outside inference mode
+        self.seen = -1  # segments at the last update
+        self.complete = False  # every task has transitions; kept on the host
+        with torch.inference_mode(False):  # inference tensors could not be written to later
             self.counts, self.base = torch.zeros(2, n_tasks, dtype=torch.int64, device=device)
             self._ends, self._shift = torch.empty(2, 0, dtype=torch.int64, device=device)
 
@@ -38,7 +38,7 @@ class Lookup:
         Args:
             segments: all segments, in the order of their rows; a holder row follows each.
             members: source codes of the segments to include.
-            room: number of segments to have room for.
+            room: segments to have room for.
 
         Returns:
             Whether a tensor has moved.
@@ -50,11 +50,11 @@ class Lookup:
         chosen = np.flatnonzero(np.isin(segments[:, CODE], members))
         chosen = chosen[np.argsort(segments[chosen, TASK], kind="stable")]
         length, first = segments[chosen, LENGTH], first[chosen]
-        ends = np.cumsum(length)  # end of each chosen segment, counting chosen transitions only
+        ends = np.cumsum(length)  # counting chosen transitions only
         counts = task_counts(segments, self.n_tasks, members)
 
         moved = False
-        if max(len(ends), room) >= len(self._ends):  # one spare entry, so that no search returns an index outside
+        if max(len(ends), room) >= len(self._ends):  # one spare entry: no search returns an index outside
             capacity = max(room, int(1.5 * len(ends))) + 1
             self._ends, self._shift = torch.full((2, capacity), NEVER, dtype=torch.int64, device=self.device)
             moved = True
@@ -69,13 +69,13 @@ class Lookup:
         return moved
 
     def rows(self, tasks: Tensor, k: Tensor) -> Tensor:
-        """Return the row of each task's k-th transition; `tasks` is `(...)`, `k` and the result are `(..., n)`."""
+        """Return the row of each task's k-th transition, `(..., n)`; `tasks` is `(...)`, `k` is `(..., n)`."""
         place = self.base[tasks].unsqueeze(-1) + k
         return place + self._shift[torch.searchsorted(self._ends, place, right=True)]
 
 
 def task_counts(segments: Segments, n_tasks: int, members: tuple[int, ...]) -> NDArray[np.int64]:
-    """Count the transitions per task that have one of the codes, `(task,)`."""
+    """Count the transitions per task with one of the codes, `(task,)`."""
     counts = np.zeros(n_tasks, np.int64)
     chosen = segments[np.isin(segments[:, CODE], members)]
     np.add.at(counts, chosen[:, TASK], chosen[:, LENGTH])

@@ -1,6 +1,6 @@
 """Conversion to and from Minari data sets, a common format of offline RL: https://minari.farama.org.
 
-A data set has one task family. `from_minari` reads these keys from any Minari data set:
+`from_minari` reads these keys from any Minari data set of one task family:
 
 | of | key | meaning |
 |---|---|---|
@@ -47,25 +47,23 @@ def to_minari(
     about: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a buffer as a Minari data set, in Minari's folder (`MINARI_DATASETS_PATH`).
+    """Write a buffer as a Minari data set, in the folder `MINARI_DATASETS_PATH`.
 
-    An episode ends with a termination, a truncation, or where no transition follows. The data set appears as a whole
-    or not at all, and `from_minari` restores the buffer bit for bit.
+    The data set appears as a whole or not at all. `from_minari` restores the buffer bit for bit.
 
     Args:
         buffer: of one seed; `tasks[i]` is its task `i`.
         family: family of the transitions.
         dataset_id: `(namespace/)name-vN`.
-        tasks: parameters written with the episodes; None: only task numbers are written, and rewards are not checked.
-        about: further Minari metadata, such as `description` or `author` (a set).
+        tasks: their parameters; None: only task numbers are written, and rewards are not checked.
+        about: further metadata, such as `description` or `author` (a set).
         overwrite: whether to replace a data set of this name.
 
     Returns:
         The data set's folder.
 
     Raises:
-        ValueError: Minari rejects the name, or the buffer is not a sound data set of these tasks (see
-            `check_dataset`).
+        ValueError: Minari rejects the name, or the buffer is not sound (see `check_dataset`).
         StorageError: a data set of this name exists.
         ImportError: Minari is not installed.
     """
@@ -111,17 +109,17 @@ def to_minari(
 
 
 def from_minari(dataset_id: str, family: TaskFamily) -> TransitionBuffer:
-    """Read a Minari data set of this family, written by `to_minari` or by another program (see the module docstring).
+    """Read a Minari data set of this family, whoever wrote it (see the module docstring).
 
-    Actions are scaled from the bounds of the data set's action space to [-1, 1]. Missing features are NaN in the
-    buffer, which can then be learned from, but not relabelled with true rewards.
+    Actions are scaled from the bounds of their space to [-1, 1]. Missing features become NaN; the buffer cannot then be
+    relabelled with true rewards.
 
     Returns:
         A buffer whose task `i` is `minari_tasks(dataset_id, family)[i]`.
 
     Raises:
         StorageError: the data set is missing or damaged; its spaces, family, variant, body or tasks do not fit; or it
-            is not sound (see `check_dataset`).
+            fails `check_dataset`.
         ImportError: Minari is not installed.
     """
     with _as_storage_error(dataset_id):
@@ -155,7 +153,7 @@ def minari_tasks(dataset_id: str, family: TaskFamily) -> Tasks:
     """Read the tasks of a Minari data set: number `i` is the buffer's task `i`.
 
     Raises:
-        StorageError: as `from_minari`, or the data set contains only the numbers of tasks.
+        StorageError: as `from_minari`, or the data set has only task numbers.
         ImportError: Minari is not installed.
     """
     with _as_storage_error(dataset_id):
@@ -199,7 +197,7 @@ def _episode_metadata(buffer: TransitionBuffer, tasks: Tasks | None) -> Iterator
 
 
 def _env_spec(family: TaskFamily) -> Any:
-    """Return the spec that `recover_environment` uses; None for a family not registered with gymnasium."""
+    """Return the spec for `recover_environment`; None for a family not registered with gymnasium."""
     from smac_lab.tasks import FAMILIES
 
     if FAMILIES.get(family.name) is not type(family):
@@ -209,7 +207,7 @@ def _env_spec(family: TaskFamily) -> Any:
 
 
 def _publish(partial: Path, target: Path, overwrite: bool) -> None:
-    """Rename a finished folder to `target`; an old folder is removed only after that."""
+    """Rename a finished folder to `target`, and remove an old folder only then."""
     old = partial.with_name(f".old_{uuid.uuid4().hex}")
     target.parent.mkdir(parents=True, exist_ok=True)
     if overwrite and target.exists():
@@ -245,7 +243,6 @@ def _as_storage_error(dataset_id: str) -> Iterator[None]:
 
 
 def _open(dataset_id: str, family: TaskFamily) -> Any:
-    """Open the Minari data set; raise an error if its spaces, or the family in its record, do not fit `family`."""
     dataset = _import_minari().load_dataset(dataset_id)
     for name, dim in (("observation", family.obs_dim), ("action", family.action_dim)):
         space = getattr(dataset, f"{name}_space")
@@ -258,7 +255,6 @@ def _open(dataset_id: str, family: TaskFamily) -> Any:
 
 
 def _read_tasks(dataset: Any, family: TaskFamily) -> tuple[NDArray[np.int64], Tasks | None, list[dict[str, Any]]]:
-    """Return each episode's task, the tasks' parameters if present, and each episode's metadata."""
     metadata = list(dataset.storage.get_episode_metadata(dataset.episode_indices))
     with_values, with_index = ([key in about for about in metadata] for key in ("task", "task_index"))
     if not metadata or not (all(with_values) or all(with_index)):
@@ -300,7 +296,7 @@ def _read_tasks(dataset: Any, family: TaskFamily) -> tuple[NDArray[np.int64], Ta
 
 
 def _columns(episode: Any, family: TaskFamily, space: gym.spaces.Box) -> tuple[dict[str, NDArray[Any]], bool]:
-    """Return the columns of an episode for `TransitionBuffer.append`, and whether its features are known."""
+    """Return an episode's columns, and whether its features are known."""
     steps, observations = len(episode.rewards), np.asarray(episode.observations)
     if len(observations) != steps + 1:
         raise ValueError(
@@ -322,7 +318,7 @@ def _columns(episode: Any, family: TaskFamily, space: gym.spaces.Box) -> tuple[d
 
 
 def _unit_actions(actions: NDArray[Any], space: gym.spaces.Box) -> NDArray[Any]:
-    """Scale actions from the space's bounds to [-1, 1]; unchanged if the bounds are -1 and 1 or any is infinite."""
+    """Scale actions from the space's bounds to [-1, 1]; unchanged if a bound is infinite."""
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     if not (np.isfinite(low) & np.isfinite(high)).all() or ((low == -1.0) & (high == 1.0)).all():
         return actions

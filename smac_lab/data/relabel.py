@@ -17,18 +17,17 @@ from smac_lab.tasks.spec import Array, Tasks
 def relabelled(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks) -> TransitionBuffer:
     """Return a copy with true rewards for `tasks`: r = family.reward(features, a, tasks[i]) in the buffer's task i.
 
-    The rewards equal those of the simulation to the precision of a stored number. New tasks turn the interaction into
-    data of these tasks; the buffer's own tasks replace decoded rewards by true ones. If tasks have scenes (Sawyer),
-    each new task must have the scene of the task that it replaces.
+    The rewards equal the simulation's to the precision of a stored number. The buffer's own tasks replace decoded
+    rewards by true ones. If tasks have scenes (Sawyer), each new task must have the scene of the task that it replaces.
 
     Args:
         buffer: of one seed, with features.
-        family: family of the transitions.
+        family: of the transitions.
         tasks: `tasks[i]` replaces the buffer's task `i`, `(buffer.n_tasks, task_dim)`.
 
     Raises:
-        ValueError: tasks change the dynamics, so that new rewards do not make data of another task; the buffer has no
-            features or is of another family or variant; or the tasks have another shape.
+        ValueError: tasks change the dynamics; the buffer has no features or is of another family or variant; or the
+            tasks have another shape.
     """
     _check(buffer, family, tasks)
     copy = buffer.clone()
@@ -44,12 +43,12 @@ def relabelled(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks) -> Tr
 def shared_between_tasks(
     buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks, episodes: int, seed: int = 0
 ) -> TransitionBuffer:
-    """Return a copy in which each task also has offline episodes of other tasks, with its own true rewards.
+    """Return a copy with offline episodes of other tasks in each task, with its own true rewards.
 
     Args:
-        buffer, family, tasks: as in `relabelled`, with the buffer's own tasks.
-        episodes: number of episodes added to each task: whole horizons of successive transitions, drawn uniformly
-            without replacement from all other tasks, or from those with the same scene if tasks have scenes.
+        buffer, family, tasks: as in `relabelled`; the buffer's own tasks.
+        episodes: added to each task: whole horizons, drawn uniformly without replacement from all other tasks, or from
+            those with the same scene.
         seed: of the draw.
 
     Raises:
@@ -78,24 +77,22 @@ def shared_between_tasks(
 
 
 def label_errors(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks, last: int) -> dict[str, float]:
-    """Measure the error of decoded rewards on the newest self-collected transitions.
-
-    For diagnosis only: true rewards are computed from the stored features, and nothing learns from them.
+    """Measure the error of decoded rewards on the newest self-collected transitions, for diagnosis only.
 
     Args:
         buffer: of one seed, with features.
-        family: family of the transitions.
+        family: of the transitions.
         tasks: `tasks[i]` is the buffer's task `i`.
-        last: number of transitions, rounded up to whole segments (mostly episodes).
+        last: transitions, rounded up to whole segments.
 
     Returns:
         `label_error`, the root mean squared difference; `label_bias`, the mean of decoded minus true rewards;
-        `label_true` and `label_true_sd`, mean and standard deviation of the true rewards. Empty if no transition is
-        self-collected.
+        `label_true` and `label_true_sd`, mean and standard deviation of the true rewards. Empty without such
+        transitions.
     """
     segments = buffer.segments
     own = np.isin(segments[:, CODE], MEMBERS["self-collected"])
-    newer = np.cumsum((segments[:, LENGTH] * own)[::-1])[::-1] - segments[:, LENGTH] * own  # in later segments
+    newer = np.cumsum((segments[:, LENGTH] * own)[::-1])[::-1] - segments[:, LENGTH] * own
     chosen = own & (newer < last)
     if not chosen.any():
         return {}
@@ -117,15 +114,14 @@ def label_errors(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks, las
 
 
 def share_reached(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks) -> dict[str, float]:
-    """Compute the share of offline transitions that reach their task (`family.success`), per description of a task.
+    """Compute the share of offline transitions that reach their task, by description of the task.
 
     Args:
         buffer: of one seed, with features.
-        family, tasks: family and tasks of the transitions; `tasks[i]` is the buffer's task `i`.
+        family, tasks: `tasks[i]` is the buffer's task `i`.
 
     Returns:
-        Shares in [0, 1] by `family.describe(task)`, in the order of the tasks; empty if the family does not define
-        success or descriptions.
+        Shares in [0, 1] by `family.describe(task)`; empty if the family does not define success or descriptions.
     """
     offline = (buffer.codes == CODES["offline"]).cpu().numpy()
     task = buffer.task.cpu().numpy()[offline]
@@ -141,7 +137,7 @@ def share_reached(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks) ->
 
 
 def check_relabelling(family: TaskFamily) -> None:
-    """Raise ValueError if tasks change the dynamics, as new rewards alone then do not make data of another task."""
+    """Raise ValueError if tasks change the dynamics: new rewards alone then do not make data of another task."""
     example = family.sample_tasks(np.random.default_rng(0), 1)
     if isinstance(family, MujocoFamily) and (fields := family.physics(example)):
         raise ValueError(

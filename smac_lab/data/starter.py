@@ -1,4 +1,4 @@
-"""Starter data: a small excerpt of each family's behaviour data in the package, with states to replay."""
+"""Starter data: an excerpt of each family's behaviour data, with states to replay."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from smac_lab.tasks.simulation import Simulation
 from smac_lab.tasks.spec import Array, Tasks
 
 STARTER = Path(__file__).parents[1] / "starter"
-TRANSITIONS = 600  # per task at most, offline; and at most as many of exploration
+TRANSITIONS = 600  # per task at most, of offline data and of exploration each
 MAX_BYTES = 5_000_000  # per family's excerpt
-REPLAYED = 40  # control steps recorded with their states, for each of the first tasks
-WARM_START = "qacc_warmstart"  # the contact solver's first guess, on which its result depends, as it stops early
+REPLAYED = 40  # control steps recorded for each of the first tasks
+WARM_START = "qacc_warmstart"  # first guess of the contact solver, which stops early, so that its result depends on it
 Replay = dict[str, Array]  # states before and after, actions, features, rewards, tasks: (step, ...) each
 
 
@@ -29,7 +29,7 @@ def starter_data(family: TaskFamily) -> tuple[TransitionBuffer, Tasks]:
     """Load the starter data of a family: a buffer and its tasks.
 
     Raises:
-        StorageError: this family or variant has no starter data, or the data are damaged.
+        StorageError: the family or variant has none, or the data are damaged.
     """
     folder = STARTER / family.name
     if not folder.is_dir():
@@ -42,13 +42,13 @@ def starter_data(family: TaskFamily) -> tuple[TransitionBuffer, Tasks]:
 def write_starter(
     folder: Path, buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks, about: dict[str, Any], n_tasks: int = 20
 ) -> None:
-    """Write the last transitions and exploration of the first tasks as a data set, and states to replay.
+    """Write an excerpt of the first tasks as a data set, and states to replay.
 
     Args:
-        folder: destination of `dataset.json`, its shard and, for MuJoCo bodies, `replay.safetensors`.
+        folder: for `dataset.json`, its shard and, for MuJoCo bodies, `replay.safetensors`.
         buffer, family, tasks: a whole data set.
         about: record of the data set.
-        n_tasks: number of tasks; fewer (but at least 2) if they would take more than 5 MB.
+        n_tasks: fewer, but at least 2, if they would take more than 5 MB.
     """
     sources: tuple[Source, ...] = ("offline", "exploration") if buffer.has_exploration else ("offline",)
     width = 4 * buffer.rows.shape[1] * TRANSITIONS * len(sources)
@@ -64,7 +64,7 @@ def write_starter(
 
 
 def record_replay(buffer: TransitionBuffer, family: MujocoFamily, tasks: Tasks, n_tasks: int = 5) -> Replay:
-    """Replay stored actions of the first tasks, and record states in double precision before and after each step."""
+    """Replay stored actions, and record states in double precision before and after each step."""
     few = tasks[: min(n_tasks, len(tasks))].values
     simulation = Simulation(family, few, num_threads=1)
     simulation.reset(np.arange(len(few)), [np.random.default_rng(i) for i in range(len(few))])
@@ -85,15 +85,15 @@ def record_replay(buffer: TransitionBuffer, family: MujocoFamily, tasks: Tasks, 
                 "rewards": result.rewards,
             }
         )
-    # safetensors writes arrays in the order of memory, and ignores strides
+    # safetensors ignores strides
     return {name: np.ascontiguousarray(np.concatenate([step[name] for step in steps])) for name in steps[0]}
 
 
 def replay_error(family: MujocoFamily, replay: Replay) -> dict[str, float]:
-    """Repeat each recorded control step from its recorded state, and measure the differences.
+    """Repeat each recorded control step from its recorded state.
 
     Returns:
-        The greatest difference to the recording in each state field, in features and in rewards.
+        Greatest difference to the recording in each state field, features and rewards.
     """
     n = len(replay["actions"])
     simulation = Simulation(family, replay["tasks"], num_threads=1)

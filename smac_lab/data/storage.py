@@ -27,9 +27,9 @@ from smac_lab.tasks.family import MujocoFamily, TaskFamily
 from smac_lab.tasks.spec import FamilySpec, Tasks
 
 DATASET_FORMAT = 2
-PARTIAL = ".partial_"  # prefix of the names of unfinished files
-LOCK = ".lock"  # file in a folder that only one process at a time may use
-SHARD_ROWS = 2**18  # at most per shard, unless one segment is longer; limits the size of a copy
+PARTIAL = ".partial_"  # prefix of unfinished files
+LOCK = ".lock"  # file in a folder that only one process may use
+SHARD_ROWS = 2**18  # at most per shard, unless one segment is longer
 
 
 class StorageError(ValueError):
@@ -42,13 +42,13 @@ def save_dataset(
     """Write offline data as a folder: `dataset.json` and one shard.
 
     Args:
-        path: folder, created if it does not exist.
-        buffer: transitions; `tasks[i]` is its task `i`.
-        family: family of the transitions; the hash of its MJCF file is recorded.
-        about: further entries for the record (seed, config, command), serializable as JSON.
+        path: folder, created if missing.
+        buffer: `tasks[i]` is its task `i`.
+        family: of the transitions; the hash of its MJCF file is recorded.
+        about: further entries of the record, serialisable as JSON.
 
     Raises:
-        ValueError: the buffer is not a sound data set of these tasks (see `check_dataset`). Nothing is written then.
+        ValueError: the buffer fails `check_dataset`. Nothing is written then.
     """
     path = Path(path)
     checks = check_dataset(buffer, family, tasks)
@@ -71,11 +71,11 @@ def load_dataset(path: str | Path, family: TaskFamily) -> tuple[TransitionBuffer
     """Read and check a data set written by `save_dataset`.
 
     Returns:
-        The buffer, its tasks, and the whole record.
+        Buffer, tasks and record.
 
     Raises:
-        StorageError: files are missing or damaged, the data are of another family, variant or body, or the buffer is
-            not a sound data set of the recorded tasks (see `check_dataset`).
+        StorageError: files are missing or damaged, the data are of another family, variant or body, or fail
+            `check_dataset`.
     """
     path = Path(path)
     record = read_json(path / "dataset.json")
@@ -105,7 +105,7 @@ def check_body(xml_sha256: str | None, family: TaskFamily) -> None:
 
 
 def save_shards(path: Path, buffer: TransitionBuffer, known: list[dict[str, Any]]) -> dict[str, Any]:
-    """Write segments that no `known` shard contains as new shards under `path/buffer`, and return the record.
+    """Write segments that no `known` shard contains under `path/buffer`, and return the record.
 
     A shard contains whole segments and their rows.
     """
@@ -152,7 +152,7 @@ def load_shards(path: Path, record: dict[str, Any], spec: FamilySpec, device: st
         on_disk += file.stat().st_size
         if not 0 <= shard["rows"] * spec.obs_dim * 4 <= file.stat().st_size:
             raise StorageError(f"{file} is damaged: it is too small for {shard['rows']} rows")
-    if not 0 < n_tasks <= max(on_disk, 1000):  # a buffer allocates per task; one that is empty has no shards
+    if not 0 < n_tasks <= max(on_disk, 1000):  # a buffer allocates per task
         raise StorageError(f"{path} records {n_tasks} tasks, more than its {on_disk} bytes can hold")
     empty = TransitionBuffer(spec, n_tasks, device)
     rows = torch.empty(sum(shard["rows"] for shard in shards), empty.rows.shape[1], device=device)
@@ -210,9 +210,9 @@ def claim_folder(folder: Path, record: dict[str, Any], grows: Sequence[str] = ()
 
 @contextmanager
 def reading(path: str | Path) -> Iterator[None]:
-    """Turn the errors that a damaged or hostile file causes into one StorageError that names it.
+    """Turn the errors of a damaged or hostile file into a StorageError that names it.
 
-    Errors of ours and of the operating system pass unchanged.
+    Errors of the operating system pass unchanged.
     """
     try:
         yield
@@ -227,10 +227,10 @@ def reading(path: str | Path) -> Iterator[None]:
 
 
 def inside(folder: Path, name: Any) -> Path:
-    """Return the path of a file that a record names, which must be in `folder` itself.
+    """Return the path of a file that a record names.
 
     Raises:
-        StorageError: the name is not that of a file in the folder.
+        StorageError: the name is not that of a file in `folder` itself.
     """
     if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name or "\x00" in name:
         raise StorageError(f"{folder} refers to {str(name)[:100]!r}, which cannot be the name of a file in it")
@@ -238,11 +238,11 @@ def inside(folder: Path, name: Any) -> Path:
 
 
 def check_widths(record: Mapping[str, Any], file: Path) -> None:
-    """Raise StorageError if a record asks for wider layers than its file of parameters can fill.
+    """Raise StorageError if a record's layers are wider than its file of parameters can fill.
 
     Args:
-        record: fields with layer sizes, integers or lists of them; other values are ignored.
-        file: file of the parameters, in half precision or wider.
+        record: layer sizes, integers or lists of them; other values are ignored.
+        file: parameters, in half precision or wider.
     """
     most = file.stat().st_size // 2
     for name, value in record.items():
@@ -255,7 +255,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """Read a JSON object from a file.
 
     Raises:
-        StorageError: the file is missing or does not contain a JSON object.
+        StorageError: the file is missing or has no JSON object.
     """
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
@@ -267,7 +267,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def check_hash(file: Path, expected: str) -> None:
-    """Compare a file with the hash recorded when it was written.
+    """Compare a file with its recorded hash.
 
     Raises:
         StorageError: the file is missing or its hash differs.
@@ -290,7 +290,7 @@ def write_tensors(tensors: dict[str, Tensor], file: Path) -> None:
     """Write named tensors as safetensors.
 
     Raises:
-        OSError: the file cannot be written, such as on a full disk.
+        OSError: the file cannot be written.
     """
     try:
         save_file(tensors, file)
@@ -299,14 +299,14 @@ def write_tensors(tensors: dict[str, Tensor], file: Path) -> None:
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Replace a text file in one step: a reader sees the whole old text or the whole new one."""
+    """Replace a text file in one step, so that readers see all or nothing of it."""
     with replacing(file) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Yield a temporary path, rename it to `file` at the end, and remove it if writing fails."""
+    """Yield a temporary path, and rename it to `file`, or remove it if writing fails."""
     partial = file.with_name(f"{PARTIAL}{os.getpid()}_{file.name}")
     try:
         yield partial
@@ -318,12 +318,12 @@ def replacing(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def holding(folder: Path) -> Iterator[None]:
-    """Lock a folder, so that no two processes train the same run, and remove partial files of a killed process.
+    """Lock a folder against other processes, and remove partial files of a killed one.
 
-    The operating system releases the lock when the process ends, even if it is killed. The file `.lock` remains.
+    The lock ends with the process, even a killed one. The file `.lock` remains.
 
     Raises:
-        StorageError: another process has locked the folder, or the folder cannot be created or written.
+        StorageError: another process has the folder, or it cannot be written.
     """
     lock = filelock.FileLock(folder / LOCK, timeout=0)
     try:
@@ -341,7 +341,7 @@ def holding(folder: Path) -> Iterator[None]:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove partial files below a folder, except in subfolders with a lock: another process may be writing there."""
+    """Remove partial files below a folder, except in subfolders with a lock."""
     for path in folder.iterdir():
         if path.name.startswith(PARTIAL):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -14,11 +14,11 @@ from smac_lab.data.chains import COLUMNS, SCALARS, chain_ends, check_finite, sel
 from smac_lab.data.lookup import CODE, LENGTH, TASK, Segments, task_counts
 from smac_lab.tasks.spec import FamilySpec
 
-# Sources of a transition. Static and truly rewarded: "offline", for actor and critics, and "exploration", collected
-# with z from the prior (or a stand-in), which the encoder reads in place of "offline". From the self-supervised phase:
-# "explored", with z from the prior, as at meta-test, and "self-collected".
+# Sources of a transition. Static and truly rewarded: "offline", for actor and critics, and "exploration", with z from
+# the prior (or a stand-in), which the encoder reads in its place. Self-supervised phase: "explored", with z from the
+# prior, and "self-collected".
 CODES = {"offline": 0, "explored": 1, "self-collected": 2, "exploration": 3}
-# Sources that can be sampled. Actor and critics learn from "mixture" in the self-supervised phase.
+# Sources that can be sampled; "mixture" is for actor and critics in the self-supervised phase.
 Source = Literal["offline", "exploration", "explored", "any exploration", "self-collected", "mixture", "all"]
 MEMBERS: dict[str, tuple[int, ...]] = {
     "offline": (0,),
@@ -29,7 +29,7 @@ MEMBERS: dict[str, tuple[int, ...]] = {
     "mixture": (0, 1, 2),
     "all": (0, 1, 2, 3),
 }
-GROWTH = 1.15  # factor by which full storage grows; spare room is then well below a fifth
+GROWTH = 1.15  # by which full storage grows
 
 
 def check_source(source: str) -> None:
@@ -41,21 +41,20 @@ def check_source(source: str) -> None:
 class TransitionStore:
     """Per-task transitions on one device.
 
-    Rows of all tasks are stored in the order of arrival, and are never rewritten. Within a segment (mostly an
-    episode), the next observation of a transition is the observation of the row after. The last next observation of
-    a segment is stored in a holder row, which is not a transition. Task and source are stored per segment: a
-    transition of the cheetah takes 120 bytes, and an episode some more.
+    Rows are stored in the order of arrival, and never rewritten. Within a segment (mostly an episode), the next
+    observation of a transition is the observation of the row after. A segment's last next observation is in a holder
+    row, which is not a transition. Task and source are stored per segment: a transition of the cheetah takes 120 bytes,
+    and an episode some more.
 
-    Full storage grows by copying, and two copies exist for a moment. `reserve` avoids that if the number of
-    transitions to come is known.
+    Full storage grows by copying; `reserve` avoids that if the number of transitions to come is known.
 
     Args:
-        spec: sizes of the family.
+        spec: of the family.
         n_tasks: number of tasks.
-        device: where the transitions are stored.
+        device: of the transitions.
 
     Attributes:
-        seeds: number of buffers joined here (see `join`), or None; `n_tasks` counts the tasks of all these buffers.
+        seeds: number of buffers joined here, or None; `n_tasks` counts the tasks of all.
     """
 
     def __init__(self, spec: FamilySpec, n_tasks: int, device: str | torch.device = "cpu"):
@@ -71,7 +70,7 @@ class TransitionStore:
         self._used = 0
         self._pieces: list[Segments] = [np.empty((0, 3), np.int64)]
         self._segment_room = 0
-        self._moves = 0  # number of times that a tensor used in sampling has moved to another address
+        self._moves = 0  # times that a sampled tensor has moved to another address
 
     @property
     def counts(self) -> Tensor:
@@ -85,7 +84,7 @@ class TransitionStore:
 
     @property
     def has_exploration(self) -> bool:
-        """Whether the buffer has exploration, which the encoder then reads in place of offline transitions."""
+        """Whether the buffer has exploration, which the encoder then reads."""
         return bool((self.segments[:, CODE] == CODES["exploration"]).any())
 
     def _counts(self, source: Source) -> Tensor:
@@ -97,12 +96,12 @@ class TransitionStore:
 
         Args:
             task: index of the task.
-            columns: an array for each of `COLUMNS`, `(n, dim)` or `(n,)`.
-            source: one of `CODES`: "offline", "exploration", "explored" or "self-collected".
+            columns: array by name in `COLUMNS`, `(n, dim)` or `(n,)`.
+            source: one of `CODES`.
 
         Raises:
-            ValueError: unknown task or source, missing column, wrong shape, or a number that is not finite.
-                Nothing is stored then.
+            ValueError: unknown task or source, missing column, wrong shape, or non-finite number. Nothing is stored
+                then.
         """
         n = len(columns.get("rewards", ()))
         self._append([task], columns, [source], np.ones(n, bool), np.array([n]))
@@ -113,14 +112,13 @@ class TransitionStore:
         """Add transitions of many simulations, like one `append` per simulation.
 
         Args:
-            tasks: index of each simulation's task, `(simulation,)`.
-            columns: an array for each of `COLUMNS`, `(simulation, time, dim)` or `(simulation, time)`.
-            sources: each simulation's source, `(simulation,)`.
+            tasks: `(simulation,)`.
+            columns: array by name in `COLUMNS`, `(simulation, time, dim)` or `(simulation, time)`.
+            sources: `(simulation,)`.
             valid: steps to store, `(simulation, time)`.
 
         Raises:
-            ValueError: as `append`, or tasks, sources and valid differ in the number of simulations. Nothing is stored
-                then.
+            ValueError: as `append`, or tasks, sources and valid differ in length. Nothing is stored then.
         """
         if valid.ndim != 2 or not len(tasks) == len(sources) == len(valid):
             raise ValueError(
@@ -170,10 +168,9 @@ class TransitionStore:
             raise ValueError(f"task {task!r} is not among the buffer's {self.n_tasks} tasks")
 
     def reserve(self, transitions: int) -> None:
-        """Make room for this number of further transitions per seed, in episodes of `horizon` steps.
+        """Make room for further transitions per seed, in episodes of `horizon` steps.
 
-        Appending these transitions moves no tensor. On the CPU, unused room takes no resident memory if the system
-        allocates memory lazily.
+        Appending these transitions moves no tensor.
 
         Raises:
             ValueError: the number is negative.
@@ -244,35 +241,35 @@ class TransitionStore:
 
     @property
     def rows(self) -> Tensor:
-        """All stored rows, `(row, width)`: transitions without their next observations, and holder rows."""
+        """All rows, `(row, width)`: transitions without next observations, and holder rows."""
         return self._rows[: self._used]
 
     @property
     def segments(self) -> Segments:
-        """Task, number of transitions and source code of each segment, `(segment, 3)`; a holder row follows each."""
+        """Task, length and source code of each segment, `(segment, 3)`."""
         if len(self._pieces) > 1:
             self._pieces = [np.concatenate(self._pieces)]
         return self._pieces[0]
 
     @property
     def task(self) -> Tensor:
-        """Task of each stored transition, `(transition,)`."""
+        """Task of each transition, `(transition,)`."""
         return torch.from_numpy(np.repeat(self.segments[:, TASK], self.segments[:, LENGTH])).to(self.device)
 
     @property
     def codes(self) -> Tensor:
-        """Source of each stored transition as one of `CODES`, `(transition,)`."""
+        """Source of each transition, as in `CODES`, `(transition,)`."""
         codes = self.segments[:, CODE].astype(np.int8)
         return torch.from_numpy(np.repeat(codes, self.segments[:, LENGTH])).to(self.device)
 
     @property
     def source(self) -> Tensor:
-        """0 for static transitions, exploration included, and 1 for self-collected ones, `(transition,)`."""
+        """0 for static and 1 for self-collected transitions, `(transition,)`."""
         codes = self.codes
         return ((codes == CODES["explored"]) | (codes == CODES["self-collected"])).to(torch.int8)
 
     def rows_of(self, task: int, source: Source = "all") -> Tensor:
-        """Return the indices of one task's transitions in the columns, in time order, `(k,)`.
+        """Return indices of one task's transitions, in time order, `(k,)`.
 
         Raises:
             ValueError: the task or source is unknown.
@@ -285,11 +282,11 @@ class TransitionStore:
 
     # -- buffers of buffers ------------------------------------------------------------------------------
     def clone(self) -> Self:
-        """Return an independent copy, for example one for each arm to append to."""
+        """Return an independent copy."""
         return self.from_rows(self.spec, self.n_tasks, self.rows.clone(), self.segments, self.seeds)
 
     def to(self, device: str | torch.device) -> Self:
-        """Return the transitions on `device`: a copy, or this buffer itself if it is on `device` already."""
+        """Return the transitions on `device`: a copy, or this buffer if it is there."""
         if self._rows.device == torch.empty(0, device=device).device:
             return self
         return self.from_rows(self.spec, self.n_tasks, self.rows.to(device), self.segments, self.seeds)
@@ -298,7 +295,7 @@ class TransitionStore:
     def from_rows(
         cls, spec: FamilySpec, n_tasks: int, rows: Tensor, segments: Segments, seeds: int | None = None
     ) -> Self:
-        """Build a buffer that takes over the `rows`, `segments` and `seeds` of another.
+        """Build a buffer from another's `rows`, `segments` and `seeds`.
 
         Raises:
             ValueError: rows and segments do not fit.
@@ -311,12 +308,12 @@ class TransitionStore:
 
     @classmethod
     def join(cls, buffers: Sequence[Self]) -> Self:
-        """Join the buffers of several seeds in a new buffer, on the first buffer's device; no memory is shared.
+        """Copy the buffers of several seeds into one, on the first buffer's device.
 
-        Task t of buffer s becomes task s * n_tasks + t, with n_tasks the number of tasks of a single buffer.
+        Task t of buffer s becomes task s * n_tasks + t, with n_tasks of a single buffer.
 
         Raises:
-            ValueError: the list is empty, families or numbers of tasks differ, or a buffer is joined already.
+            ValueError: there is no buffer, families or numbers of tasks differ, or a buffer is joined already.
         """
         if not buffers:
             raise ValueError("there are no buffers to join")
@@ -332,7 +329,7 @@ class TransitionStore:
         return cls.from_rows(spec, n_tasks * len(buffers), rows, segments, len(buffers))
 
     def split(self) -> list[Self]:
-        """Return the buffer of each seed, with the transitions joined and appended for the seed, in that order.
+        """Return the buffer of each seed.
 
         Raises:
             ValueError: this buffer was not joined.

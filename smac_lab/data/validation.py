@@ -15,25 +15,24 @@ from smac_lab.engine.method import Method
 from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import Array, FamilySpec, Tasks
 
-TOLERANCE = 1e-4  # absolute plus relative, for a reward computed from features in single precision
+TOLERANCE = 1e-4  # absolute plus relative, of a reward from features in single precision
 
 
 def check_dataset(
     buffer: TransitionStore, family: TaskFamily, tasks: Tasks | None, unknown_features: bool = False
 ) -> dict[str, Any]:
-    """Check that a buffer is a sound data set of these tasks, and summarize it.
+    """Check that a buffer is a sound data set of these tasks, and summarise it.
 
     Args:
         buffer: of one seed; `tasks[i]` is its task `i`.
-        family: expected family of the transitions.
-        tasks: None if only their number is known; rewards are not compared with the family's then.
-        unknown_features: allow transitions without features (all NaN), whose rewards are not compared either.
+        family: of the transitions.
+        tasks: None: only their number is known, and rewards are not compared.
+        unknown_features: allow transitions without features (all NaN), whose rewards are not compared.
 
     Returns:
-        A record serializable as JSON: per task `transitions`, `episodes` and their mean return `returns`; `min` and
-        `max` of `observations` and `rewards`; numbers of `terminations` and `truncations`; `reward_error`, the
-        greatest difference of a static reward from the family's (None: not compared); and `content_sha256`, of
-        everything stored and the tasks.
+        A record for JSON: per task `transitions`, `episodes` and mean `returns`; `min` and `max` of `observations` and
+        `rewards`; numbers of `terminations` and `truncations`; `reward_error`, the greatest difference of a static
+        reward from the family's (None: not compared); and `content_sha256`, of rows, segments and tasks.
 
     Raises:
         ValueError: data of another family or variant, a task without transitions or an unknown one, a source that
@@ -122,8 +121,8 @@ def check_buffer(agent: Method, buffer: TransitionStore, own: bool = False) -> N
     """Raise ValueError unless family, device and seeds of the buffer fit the agent.
 
     Args:
-        agent, buffer: the agent that learns, and its data.
-        own: whether each of several seeds needs a separate buffer, because it appends to it.
+        agent, buffer: agent and data.
+        own: whether each of several seeds appends to a separate buffer.
     """
     agent.check_spec(buffer.spec, "learn from a buffer of")
     if buffer.device.type != agent.device.type:
@@ -140,7 +139,7 @@ def check_buffer(agent: Method, buffer: TransitionStore, own: bool = False) -> N
 
 
 def episode_ends(buffer: TransitionStore) -> NDArray[np.bool_]:
-    """Mark the last transition of each episode, `(transition,)`: terminated, truncated, or last of its segment."""
+    """Mark the last transition of each episode, `(transition,)`."""
     ends = ((buffer.terminations != 0) | (buffer.truncations != 0)).cpu().numpy()
     ends[np.cumsum(buffer.segments[:, LENGTH]) - 1] = True
     return ends
@@ -149,7 +148,6 @@ def episode_ends(buffer: TransitionStore) -> NDArray[np.bool_]:
 def _check_rewards(
     columns: Values, compared: NDArray[np.bool_], family: TaskFamily, tasks: Tasks, task: NDArray[np.int64]
 ) -> float | None:
-    """Return the greatest difference between stored rewards and the family's, where `compared`."""
     if not compared.any():
         return None
     features, actions = (columns[name][compared].astype(np.float64) for name in ("features", "actions"))
@@ -158,7 +156,7 @@ def _check_rewards(
     slack = TOLERANCE * (1.0 + np.abs(paid))
     wrong = np.flatnonzero(np.abs(given - paid) > slack)
     if len(wrong):
-        # The rounding of the features alone may change a discontinuous reward: allow any reward within that rounding.
+        # Rounding alone may change a discontinuous reward: allow any reward within the rounding of the features.
         near = _rewards_beside(features[wrong], actions[wrong], own[wrong], family)
         far = (given[wrong] < near.min(0) - slack[wrong]) | (given[wrong] > near.max(0) + slack[wrong])
         paid[wrong[~far]] = given[wrong[~far]]
@@ -175,7 +173,7 @@ def _check_rewards(
 
 
 def _rewards_beside(features: Array, actions: Array, tasks: Array, family: TaskFamily) -> Array:
-    """Compute rewards at features moved by their rounding, up and down per axis, `(1 + 2 * feature_dim, n)`."""
+    """Compute rewards at features moved by their rounding per axis, `(1 + 2 * feature_dim, n)`."""
     step = features.shape[1] * np.spacing(np.abs(features).astype(np.float32)).astype(np.float64)
     moves = [sign * step * axis for axis in np.eye(features.shape[1]) for sign in (-1.0, 1.0)]
     return np.array([family.reward(features + move, actions, tasks) for move in [0.0 * step, *moves]])

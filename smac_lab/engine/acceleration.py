@@ -21,21 +21,20 @@ WARM_UP = 3  # steps before capture, which create optimizer state, compile and a
 
 
 class Tolerance(NamedTuple):
-    """Allowed differences between two evaluations of the same loss, relative to norms of the plain evaluation.
+    """Allowed differences between two evaluations of a loss, relative to norms of the plain one.
 
-    A compiler may sum in another order. The rounding error is then relative to the summands, and exceeds the rounding
-    of the sum if terms cancel. The new order can also flip a ReLU whose input is zero up to rounding, so that a
-    gradient gains or loses one unit of one transition. A different loss is off by about 1.
+    A compiler may sum in another order. If terms cancel, the rounding error then exceeds the rounding of the sum. The
+    new order can also flip a ReLU whose input is zero up to rounding. A different loss is off by about 1.
     """
 
-    number: float  # of the loss, and of each number in the info, relative to itself
+    number: float  # of the loss and of each number in the info, relative to itself
     gradient: float  # of one parameter's gradient, relative to itself
     cancelled: float  # in addition, relative to all numbers together, or to the gradient of the whole part
 
 
 # By the precision of dense products. Differences measured on a CPU with two presets, new and trained agents, one and
 # two seeds: numbers 3e-4 and, where terms cancel, 0.1; gradients 0.003 (a flipped ReLU; otherwise 6e-5) and 0.02, or
-# 0.15 in one whose terms cancel. TF32 has bf16's tolerance, as it rounds less.
+# 0.15 in one whose terms cancel. TF32 rounds less than bf16.
 TOLERANCES = {
     "fp32": Tolerance(number=0.001, gradient=0.05, cancelled=1e-5),
     "tf32": Tolerance(number=0.05, gradient=0.2, cancelled=0.01),
@@ -45,13 +44,13 @@ _numbers = itertools.count()
 
 
 def has_tf32(device: torch.device) -> bool:
-    """Return whether the device multiplies TF32 numbers: NVIDIA GPUs since Ampere do."""
+    """Return whether the device multiplies TF32 numbers, as NVIDIA GPUs since Ampere do."""
     return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @contextmanager
 def float32_products(precision: str) -> Iterator[None]:
-    """Compute dense products of float32 numbers in TF32 if `precision` is "tf32"; else keep PyTorch's setting.
+    """Compute dense products of float32 numbers in TF32 if `precision` is "tf32".
 
     TF32 rounds both operands to 10 bits of mantissa instead of 23, and sums in float32.
     """
@@ -67,16 +66,15 @@ def float32_products(precision: str) -> Iterator[None]:
 
 
 def compiled_and_checked(function: PhaseLoss, parameters: Mapping[str, Tensor], precision: str = "fp32") -> PhaseLoss:
-    """Compile a loss with `torch.compile`, and use the compiled loss only while it agrees with the plain one.
+    """Compile a loss, and use the compiled loss only while it agrees with the plain one.
 
-    The first batch of every shape is evaluated both ways, and loss, info and gradients are compared. If they differ,
-    or if the machine cannot compile, a warning is issued once, and the plain function is called from then on. The
-    comparison has no side effects: the returned values come from a separate evaluation.
+    Loss, info and gradients are compared on the first batch of every shape. If they differ, or if the machine cannot
+    compile, a warning is issued once, and the plain function is called from then on.
 
     Args:
         function: pure function of a batch, `(loss, info)`. Over several seeds the loss is `(seed,)`; its sum is
             differentiated.
-        parameters: trainable parameters, under names that begin with the part's name: "actor.net.0.weight".
+        parameters: trainable ones, under names that begin with the part's: "actor.net.0.weight".
         precision: of dense products, "fp32", "tf32" or "bf16"; see `Tolerance`.
 
     Returns:
@@ -92,7 +90,7 @@ class _Different(Exception):
 class _Compiled:
     def __init__(self, function: PhaseLoss, parameters: Mapping[str, Tensor], tolerance: Tolerance):
         self.function, self.parameters, self.tolerance = function, parameters, tolerance
-        # One graph or an error: after a graph break, Dynamo would compile under a code object that all losses share.
+        # After a graph break, Dynamo would compile under a code object that all losses share: one graph or an error.
         self.compiled = torch.compile(_with_own_code(function), dynamic=False, fullgraph=True)
         self.checked: set[tuple[torch.Size, ...]] = set()
         self.works = True
@@ -102,7 +100,7 @@ class _Compiled:
             return self.function(batch)
         shapes = tuple(leaf.shape for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
         if shapes not in self.checked and capturing():
-            return self.function(batch)  # no number can be read back during capture
+            return self.function(batch)  # no number can be read during capture
         try:
             if shapes not in self.checked:
                 self._check(batch)
@@ -115,14 +113,12 @@ class _Compiled:
             return outputs
 
     def _check(self, batch: Batch) -> None:
-        """Raise `_Different` unless both ways agree."""
         plain, compiled = (self._evaluated(function, batch) for function in (self.function, self.compiled))
         for group in plain | compiled:
             own = self.tolerance.gradient if group else self.tolerance.number
             _compare(plain.get(group, {}), compiled.get(group, {}), own, self.tolerance.cancelled)
 
     def _evaluated(self, function: PhaseLoss, batch: Batch) -> dict[str, dict[str, Tensor]]:
-        """Compute numbers, under "", and the gradients of each part, under its name."""
         loss, info = function(batch)
         gradients = torch.autograd.grad(loss.sum(), list(self.parameters.values()), allow_unused=True)
         numbers = {"the loss": loss, **{f"info[{name!r}]": number for name, number in info.items()}}
@@ -139,10 +135,10 @@ def capturing() -> bool:
 
 
 def _with_own_code(function: PhaseLoss) -> PhaseLoss:
-    """Return the function with a code object that no other function shares.
+    """Give the function a code object that no other function shares.
 
-    Dynamo stores compiled code with the code object, and guards choose among it. The guards of torch 2.11 do not
-    distinguish losses that one inner function closes over: a phase then trained with the loss of the phase before.
+    Dynamo stores compiled code with the code object. The guards of torch 2.11 do not distinguish losses that one inner
+    function closes over, so a phase would train with the loss of the phase before.
     """
 
     def evaluate(batch: Batch) -> tuple[Tensor, Info]:
@@ -153,7 +149,7 @@ def _with_own_code(function: PhaseLoss) -> PhaseLoss:
 
 
 def _compare(plain: dict[str, Tensor], compiled: dict[str, Tensor], own: float, cancelled: float) -> None:
-    """Raise `_Different` if a value is off by more than `own` of its norm plus `cancelled` of the norm of all."""
+    """Raise `_Different` for a value off by more than `own` of its norm plus `cancelled` of the norm of all."""
     if odd := plain.keys() ^ compiled.keys():
         raise _Different(f"only one of the two has {', '.join(sorted(odd))}")
     sizes = {name: _norm(value) for name, value in plain.items()}
@@ -165,7 +161,7 @@ def _compare(plain: dict[str, Tensor], compiled: dict[str, Tensor], own: float, 
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
-    """Return the norm of the difference; infinite if shapes, types or the places of non-finite entries differ."""
+    """Return the norm of the difference; infinite if shapes, types or places of non-finite entries differ."""
     alike = one.shape == other.shape and one.dtype == other.dtype and torch.equal(one.isfinite(), other.isfinite())
     return _norm(one.float() - other.float()) if alike else math.inf
 
@@ -184,7 +180,7 @@ def _told(error: Exception) -> str:
 
 
 class Trained(Protocol):
-    """The agent that a captured step trains; see `SMAC`."""
+    """The agent that a captured step trains."""
 
     device: torch.device
     updates: int
@@ -194,33 +190,33 @@ class Trained(Protocol):
         """The configuration."""
 
     def generators(self) -> list[torch.Generator]:
-        """Return the generators whose random numbers a step consumes."""
+        """Return the generators that a step uses."""
 
     def follow_learning_rate(self) -> None:
         """Set the optimizer to the present learning rate."""
 
 
 class Sampled(Protocol):
-    """The buffer that a captured step reads; see `TransitionBuffer`."""
+    """The buffer that a captured step reads."""
 
     @property
     def version(self) -> int:
-        """Number that changes whenever a tensor moves to another address."""
+        """Changes whenever a tensor moves to another address."""
 
 
 def captured(agent: Trained, buffer: Sampled, step: Callable[[], Info]) -> Callable[[], Info]:
     """Return `step` as a replayed CUDA graph if the agent is on a GPU, else `step` itself.
 
-    On a GPU, an update is hundreds of small launches; a graph makes them one.
+    A graph replaces hundreds of small launches by one.
 
     Args:
-        agent: the agent that the step trains.
-        buffer: the buffer that the step samples. Appending between steps is allowed.
-        step: samples, updates, and returns info on the device. It must neither wait for the device nor depend on
-            numbers that change on the host.
+        agent: trained by the step.
+        buffer: sampled by the step; appending between steps is allowed.
+        step: samples, updates, and returns info on the device. It must not wait for the device or depend on numbers
+            that change on the host.
 
     Returns:
-        A function that makes one step per call. On a GPU, the next call overwrites the returned info.
+        A function that makes one step. On a GPU, the next call overwrites the returned info.
     """
     return _Captured(agent, buffer, step) if agent.device.type == "cuda" else step
 
@@ -234,8 +230,8 @@ class _Captured:
         self.version = -1
 
     def __call__(self) -> Info:
-        version = self.buffer.version  # reading it updates the tensors that the graph reads
-        if self.version != version:  # tensors have moved: the captured graph would read freed memory
+        version = self.buffer.version  # updates the tensors that the graph reads
+        if self.version != version:  # the graph would read freed memory
             self.graph, self.warm, self.version = None, 0, version
         if self.warm < WARM_UP:
             self.warm += 1

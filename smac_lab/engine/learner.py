@@ -1,7 +1,7 @@
-"""Machinery of learning by gradient steps, for one seed or several at once: streams, optimizer, updates, state.
+"""Learning by gradient steps, for one seed or several at once.
 
-A method such as `SMAC` defines the losses; this module minimises them. A loss is written for one seed; here it is
-mapped over seeds, compiled and evaluated in lower precision, as configured.
+A method such as `SMAC` writes losses for one seed. This module maps them over seeds, compiles them and lowers their
+precision, as configured.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from smac_lab.engine.acceleration import capturing, compiled_and_checked, float3
 from smac_lab.engine.seeds import Generators, draw, mapped_over_seeds, over_seeds, select_seed, stack_modules
 from smac_lab.tasks.spec import FamilySpec
 
-FALLS_OVER = 0.2  # last share of a phase, over which the learning rate falls
+FALLS_OVER = 0.2  # last share of a phase, in which the learning rate falls
 Part = nn.Module | Callable[[], nn.Module]
 
 
 class Objective(NamedTuple):
-    """The loss of a phase, and the parts that learn from it; other parts do not change."""
+    """The loss of a phase, and the parts that learn from it."""
 
     name: str
     loss: PhaseLoss
@@ -38,16 +38,16 @@ class Learner(ABC):
     """Base class of agents that learn by gradient steps.
 
     Args:
-        config: the configuration; another one may be assigned later if the fields in `built_from` are equal.
+        config: another may be assigned later if the fields in `built_from` are equal.
         spec: sizes of the task family.
-        seed: of initial parameters and all later draws; one or several.
+        seed: of initial parameters and all later draws, one or several.
 
     Raises:
         ValueError: there is no seed, or a seed occurs twice.
     """
 
     trainable: ClassVar[tuple[str, ...]]  # parts that learn by gradients
-    built_from: ClassVar[tuple[str, ...]] = ()  # fields of the config that are fixed once an agent is made
+    built_from: ClassVar[tuple[str, ...]] = ()  # fields of the config that cannot change later
 
     def __init__(self, config: SMACConfig, spec: FamilySpec, seed: int | Sequence[int]):
         self._config, self.spec = config, spec
@@ -65,11 +65,11 @@ class Learner(ABC):
         self._compiled: dict[tuple[PhaseLoss, str], PhaseLoss] = {}
 
     def make(self, given: Mapping[str, Part | None], default: Callable[[str], nn.Module]) -> list[nn.Module]:
-        """Make each part on the device: the given one, else the default; with several seeds, stacked over seeds.
+        """Make each part on the device, given or default; with several seeds, stacked over seeds.
 
         Args:
             given: parts by name; a module, a function that makes a module, or None.
-            default: name to a new module. `default` and given functions are called once per seed, under that seed.
+            default: name to a new module. Functions are called once per seed, under that seed.
         """
         of_seeds = []
         for seed in self.seeds or (self.seed,):
@@ -83,7 +83,7 @@ class Learner(ABC):
     @property
     @abstractmethod
     def parts(self) -> dict[str, nn.Module]:
-        """The networks by name, including those that do not learn by gradients."""
+        """The networks by name, including those without gradients."""
 
     @property
     @abstractmethod
@@ -93,7 +93,7 @@ class Learner(ABC):
     @property
     @abstractmethod
     def losses(self) -> tuple[Any, ...]:
-        """Losses, or their hyperparameters, that distinguish agents with equal parts."""
+        """What distinguishes the losses of agents with equal parts."""
 
     @abstractmethod
     def remade(self, parts: Mapping[str, Part], seed: Any) -> Self:
@@ -101,7 +101,7 @@ class Learner(ABC):
 
     @abstractmethod
     def after_step(self, trained: Sequence[str]) -> None:
-        """Finish a gradient step of these parts, for example by updating slow copies."""
+        """Finish a gradient step of these parts, such as by updating slow copies."""
 
     # -- numbers -----------------------------------------------------------------------------------------
     @property
@@ -134,13 +134,13 @@ class Learner(ABC):
         """Take one gradient step, and call `after_step`.
 
         Args:
-            batch: data to learn from, a `Batch` or another method's tuple; noise is drawn if the batch has none.
+            batch: a `Batch` or another method's tuple; noise is drawn if it has none.
             loss: one of `objectives`, one of the agent's phase losses, or a custom loss, `(batch) -> (loss, info)`.
-                Default: the first of `objectives`, such as the offline phase's.
-            trains: the parts that learn. Default: the objective's; for a custom loss, all `trainable` parts.
+                Default: the first of `objectives`.
+            trains: parts that learn. Default: the objective's; for a custom loss, all `trainable` parts.
 
         Returns:
-            The loss's info, on the device, detached.
+            The loss's info, detached.
 
         Raises:
             ValueError: `trains` contains an unknown part.
@@ -148,18 +148,18 @@ class Learner(ABC):
         objective = self._objective(loss, trains)
         trained = [p for part in objective.trains for p in self.parts[part].parameters() if p.requires_grad]
 
-        # Noise is drawn here as data, so that the loss itself is a deterministic function.
+        # Noise is data, so that the loss is a deterministic function.
         if batch.noise is None:
             batch = batch._replace(noise=self.draw_noise(batch))
 
-        # Gradients of the trained parts only. Seeds share no parameter, so a sum of losses keeps gradients separate.
+        # Seeds share no parameter, so a sum of losses keeps gradients separate.
         with float32_products(self.precision):
             value, info = self._as_configured(objective.loss)(batch)
             gradients = torch.autograd.grad(value.sum(), trained, allow_unused=True)
         self.optimizer.zero_grad()  # Adam skips parameters without gradient; with one of zero, moments would move them
         for parameter, gradient in zip(trained, gradients, strict=True):
             parameter.grad = _laid_out_as(parameter, gradient)
-        if not capturing():  # when a graph is replayed, `captured` does this between updates
+        if not capturing():  # `captured` does this between replays
             self.follow_learning_rate()
         self.optimizer.step()
 
@@ -168,7 +168,7 @@ class Learner(ABC):
         return {name: number.detach() for name, number in info.items()}
 
     def _objective(self, loss: PhaseLoss | Objective | None, trains: Sequence[str] | None) -> Objective:
-        """Return the objective to minimise; the agent's losses are recognized by function, not by name."""
+        """Return the objective to minimise; the agent's losses are recognised by function."""
         if loss is None:
             objective = next(iter(self.objectives.values()))
         elif isinstance(loss, Objective):
@@ -183,7 +183,6 @@ class Learner(ABC):
         return objective
 
     def _as_configured(self, loss: PhaseLoss) -> PhaseLoss:
-        """Return the loss as the config requires: mapped over seeds, with bf16 products, compiled."""
         key = (loss, self.precision)
         if self.config.compile and key in self._compiled:
             return self._compiled[key]
@@ -204,18 +203,17 @@ class Learner(ABC):
         """Draw the noise of one update from the agent's generator."""
 
     def normal(self, *shape: int) -> Tensor:
-        """Draw standard normal numbers from the agent's generator; with several seeds, `shape` per seed."""
+        """Draw standard normal numbers; with several seeds, `shape` per seed."""
         return draw(torch.randn, (*self.seed_axis, *shape), self.generator)
 
     def _apply(self, part: nn.Module, *inputs: Tensor) -> Any:
-        """Evaluate a part; with several seeds, each seed's part on the seed's inputs."""
         return part(*inputs) if self.seeds is None else over_seeds(part, part, *inputs)
 
     @property
     def optimizer(self) -> torch.optim.Adam:
-        """Adam of all parts, with moments for each; a step moves only parameters with gradients."""
+        """Adam of all parts; a step moves only parameters with gradients."""
         if self._optimizer is None:
-            on_gpu = self.device.type == "cuda"  # rate and step count are then on the device, for CUDA graphs
+            on_gpu = self.device.type == "cuda"  # rate and step count are on the device, for CUDA graphs
             groups: list[dict[str, Any]] = []
             for share in dict.fromkeys(self.rates.get(part, 1.0) for part in self.trainable):
                 own = [part for part in self.trainable if self.rates.get(part, 1.0) == share]
@@ -230,10 +228,10 @@ class Learner(ABC):
     def learning_rate(self) -> float:
         """Adam's learning rate in the next update.
 
-        In each phase, the rate is constant at first, so that policy and values make progress, and falls linearly to
-        `learning_rate_decay` of itself over the last fifth: "stable, then decay" (Hägele et al., Scaling Laws and
-        Compute-Optimal Training Beyond Fixed Training Durations, NeurIPS 2024). The offline phase has `offline_steps`
-        updates, the self-supervised phase `online_iterations` times `online_updates`; later updates use the last rate.
+        In each phase, the rate is constant at first, and falls linearly to `learning_rate_decay` of itself over the
+        last fifth: "stable, then decay" (Hägele et al., Scaling Laws and Compute-Optimal Training Beyond Fixed Training
+        Durations, NeurIPS 2024). The offline phase has `offline_steps` updates, the self-supervised phase
+        `online_iterations` times `online_updates`; later updates use the last rate.
         """
         c = self.config
         done, phase = self.updates, c.offline_steps
@@ -245,7 +243,7 @@ class Learner(ABC):
 
     @property
     def rates(self) -> Mapping[str, float]:
-        """Ratio of a part's learning rate to `learning_rate`, by name; 1 for other parts."""
+        """Ratio of a part's rate to `learning_rate`, by name; 1 for other parts."""
         return {}
 
     def follow_learning_rate(self) -> None:
@@ -258,23 +256,23 @@ class Learner(ABC):
                 group["lr"] = rate
 
     def forget_moments(self) -> None:
-        """Clear Adam's moments, as between phases with `optimizer_moments="fresh"`."""
+        """Clear Adam's moments."""
         self.optimizer.state.clear()
 
     # -- several seeds -----------------------------------------------------------------------------------
     def split(self) -> list[Self]:
-        """Return a separate agent per seed, a copy, in the order of the seeds; `[self]` for an agent of one seed."""
+        """Copy each seed's agent, in the order of the seeds; `[self]` for one seed."""
         if self.seeds is None:
             return [self]
         return [self._of_seed(index) for index in range(len(self.seeds))]
 
     @classmethod
     def join(cls, agents: Sequence[Self]) -> Self:
-        """Join single-seed agents into one agent of several seeds; inverse of `split`.
+        """Join single-seed agents into one; inverse of `split`.
 
         Raises:
-            ValueError: there are no agents, an agent has several seeds, or agents differ in family, config, losses or
-                number of updates.
+            ValueError: there are no agents, one has several seeds, or they differ in family, config, losses or number
+                of updates.
         """
         if not agents:
             raise ValueError("there are no agents to join")
@@ -301,7 +299,6 @@ class Learner(ABC):
         return joined
 
     def _alike(self) -> tuple[Any, ...]:
-        """Return the properties that must be equal in agents to be joined."""
         return self.config, self.spec, self.losses, self.updates
 
     def _of_seed(self, index: int) -> Self:
@@ -319,7 +316,7 @@ class Learner(ABC):
         return agent
 
     def generators(self) -> list[torch.Generator]:
-        """Return the agent's streams of random numbers, one per seed."""
+        """Return the agent's random streams, one per seed."""
         return [self.generator] if isinstance(self.generator, torch.Generator) else list(self.generator)
 
     # -- saving ------------------------------------------------------------------------------------------
@@ -333,9 +330,9 @@ class Learner(ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`, so that the next update is the same as without saving.
+        """Restore `state_dict`; the next update is the same as without saving.
 
-        An agent saved on a GPU and loaded on a CPU, or the reverse, keeps its present random streams instead.
+        An agent moved between GPU and CPU keeps its present random streams.
 
         Raises:
             RuntimeError: a part's parameters do not fit.
@@ -346,7 +343,7 @@ class Learner(ABC):
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         for generator, stored in zip(self.generators(), state["generator"], strict=True):
-            if len(stored) == len(generator.get_state()):  # states of GPU and CPU streams are incompatible
+            if len(stored) == len(generator.get_state()):  # GPU and CPU streams are incompatible
                 generator.set_state(stored.clone())
         self.updates = state["updates"]
 
@@ -356,7 +353,7 @@ def _module(part: Part) -> nn.Module:
 
 
 def _laid_out_as(parameter: Tensor, gradient: Tensor | None) -> Tensor | None:
-    """Return the gradient in its parameter's memory layout: fused Adam reads both in the order of memory."""
+    """Return the gradient in its parameter's memory layout, which fused Adam requires."""
     if gradient is None or gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter).copy_(gradient)

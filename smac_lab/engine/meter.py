@@ -11,18 +11,18 @@ from torch import Tensor
 
 from smac_lab.batch import Info
 
-Metrics = dict[str, Any]  # name to float, or, with several seeds at once, to an array (seed,)
+Metrics = dict[str, Any]  # name to float, or, with several seeds, to an array (seed,)
 
 
 def metrics_of_each(metrics: Metrics, seed_axis: tuple[int, ...]) -> list[Metrics]:
-    """Split metrics by seed, as floats; for an agent of one seed, a list of one."""
+    """Split metrics by seed, as floats."""
     if not seed_axis:
         return [metrics]
     return [{name: float(value[index]) for name, value in metrics.items()} for index in range(seed_axis[0])]
 
 
 def metered(learn: Callable[[], Info], steps: int, log_every: int) -> Iterator[tuple[int, Metrics]]:
-    """Make `steps` updates; every `log_every` updates and at the end, yield their number and averaged metrics."""
+    """Make `steps` updates; yield their number and averaged metrics every `log_every` and at the end."""
     meter = Meter()
     for step in range(1, steps + 1):
         meter.add(learn())
@@ -58,10 +58,10 @@ class Meter:
         self.counts[names] = self.counts.get(names, 0) + 1
 
     def read(self) -> Metrics:
-        """Return the averages since the last reading: a float each, or with several seeds an array `(seed,)`.
+        """Return averages since the last reading: floats, or with several seeds arrays `(seed,)`.
 
         Raises:
-            FloatingPointError: a metric is not finite; the message names it.
+            FloatingPointError: a metric is not finite.
         """
         metrics: Metrics = {}
         for names, sums in self.sums.items():

@@ -1,4 +1,4 @@
-"""Interface of all methods of meta-RL: learn from static data, adapt to context, act."""
+"""Interface of all methods of meta-RL."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from smac_lab.tasks.spec import FamilySpec
 class Method(Learner):
     """A method of meta-RL, as `evaluate`, `measure_shift`, checkpoints and the command line use it.
 
-    SMAC adapts z, MACAW adapts weights, BOReL adapts a belief. `unadapted` returns this quantity before any
-    context, `adapt` returns it given a context, and `policy` acts on either.
+    SMAC adapts z, MACAW weights, BOReL a belief. `unadapted` returns this quantity before any context, `adapt` given a
+    context, and `policy` acts on either.
     """
 
-    reads_episodes: ClassVar[bool] = False  # context must be successive whole episodes, not independent transitions
-    adapts_while_exploring: ClassVar[bool] = False  # exploration uses knowledge from earlier episodes, not the prior
-    numbers: Any = None  # hyperparameters of the method that the experiment's config lacks
+    reads_episodes: ClassVar[bool] = False  # context must be successive whole episodes
+    adapts_while_exploring: ClassVar[bool] = False  # exploration uses earlier episodes, not the prior
+    numbers: Any = None  # hyperparameters that the experiment's config lacks
 
     @abstractmethod
     def unadapted(self, simulations: int) -> Any:
-        """Return the knowledge of the task before any context, for this number of simulations (per seed)."""
+        """Return the knowledge before any context, for this number of simulations per seed."""
 
     @abstractmethod
     def adapt(self, context: Tensor) -> Any:
@@ -49,12 +49,12 @@ class Method(Learner):
         """
 
     def posterior(self, adapted: Any) -> Gaussian | None:
-        """Return the belief over a latent task variable, `(simulation, z_dim)`; None if the method has none."""
+        """Return the belief over z, `(simulation, z_dim)`; None if the method has none."""
         return None
 
     @property
     def losses(self) -> tuple[Any, ...]:
-        """The method's `numbers`: agents of one class with equal numbers minimise the same losses."""
+        """The method's `numbers`, which determine the losses."""
         return (self.numbers,)
 
     def remade(self, parts: Mapping[str, Part], seed: Any) -> Self:
@@ -63,14 +63,14 @@ class Method(Learner):
         return make(self.config, self.spec, seed=seed, numbers=self.numbers, **parts)
 
     def tensor(self, values: Any) -> Tensor:
-        """Convert numbers to a tensor for the networks: default dtype, on the agent's device."""
+        """Convert numbers to a tensor of default dtype on the agent's device."""
         return torch.as_tensor(values, dtype=torch.get_default_dtype(), device=self.device)
 
     def checked(self, context: Tensor) -> Tensor:
-        """Convert the context to a tensor for the networks.
+        """Convert context to a tensor, and check it.
 
         Raises:
-            ValueError: the context has another width, or contains numbers that are not finite.
+            ValueError: the context has another width or non-finite numbers.
         """
         context = self.tensor(context)
         if context.shape[-1] != self.spec.context_dim:
@@ -86,7 +86,7 @@ class Method(Learner):
 
         Args:
             spec: of a family or buffer.
-            use: intended use, such as "act in", for the message.
+            use: such as "act in", for the message.
         """
         if spec != self.spec:
             raise ValueError(f"an agent for {self.spec} cannot {use} {spec}")

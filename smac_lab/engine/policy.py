@@ -1,4 +1,4 @@
-"""The actor as a policy: pi(.|s, z) in many simulations for the length of an episode."""
+"""The actor as a policy, pi(.|s, z), in many simulations for one episode."""
 
 from __future__ import annotations
 
@@ -32,23 +32,21 @@ class Actor(Protocol):
 
 
 def steps_of(z_resampling: str | int, horizon: int) -> int:
-    """Return the number of steps for which z is kept, given `SMACConfig.z_resampling` and the horizon."""
+    """Return the number of steps for which z is kept."""
     if isinstance(z_resampling, int):
         return z_resampling
     return 1 if z_resampling == "step" else horizon
 
 
 class EpisodePolicy:
-    """Map from observations `(n, obs_dim)` to actions in [-1, 1], `(n, action_dim)`, called once per control step.
+    """Map from observations `(n, obs_dim)` to actions in [-1, 1], `(n, action_dim)`, once per control step.
 
     z is drawn from its distribution once (`z_resampling="episode"`), at every step ("step"), or every k steps (an
-    integer k). All random numbers are drawn beforehand, so a simulation gets the same numbers however simulations are
-    divided among threads.
+    integer k). All random numbers are drawn beforehand, so that they do not depend on the number of threads.
 
     Args:
-        agent: the agent whose actor acts; later changes of its parameters take effect.
-        z: distribution of z in each simulation, `(n, z_dim)`; with several seeds `(seed, n / seeds, z_dim)`, and the
-            first n / seeds simulations are the first seed's, and so on.
+        agent: later changes of its parameters take effect.
+        z: in each simulation, `(n, z_dim)`; with several seeds `(seed, n / seeds, z_dim)`, seed after seed.
         generator: of z and of the actions.
         deterministic: act with the mean action.
     """
@@ -70,14 +68,14 @@ class EpisodePolicy:
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         """Return the actions of the next step."""
-        step = next(self._steps)  # after the length of an episode, the random numbers repeat
+        step = next(self._steps)  # after an episode, the random numbers repeat
         z = self._z.select(-3, step // self._hold % self._z.shape[-3])
         noise = None if self._noise is None else self._noise.select(-3, step % self._noise.shape[-3])
         actions = self.agent.actions(observations.reshape(*self._leading, -1), z, noise)
         return actions.reshape(len(observations), -1)
 
     def for_simulations(self, sizes: Sequence[int]) -> list[EpisodePolicy]:
-        """Split a single seed's policy: the first `sizes[0]` simulations, the next `sizes[1]`, and so on."""
+        """Split a single seed's policy into consecutive shares of `sizes` simulations."""
         pieces = []
         for start, size in zip(np.cumsum([0, *sizes]).tolist(), sizes, strict=False):
             piece = object.__new__(EpisodePolicy)

@@ -24,16 +24,13 @@ class Watching(Protocol):
     """A policy that updates its knowledge of the task while it acts."""
 
     def watch(self, actions: Array, rewards: Array, next_observations: Array) -> None:
-        """Receive the results of the last actions, `(simulation, ...)`; called after each step."""
+        """Receive the results of each step, `(simulation, ...)`."""
 
 
 class Episodes(NamedTuple):
     """One horizon of interaction per simulation, `(simulation, time, dim)` or `(simulation, time)`.
 
-    With several seeds, some functions add a leading seed axis; their docstrings state it.
-
-    An episode that ends early is followed by another one in the same row, so that all contexts have the same length.
-    `returns` counts only the first episode.
+    An episode that ends early is followed by another in its row, so that all contexts have the same length.
     """
 
     observations: Array
@@ -43,7 +40,7 @@ class Episodes(NamedTuple):
     terminations: NDArray[np.bool_]
     truncations: NDArray[np.bool_]
     features: Array
-    valid: NDArray[np.bool_]  # False where physics broke down: these steps are never stored
+    valid: NDArray[np.bool_]  # False where physics broke down: never stored
 
     @property
     def first(self) -> NDArray[np.bool_]:
@@ -57,7 +54,7 @@ class Episodes(NamedTuple):
         return np.where(self.first, self.rewards, 0.0).sum(-1)
 
     def columns(self, simulation: int) -> dict[str, Array]:
-        """Return the valid transitions of one simulation, as columns for `TransitionBuffer.append`."""
+        """Return the valid transitions of one simulation, for `TransitionBuffer.append`."""
         keep = self.valid[simulation]
         return {name: getattr(self, name)[simulation][keep] for name in self._fields if name != "valid"}
 
@@ -65,13 +62,12 @@ class Episodes(NamedTuple):
 def rollout(policy: Policy, env: BatchEnv, seed: int | Sequence[int | None] | None = None) -> Episodes:
     """Run `policy` for one horizon in all simulations of `env` at once.
 
-    Several threads run an `EpisodePolicy` of a single seed's agent, each with a share of the simulations (see
-    `BatchEnv.for_threads`).
+    Several threads run a single seed's `EpisodePolicy` (see `BatchEnv.for_threads`).
 
     Args:
-        policy: observations `(n, obs_dim)` to actions `(n, action_dim)`; called once per step.
+        policy: observations `(n, obs_dim)` to actions `(n, action_dim)`.
         env: simulations; they are reset first.
-        seed: of the resets: one seed, or one per simulation (see `BatchEnv.reset`).
+        seed: of the resets, one or one per simulation (see `BatchEnv.reset`).
 
     Returns:
         Episodes with `n` rows of `horizon` steps.
@@ -119,11 +115,11 @@ def scripted_policy(
     own: Tasks | None = None,
     stays: NDArray[np.bool_] | None = None,
 ) -> Policy:
-    """Make a policy of the family's scripted behaviour towards the `pursued` tasks, with Gaussian action noise.
+    """Make the scripted policy towards the `pursued` tasks, with Gaussian action noise.
 
     Args:
-        own: tasks of the data, if episodes may change the pursued task on their way (`pursue_next`). Default: each
-            episode pursues one task to its end.
+        own: tasks of the data, if episodes may change the pursued task (`pursue_next`). Default: each pursues one task
+            to its end.
         stays: episodes that pursue one task to the end even if `own` is given, `(n,)`.
     """
     steps, aims = itertools.count(), pursued.values.copy()
@@ -141,5 +137,5 @@ def scripted_policy(
 
 
 def near_random_policy(action_dim: int, rng: np.random.Generator) -> Policy:
-    """Make the policy a = tanh(N(0, I)): similar to an untrained actor, as at the start of the paper's PEARL runs."""
+    """Make the policy a = tanh(N(0, I)), similar to the untrained actor of the paper's first PEARL runs."""
     return lambda observations: np.tanh(rng.standard_normal((len(observations), action_dim)))

@@ -1,4 +1,4 @@
-"""Several seeds at once: every parameter gets a leading seed axis, and the same functions are mapped over it."""
+"""Several seeds at once: parameters get a leading seed axis, over which functions are mapped."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def axis_of(generator: Generators) -> tuple[int, ...]:
 
 
 def draw(function: Callable[..., Tensor], shape: Sequence[int], generator: Generators) -> Tensor:
-    """Draw random numbers on the generator's device; several generators fill the first axis, one seed each.
+    """Draw random numbers on the generator's device.
 
     Args:
         function: `torch.rand` or `torch.randn`.
-        shape: of the result; with several generators, the first entry is their number.
-        generator: one, or one per seed, so that each seed draws the same numbers as it would alone.
+        shape: of the result; with several generators, their number comes first.
+        generator: one, or one per seed, so that each seed draws as it would alone.
 
     Raises:
         ValueError: the numbers of generators and seeds differ.
@@ -38,12 +38,12 @@ def draw(function: Callable[..., Tensor], shape: Sequence[int], generator: Gener
 
 
 def over_seeds(modules: nn.Module, function: Callable[..., Any], *inputs: Any) -> Any:
-    """Evaluate `function(*inputs)` for every seed, with the seed's parameters in place of the stacked ones.
+    """Evaluate `function(*inputs)` for every seed, with the seed's parameters.
 
     Args:
-        modules: every module that `function` calls; parameters have a leading seed axis.
+        modules: all that `function` calls; parameters have a leading seed axis.
         function: pure function of tensors and of `modules`, written for one seed.
-        inputs: tensors with a leading seed axis, or nested tuples of them; other inputs are passed on unchanged.
+        inputs: tensors with a leading seed axis, or nested tuples of them; others are passed on unchanged.
 
     Returns:
         The function's outputs with a leading seed axis.
@@ -52,7 +52,7 @@ def over_seeds(modules: nn.Module, function: Callable[..., Any], *inputs: Any) -
 
 
 def mapped_over_seeds(modules: nn.Module, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `over_seeds` as a function of the inputs, which `torch.compile` can trace, as it makes no modules."""
+    """Return `over_seeds` as a function of the inputs, which `torch.compile` can trace."""
     within = _Within(modules, function)
     state = dict(_leaves(within))
 
@@ -67,7 +67,7 @@ def mapped_over_seeds(modules: nn.Module, function: Callable[..., Any]) -> Calla
 
 
 class _Within(nn.Module):
-    """A function as a module, so that `functional_call` can replace parameters while it runs."""
+    """A function as a module, for `functional_call`."""
 
     function: Callable[..., Any]
 
@@ -81,7 +81,7 @@ class _Within(nn.Module):
 
 
 def stack_modules(modules: Sequence[nn.Module]) -> nn.Module:
-    """Stack the parameters of `modules` along a leading seed axis in one module, for `over_seeds`."""
+    """Stack the parameters of `modules` along a leading seed axis in one module."""
     states = [_state(module) for module in modules]
     return _with(modules[0], {name: torch.stack([state[name] for state in states]) for name in states[0]})
 
@@ -92,7 +92,7 @@ def select_seed(module: nn.Module, index: int) -> nn.Module:
 
 
 def of_seed(result: Any, index: int) -> Any:
-    """Select one seed's part of a result: of arrays, tensors and tuples of them with a leading seed axis."""
+    """Select one seed's part of arrays, tensors, or tuples of them, with a leading seed axis."""
     return tree_map(lambda leaf: leaf[index], result)
 
 
@@ -101,7 +101,7 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _leaves(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield parameters and buffers; a shared one under the name of every module that contains it."""
+    """Yield parameters and buffers; a shared one under each of its names."""
     for owner_name, owner in module.named_modules():
         for name, value in [*owner._parameters.items(), *owner._buffers.items()]:
             if value is not None:
@@ -109,9 +109,8 @@ def _leaves(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _with(module: nn.Module, values: dict[str, Tensor]) -> nn.Module:
-    """Copy `module` with other values, of any shape, in place of its parameters and buffers."""
     made = copy.deepcopy(module)
-    replaced: dict[nn.Parameter, nn.Parameter] = {}  # old to new: a shared parameter is still shared
+    replaced: dict[nn.Parameter, nn.Parameter] = {}  # old to new: shared parameters stay shared
     for name, value in values.items():
         owner_name, _, leaf = name.rpartition(".")
         owner = made.get_submodule(owner_name)

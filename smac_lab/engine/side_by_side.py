@@ -17,24 +17,22 @@ from smac_lab.tasks.spec import Tasks, only_set
 
 
 class SideBySide:
-    """Simulations for an agent of one seed or of several, and the random numbers that go with them.
+    """Simulations for an agent of one or several seeds, and their random numbers.
 
     Args:
         agent: the agent that acts.
-        family, tasks: of the simulations; with several seeds, one set of tasks for all seeds, or a list with one set
-            per seed, all of one size.
+        family, tasks: of the simulations; with several seeds, one set of tasks, or equally large sets, one per seed.
         repeats: simulations per task.
-        seed: of simulations and draws; with several seeds, one for all seeds or one per seed.
-        num_threads: physics threads, 0 for as many as PyTorch uses.
+        seed: of simulations and draws, one for all seeds or one per seed.
+        num_threads: physics threads; 0: as many as PyTorch uses.
 
     Raises:
-        ValueError: the number of sets of tasks or of entries in `seed` is not the agent's number of seeds, or sets
-            differ in size.
+        ValueError: sets of tasks or `seed` do not match the agent's number of seeds, or sets differ in size.
 
     Attributes:
         shape: `(task, repeat)`; with several seeds `(seed, task, repeat)`.
         n: simulations per seed, task * repeat.
-        generator: random stream started from `seed`; with several seeds, a list with one per seed.
+        generator: random stream from `seed`; with several seeds, a list.
     """
 
     def __init__(
@@ -58,15 +56,15 @@ class SideBySide:
         """Run one horizon in every simulation, `(..., task * repeat, time, ...)`.
 
         Args:
-            policy: policy for all simulations.
-            shift: added to the seeds of the resets, so that different episodes have different initial states.
+            policy: for all simulations.
+            shift: added to the seeds of the resets, so that episodes have different initial states.
         """
         resets = [one * 1_000_003 + shift + i for one in self._seeds for i in range(self.n)]
         columns: Any = rollout(policy, self.env, resets)
         return Episodes(*[column.reshape(*self.agent.seed_axis, self.n, *column.shape[1:]) for column in columns])
 
     def posterior(self, adapted: Any) -> Gaussian:
-        """Return the agent's belief over z, `(..., task, repeat, z_dim)`; z_dim is 0 if the method has no z."""
+        """Return the belief over z, `(..., task, repeat, z_dim)`; z_dim is 0 without z."""
         found = self.agent.posterior(adapted)
         if found is None:
             empty = torch.zeros(*self.shape, 0, device=self.agent.device)
@@ -75,7 +73,6 @@ class SideBySide:
 
 
 def _sets(agent: Method, tasks: Tasks | Sequence[Tasks]) -> list[Tasks]:
-    """Return the set of tasks of each seed; for an agent of one seed, a list of one set."""
     if agent.seeds is None:
         return [only_set(tasks)]
     sets = [tasks] * len(agent.seeds) if isinstance(tasks, Tasks) else list(tasks)

@@ -1,4 +1,4 @@
-"""Methods of meta-RL by name: SMAC, and the prior work that it is compared with, on the same data."""
+"""Methods of meta-RL by name: SMAC, and prior work on the same data."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Entry(NamedTuple):
     """A method: its constructor, its training on static data, its numbers.
 
     Args:
-        make: `(config, spec, seed=...)` to an agent; also takes `numbers=...` if the method has separate numbers.
-        learn: `(agent, buffer, family, tasks, steps, log_every)` to a generator, as `train_offline`.
-        updates: `(config, numbers)` to the number of updates of the whole phase.
-        paper: the method's numbers as published; None if the experiment's config has all numbers.
-        cpu, smoke: changes to `paper`, for ten minutes on two cores and for seconds.
-        check: `(family, numbers)`; raises ValueError, before any work, if the method cannot learn the family.
+        make: `(config, spec, seed=...)` to an agent; also takes `numbers=...` if the method has any.
+        learn: `(agent, buffer, family, tasks, steps, log_every)` to a generator.
+        updates: `(config, numbers)` to the updates of the phase.
+        paper: numbers as published; None if the config has all.
+        cpu, smoke: changes to `paper`, for ten minutes on two cores, and for seconds.
+        check: `(family, numbers)`; raises ValueError if the method cannot learn the family.
         goes_online: whether arms of the self-supervised phase may follow.
         seeds_at_once: whether one agent may have several seeds.
     """
@@ -45,7 +45,7 @@ class Entry(NamedTuple):
     seeds_at_once: bool = True
 
     def numbers(self, preset: str) -> Numbers | None:
-        """Return the method's numbers under a preset; None if it has none."""
+        """Return the numbers under a preset, if any."""
         changes = {"cpu": self.cpu, "smoke": self.smoke}.get(preset, {})
         return None if self.paper is None else dataclasses.replace(self.paper, **changes)
 
@@ -70,13 +70,13 @@ def _both_stages(config: SMACConfig, numbers: BOReLNumbers) -> int:
 
 MACAW_CPU: dict[str, Any] = {
     "steps": 4_000,  # three minutes
-    "hidden": (64, 64),  # width is expensive: each task has an adapted copy of all parameters
-    "latent": 16,  # expensive too: maps have `latent` times as many parameters as layers
+    "hidden": (64, 64),  # expensive: each task has an adapted copy of all parameters
+    "latent": 16,  # maps have `latent` times as many parameters as layers
     "value_rate": 1e-3,  # higher, for few steps
     "actor_rate": 1e-3,  # likewise
 }
 BOREL_CPU: dict[str, Any] = {
-    "belief_updates": 2_000,  # two minutes on the point robot, eight on the half-cheetah, on one core
+    "belief_updates": 2_000,  # on one core, two minutes (point robot) or eight (half-cheetah)
     "policy_updates": 12_000,  # seven minutes
     "policy_tasks": 8,  # half of the paper's, for twice as many updates
     "batch_size": 128,  # likewise
@@ -88,8 +88,7 @@ BOREL_SMOKE: dict[str, Any] = {
     "belief_updates": 10, "policy_updates": 10, "hidden": 16, "policy_hidden": (16, 16), "batch_size": 16,
     "policy_tasks": 4, "episodes": 2,
 }  # fmt: skip
-# As SMAC's authors ran them for their comparison: MACAW without weight transforms and advantage head, BOReL without
-# reward relabelling.
+# As SMAC's authors ran them: MACAW without weight transforms and advantage head, BOReL without reward relabelling.
 MACAW_IN_SMAC = MACAWNumbers(
     steps=100_000, tasks=10, inner_batch_size=32, batch_size=128, contiguous=False, hidden=(300, 300, 300),
     layers="biases", value_step=1e-2, actor_step=1e-2, value_rate=1e-3, actor_rate=1e-3, advantage_head=0.0,
@@ -120,7 +119,7 @@ def find_method(name: str) -> Entry:
     """Return the method of that name.
 
     Raises:
-        ValueError: no method has that name; the message lists the known methods.
+        ValueError: no method has that name.
     """
     if name not in METHODS:
         raise ValueError(f"unknown method {name!r}; known methods: {', '.join(METHODS)}")
@@ -128,5 +127,5 @@ def find_method(name: str) -> Entry:
 
 
 def name_of(agent: Any) -> MethodName:
-    """Return the name of an agent's method in `METHODS`; "smac" for a class that is not in it."""
+    """Return the name of an agent's method; "smac" for a class not in `METHODS`."""
     return next((name for name, entry in METHODS.items() if entry.make is type(agent)), "smac")

@@ -40,19 +40,19 @@ from smac_lab.tasks.spec import FamilySpec, Tasks, only_set
 class BOReLNumbers:
     """Numbers of BOReL beside the experiment's config; the defaults are the authors' unless noted."""
 
-    relabel: bool = True  # reward relabelling: half of the belief's data are other tasks' trajectories
+    relabel: bool = True  # half of the belief's data are other tasks' trajectories, relabelled
     belief_updates: int = 5_000
     belief_rate: float = 3e-4
     belief_tasks: int = 4  # per update, each with `trajectories` trajectories
     trajectories: int = 4
-    episodes: int = 3  # per trajectory; the belief is carried through them
+    episodes: int = 3  # per trajectory; the belief is carried through
     embeddings: tuple[int, int, int] = (32, 16, 16)  # of state, action and reward
     hidden: int = 128  # of the recurrent network
     latent: int = 5
     decoder_hidden: tuple[int, ...] = (32, 32)
     kl_weight: float = 0.05
-    decoded_beliefs: int = 32  # steps of a trajectory whose beliefs are decoded, drawn at random; authors: all
-    decoded_rewards: int = 128  # rewards that each decoded belief must explain, drawn at random; authors: all
+    decoded_beliefs: int = 32  # steps whose beliefs are decoded, drawn at random; authors: all
+    decoded_rewards: int = 128  # rewards per decoded belief, drawn at random; authors: all
     policy_updates: int = 1_000_000
     policy_rate: float = 3e-4
     policy_tasks: int = 16
@@ -60,8 +60,8 @@ class BOReLNumbers:
     policy_hidden: tuple[int, ...] = (256, 256)
     temperature: float = 0.2  # alpha of soft actor-critic
     tau: float = 0.005
-    cql_weight: float = 0.0  # weight of conservative Q-learning's term; see `conservatism`
-    cql_actions: int = 4  # drawn per state for that term, from the uniform distribution and from the policy each
+    cql_weight: float = 0.0  # weight of `conservatism`
+    cql_actions: int = 4  # per state for that term, uniform and the policy's each
 
 
 class TrajectoryBatch(NamedTuple):
@@ -84,11 +84,11 @@ class BeliefBatch(NamedTuple):
     terminations: Tensor
     belief: Tensor  # mean and log variance, (task, batch, 2 latent)
     next_belief: Tensor
-    noise: Tensor  # (2 + 2 cql_actions, task, batch, action_dim): for a', a, the policy's and uniform actions
+    noise: Tensor  # (2 + 2 cql_actions, task, batch, action_dim)
 
 
 class BeliefEncoder(nn.Module):
-    """q(m|h_t) after every step of a trajectory: embeddings, a gated recurrent unit, a Gaussian of size `latent`.
+    """q(m|h_t) after every step: embeddings, a gated recurrent unit, a Gaussian of size `latent`.
 
     Args:
         spec, numbers: sizes.
@@ -148,17 +148,17 @@ def conservatism(values: Tensor, data_values: Tensor) -> Tensor:
 class BOReL(Method):
     """Bayes-adaptive offline RL (Dorfman et al., NeurIPS 2021, arXiv 2008.02598).
 
-    BOReL adapts a belief q(m|h_t), which it updates after every step, also while exploring and within the last episode.
-    The policy reads the state, and mean and log variance of the belief.
+    BOReL adapts a belief q(m|h_t), which it updates after every step, also in the last episode. The policy reads the
+    state, and mean and log variance of the belief.
 
     Args:
-        config: of the experiment; discount, device and protocol are read.
+        config: discount, device and protocol are read.
         spec, seed: as SMAC's; one seed.
         numbers: BOReL's numbers.
-        encoder, decoder, actor, critics: parts, passed by `Learner.remade`.
+        encoder, decoder, actor, critics: passed by `Learner.remade`.
 
     Raises:
-        ValueError: there are several seeds; the recurrent network is not mapped over seeds.
+        ValueError: there are several seeds.
     """
 
     trainable = ("encoder", "decoder", "actor", "critics")
@@ -203,7 +203,7 @@ class BOReL(Method):
         """Compute the negative ELBO of a trajectory's rewards (Dorfman et al., eq. 3; Zintgraf et al., VariBAD, eq. 6).
 
         mean_t sum_k (r_hat(s_k, a_k, s'_k, m_t) - r_k)^2 + kl_weight sum_t KL(q_t || q_{t-1}), m_t ~ q_t, averaged over
-        trajectories. Steps t and k are drawn at random, and the sum over k is scaled up to the whole trajectory.
+        trajectories. Steps t and k are drawn at random; the sum over k is scaled up to the trajectory.
         """
         n, steps = self.numbers, batch.context.shape[1]
         start = batch.context.new_zeros(len(batch.context), n.hidden)
@@ -224,7 +224,7 @@ class BOReL(Method):
         return loss, {"belief_loss": loss, "reward_error": error.mean(), "kl": kl.mean()}
 
     def policy_loss(self, batch: BeliefBatch) -> tuple[Tensor, Info]:
-        """Compute soft actor-critic's losses (Haarnoja et al., 2018) on states with beliefs, and `conservatism`.
+        """Compute soft actor-critic's losses (Haarnoja et al., 2018) on states with beliefs.
 
         Critics: `bellman_error` against r + gamma (1 - terminated) V(s', b'), where V(s', b') is
         min_k Q_target_k(s', a', b') - alpha log pi(a'|s', b') with a' ~ pi.
@@ -250,7 +250,6 @@ class BOReL(Method):
         return loss, info
 
     def _conservatism(self, batch: BeliefBatch, data_values: Tensor) -> Tensor:
-        """Compute `conservatism` over uniform actions and the policy's, by importance sampling."""
         n, own = self.numbers, batch.noise[2 : 2 + self.numbers.cql_actions]
         uniform = torch.erf(batch.noise[2 + n.cql_actions :] * 0.5**0.5)  # N(0, 1) to U(-1, 1)
         with torch.no_grad():
@@ -276,7 +275,7 @@ class BOReL(Method):
 
     @property
     def objectives(self) -> dict[str, Objective]:
-        """Objectives of the belief and of the policy, learned in this order."""
+        """Objectives of belief and policy, in this order."""
         return {
             "belief": Objective("belief", self.belief_loss, ("encoder", "decoder")),
             "policy": Objective("policy", self.policy_loss, ("actor", "critics")),
@@ -284,7 +283,7 @@ class BOReL(Method):
 
     @property
     def learning_rate(self) -> float:
-        """Adam's rate for actor and critics; `rates` has the belief's."""
+        """Adam's rate for actor and critics."""
         return self.numbers.policy_rate
 
     @property
@@ -293,22 +292,22 @@ class BOReL(Method):
         return dict.fromkeys(("encoder", "decoder"), self.numbers.belief_rate / self.numbers.policy_rate)
 
     def after_step(self, trained: Sequence[str]) -> None:
-        """Update the slow copy of the critics if the critics were trained."""
+        """Update the slow copy of the critics if they were trained."""
         if "critics" in trained:
             polyak_update(self.target_critics, self.critics, self.numbers.tau)
 
     def draw_noise(self, batch: Any) -> Any:
-        """Return the noise that the batch already contains."""
+        """Return the batch's noise."""
         return batch.noise
 
     # -- acting ------------------------------------------------------------------------------------------
     def unadapted(self, simulations: int) -> Tensor:
-        """Return the belief's hidden state before any context, `(simulation, hidden)`."""
+        """Return the first hidden state, `(simulation, hidden)`."""
         return torch.zeros(simulations, self.numbers.hidden, device=self.device)
 
     @torch.inference_mode()
     def adapt(self, context: Tensor) -> Tensor:
-        """Compute the hidden state after whole episodes: BOReL adapts a belief."""
+        """Compute the hidden state after whole episodes."""
         context = self.checked(context)
         return self.encoder(context, self.unadapted(len(context)))[:, -1]
 
@@ -323,7 +322,7 @@ class BOReL(Method):
 
 
 class BeliefPolicy:
-    """Policy that acts on observation and belief, and updates the belief after each step; see `BOReL.policy`."""
+    """Policy that acts on observation and belief, and updates the belief after each step."""
 
     def __init__(self, agent: BOReL, hidden: Tensor, generator: Generators, deterministic: bool):
         self.agent, self.hidden, self.generator, self.deterministic = agent, hidden, generator, deterministic
@@ -356,7 +355,7 @@ def _context(spec: FamilySpec, observations: Tensor, actions: Tensor, rewards: T
 
 # -- learning --------------------------------------------------------------------------------------------
 def check_borel(family: TaskFamily, numbers: BOReLNumbers) -> None:
-    """Raise ValueError if `relabel` is set and rewards of other tasks cannot be computed."""
+    """Raise ValueError if `relabel` is set and other tasks' rewards cannot be computed."""
     if numbers.relabel:
         check_relabelling(family)
 
@@ -389,7 +388,6 @@ def train_borel(
     check_borel(family, n)
     done, own, tasks = 0, EpisodeData(buffer), only_set(tasks)
 
-    # learning the belief
     first = min(steps, max(0, n.belief_updates - agent.updates))
     if first:
         mixed = own
@@ -400,7 +398,6 @@ def train_borel(
         for done, metrics in metered(learn_belief, first, log_every):
             yield done, metrics
 
-    # learning the policy on states with beliefs
     if steps > first:
         learn_policy = _policy_step(agent, buffer, BeliefData(agent, own))
         for step, metrics in metered(learn_policy, steps - first, log_every):
@@ -428,15 +425,15 @@ def _belief_step(agent: BOReL, buffer: TransitionBuffer, data: EpisodeData) -> C
 
 
 def trajectories_of(data: EpisodeData, tasks: Tensor, each: int, episodes: int, generator: Generators) -> Trajectories:
-    """Draw `each` trajectories per task, of `episodes` random episodes each, `(task * each, time, ...)`."""
+    """Draw `each` trajectories of `episodes` random episodes per task, `(task * each, time, ...)`."""
     drawn = data.draw(tasks, each * episodes, generator).reshape(-1, episodes)
     return Trajectories(*[column[drawn].flatten(1, 2) for column in data.all])
 
 
 class BeliefData:
-    """Static transitions with the belief before and after, in trajectories of episodes drawn with replacement.
+    """Static transitions with the belief before and after, in trajectories of random episodes.
 
-    The draw depends only on the agent's seed, so that a resumed run has the same trajectories.
+    Only the agent's seed determines the draw, so a resumed run has the same trajectories.
     """
 
     def __init__(self, agent: BOReL, data: EpisodeData):

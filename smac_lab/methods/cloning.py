@@ -1,4 +1,4 @@
-"""Meta behaviour cloning: SMAC without values. The actor imitates all data actions with equal weight, given z."""
+"""Meta behaviour cloning: SMAC without values."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from smac_lab.engine.learner import Objective
 
 
 class Cloning(SMAC):
-    """Meta behaviour cloning: encoder and decoder as SMAC's, and an actor that imitates all data.
+    """Meta behaviour cloning: encoder and decoder as SMAC's, and an actor that imitates all data, given z.
 
-    The loss is -E[log pi(a|s, z)] plus reward error and KL, in SMAC's offline phase with SMAC's numbers; the authors'
-    code has it as `weight_loss=False`. The agent adapts z, as SMAC does. Critics do not learn, and there is no online
-    phase.
+    The loss is -E[log pi(a|s, z)] plus reward error and KL, with SMAC's numbers; `weight_loss=False` in the authors'
+    code. Critics do not learn, and there is no online phase.
     """
 
     def cloning_loss(self, batch: Batch) -> tuple[Tensor, Info]:

@@ -1,4 +1,4 @@
-"""MACAW: meta-learn weights from which one advantage-weighted gradient step on a task's data solves the task."""
+"""MACAW: meta-learn weights from which one gradient step on a task's data solves the task."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from smac_lab.tasks.spec import FamilySpec, Tasks
 
 Parameters = Mapping[str, Tensor]
 Layers = list[tuple[Tensor, Tensor]]  # weights (in, out) and biases (out,)
-AT_ONCE = 32  # simulations whose weights are adapted at once: each needs a copy of all parameters
+AT_ONCE = 32  # simulations adapted at once: each needs a copy of all parameters
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,17 @@ class MACAWNumbers:
     tasks: int = 5  # per outer step
     inner_batch_size: int = 256  # transitions per task in the inner step
     batch_size: int = 256  # transitions per task in the outer losses
-    contiguous: bool = True  # whether the inner step reads successive transitions, as at meta-test
+    contiguous: bool = True  # whether the inner step reads successive transitions
     hidden: tuple[int, ...] = (100, 100, 100)
-    layers: Literal["weights", "biases"] = "weights"  # parameters that a latent vector transforms; see `AdaptiveMLP`
+    layers: Literal["weights", "biases"] = "weights"  # what a latent vector transforms; see `AdaptiveMLP`
     latent: int = 100
-    value_step: float = 1e-3  # initial inner step sizes; they are learned, one per parameter tensor
+    value_step: float = 1e-3  # initial inner step sizes, learned per parameter tensor
     actor_step: float = 1e-3
     value_rate: float = 1e-5  # Adam's in the outer loop
     actor_rate: float = 1e-4
-    step_rate: float = 1e-3  # Adam's for step sizes and for the weight of the advantage head
-    advantage_head: float = 0.01  # initial weight of the head in the inner loss; 0: no head
-    bootstrap: bool = True  # whether outer targets add gamma^k V_target(s_T) to the return of the episode
+    step_rate: float = 1e-3  # Adam's for step sizes and the head's weight
+    advantage_head: float = 0.01  # initial weight of the head in the inner loss; 0: none
+    bootstrap: bool = True  # whether outer targets add gamma^k V_target(s_T) to the return
     temperature: float = 1.0
     clip: float = 20.0  # greatest weight of an action
     std: float = 0.2  # of the policy
@@ -72,7 +72,7 @@ class Outcomes(NamedTuple):
 
 
 class Meta(NamedTuple):
-    """Data of an outer step: for each task, independent draws for the inner and the outer loss."""
+    """Data of an outer step: independent draws for inner and outer loss."""
 
     inner: Outcomes
     outer: Outcomes
@@ -80,7 +80,7 @@ class Meta(NamedTuple):
 
 
 class AdaptiveMLP(nn.Module):
-    """ReLU network whose layers are functions of latent vectors, so that one gradient step has a large effect.
+    """ReLU network whose layers are functions of latent vectors, which makes one gradient step effective.
 
     "weights": all weights and biases of layer l are A_l h_l + b_l, with a learned latent h_l (MACAW, section 4.3).
     "biases": W_l x + b_l + U_l h_l (Finn et al., 2017, "One-shot visual imitation learning", section 4.2).
@@ -88,8 +88,8 @@ class AdaptiveMLP(nn.Module):
 
     Args:
         sizes: of input, hidden layers and output.
-        kind, latent: one of the three kinds above, and the size of h.
-        scaling: applied to observations first.
+        kind, latent: kind as above, and the size of h.
+        scaling: of observations.
     """
 
     def __init__(self, sizes: Sequence[int], kind: str, latent: int, scaling: Standardise | None = None):
@@ -104,7 +104,7 @@ class AdaptiveMLP(nn.Module):
                 self.maps.append(nn.Parameter(_uniform(latent, transformed, bound=latent**-0.5)))
 
     def layers(self, p: Parameters) -> Layers:
-        """Return weights and biases under parameters `p`, named as this module's own."""
+        """Return weights and biases under parameters `p`."""
         made = []
         for i, (n_in, n_out) in enumerate(itertools.pairwise(self.sizes)):
             flat = p[f"plain.{i}"]
@@ -120,7 +120,7 @@ def _uniform(*shape: int, bound: float) -> Tensor:
 
 
 def forward(layers: Layers, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return outputs and last hidden features of a ReLU network, `(..., in)` to `(..., out)` and `(..., hidden)`."""
+    """Return outputs and last hidden features, `(..., in)` to `(..., out)` and `(..., hidden)`."""
     for weight, bias in layers[:-1]:
         inputs = torch.relu(inputs @ weight + bias)
     weight, bias = layers[-1]
@@ -129,7 +129,7 @@ def forward(layers: Layers, inputs: Tensor) -> tuple[Tensor, Tensor]:
 
 # -- equations -------------------------------------------------------------------------------------------
 def imitation_weights(advantages: Tensor, temperature: float = 1.0, clip: float = 20.0) -> Tensor:
-    """w = exp(min((A - mean A) / (T std A), log clip)), `(batch,)`: weights of actions in imitation (section 4.1)."""
+    """w = exp(min((A - mean A) / (T std A), log clip)), `(batch,)` (section 4.1)."""
     normalised = (advantages - advantages.mean()) / (temperature * advantages.std(correction=0) + 1e-8)
     return normalised.clamp(max=math.log(clip)).exp()
 
@@ -141,7 +141,7 @@ def gaussian_log_prob(mean: Tensor, std: float, actions: Tensor) -> Tensor:
 
 
 def descend(loss: Callable[[dict[str, Tensor]], Tensor], p: Parameters, step_sizes: Tensor) -> dict[str, Tensor]:
-    """Take a differentiable gradient step, p_i - eta_i dL/dp_i, with one step size per parameter tensor."""
+    """Take a differentiable gradient step, p_i - eta_i dL/dp_i, with eta_i per parameter tensor."""
     gradient = grad(loss)(dict(p))
     return {name: p[name] - eta * gradient[name] for name, eta in zip(p, step_sizes, strict=True)}
 
@@ -162,7 +162,7 @@ class Actor(nn.Module):
 
 
 class StepSizes(nn.Module):
-    """Learned inner step sizes, one per parameter tensor, and the advantage head's weight; each is a softplus."""
+    """Softplus parameters: inner step sizes, one per parameter tensor, and the advantage head's weight."""
 
     def __init__(self, numbers: MACAWNumbers, value: int, actor: int):
         super().__init__()
@@ -172,7 +172,7 @@ class StepSizes(nn.Module):
 
 
 class Adapted(NamedTuple):
-    """The policy's layers, one set per simulation or one for all, and whether the policy explores."""
+    """The policy's layers, per simulation or for all, and whether it explores."""
 
     layers: Layers
     explores: bool
@@ -181,14 +181,14 @@ class Adapted(NamedTuple):
 class MACAW(Method):
     """Meta-actor critic with advantage weighting (Mitchell et al., ICML 2021, arXiv 2008.06043).
 
-    MACAW has no latent task variable. It adapts the weights of a value function and of a policy, by one gradient step
-    each on the context. Context consists of whole episodes, because the losses read returns.
+    MACAW has no z. It adapts the weights of a value function and of a policy, by one gradient step each on the context,
+    which consists of whole episodes.
 
     Args:
-        config: of the experiment; discount, scaling, device and protocol are read.
+        config: discount, scaling, device and protocol are read.
         spec, seed: as SMAC's.
         numbers: MACAW's numbers.
-        value, actor, steps: parts, passed by `Learner.remade`.
+        value, actor, steps: passed by `Learner.remade`.
     """
 
     trainable = ("value", "actor", "steps")
@@ -251,11 +251,10 @@ class MACAW(Method):
         return value_loss + actor_loss, info
 
     def inner_step(self, data: Outcomes) -> tuple[Parameters, Parameters]:
-        """Take one gradient step of value and actor on one task's data, and return their parameters.
+        """Take one gradient step of value and actor, and return their parameters.
 
         First V minimises E (G - V(s))^2, then pi minimises -E w log pi(a|s) + c E (A(s, a) - (G - V_i(s)))^2. The last
-        term trains the advantage head; its gradient gives the policy's features information that the gradient of a
-        weighted likelihood lacks (MACAW, section 4.2).
+        term trains the advantage head, whose gradient informs the policy's features (MACAW, section 4.2).
         """
         value, actor = dict(self.value.named_parameters()), dict(self.actor.named_parameters())
         value = descend(lambda p: (data.returns - self.values(p, data.observations)).square().mean(),
@@ -299,7 +298,7 @@ class MACAW(Method):
 
     @property
     def learning_rate(self) -> float:
-        """Adam's rate for the step sizes; `rates` has the ratios of value and actor to it."""
+        """Adam's rate for the step sizes."""
         return self.numbers.step_rate
 
     @property
@@ -313,7 +312,7 @@ class MACAW(Method):
         polyak_update(self.target_value, self.value, self.numbers.target_rate)
 
     def draw_noise(self, batch: Any) -> tuple[()]:
-        """Return an empty tuple: the loss draws nothing."""
+        """Return an empty tuple."""
         return ()
 
     # -- acting ------------------------------------------------------------------------------------------
@@ -322,7 +321,7 @@ class MACAW(Method):
         return Adapted(self._mapped(lambda: self._layers(dict(self.actor.named_parameters()))), True)
 
     def adapt(self, context: Tensor) -> Adapted:
-        """Take one inner step on each simulation's whole episodes: MACAW adapts weights."""
+        """Take one inner step on each simulation's episodes."""
         observations, actions, rewards = split_context(self.checked(context), self.spec.obs_dim, self.spec.action_dim)
         ends = torch.zeros_like(rewards)
         ends[..., self.spec.horizon - 1 :: self.spec.horizon] = 1.0
@@ -339,17 +338,17 @@ class MACAW(Method):
         return self.actor.policy.layers(_below(p, "policy"))
 
     def _mapped(self, function: Callable[..., Layers], *inputs: Tensor) -> Layers:
-        with torch.no_grad(), torch.inference_mode(False):  # tensors of inference mode have no gradient: clone them
+        with torch.no_grad(), torch.inference_mode(False):  # tensors of inference mode have no gradient
             inputs = tuple(value.clone() for value in inputs)
             return function(*inputs) if self.seeds is None else over_seeds(nn.ModuleDict(self.parts), function, *inputs)
 
     def policy(
         self, adapted: Adapted, generator: Generators, deterministic: bool = True
     ) -> Callable[[NDArray[np.float64]], NDArray[np.floating]]:
-        """See `Method.policy`. An unadapted policy acts with noise, even if `deterministic`, because it explores."""
+        """See `Method.policy`. An unadapted policy explores with noise, even if `deterministic`."""
         noisy = adapted.explores or not deterministic
         layers = [(weight, bias.unsqueeze(-2)) for weight, bias in adapted.layers]
-        if adapted.explores and self.seeds is not None:  # one policy per seed, for all of its simulations
+        if adapted.explores and self.seeds is not None:  # one policy per seed
             layers = [(weight.unsqueeze(1), bias.unsqueeze(1)) for weight, bias in layers]
 
         def act(observations: NDArray[np.float64]) -> NDArray[np.floating]:
@@ -368,13 +367,12 @@ class MACAW(Method):
 
 
 def _below(p: Parameters, name: str) -> dict[str, Tensor]:
-    """Return the parameters of the submodule `name`, by their names in it."""
     return {key.removeprefix(f"{name}."): value for key, value in p.items() if key.startswith(f"{name}.")}
 
 
 # -- learning --------------------------------------------------------------------------------------------
 class OutcomeData:
-    """Static transitions with their returns, from which outer steps draw.
+    """Static transitions with their returns.
 
     Args:
         buffer: of the agent's family.
@@ -399,7 +397,7 @@ class OutcomeData:
         self.first, self.count = self.episodes.first * horizon, self.episodes.count * horizon
 
     def draw(self, tasks: Tensor, size: int, generator: Generators, contiguous: bool) -> Outcomes:
-        """Draw `size` transitions per task, `(..., task, size)`: independent, or successive if `contiguous`."""
+        """Draw transitions, `(..., task, size)`, successive ones if `contiguous`."""
         count = self.count[tasks].unsqueeze(-1)
         uniform = draw(torch.rand, (*tasks.shape, 1 if contiguous else size), generator)
         if contiguous:
@@ -423,8 +421,8 @@ def train_macaw(
 
     Args:
         agent: updated in place.
-        buffer: all its static transitions are used, exploration included.
-        family, tasks: not used; other methods compute rewards from them.
+        buffer: all static transitions are used, exploration included.
+        family, tasks: not used.
         steps: outer steps from now on; default `numbers.steps`.
         log_every: steps between two yields.
 

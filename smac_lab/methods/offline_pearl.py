@@ -1,4 +1,4 @@
-"""Offline PEARL: PEARL's losses on static data, with nothing that keeps the policy near the data."""
+"""Offline PEARL: PEARL's losses on static data."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from smac_lab.parts import ALL_PARTS
 class OfflinePEARL(SMAC):
     """PEARL (Rakelly et al., ICML 2019) that never interacts: soft actor-critic and encoder on static data alone.
 
-    It shows the behaviour of off-policy values without correction by new data. Parts, data and numbers are those of
-    SMAC's offline phase.
+    Nothing keeps the policy near the data. Parts, data and numbers are those of SMAC's offline phase.
     """
 
     def offline_pearl_loss(self, batch: Batch) -> tuple[Tensor, Info]:

@@ -1,4 +1,4 @@
-"""PEARL: meta-reinforcement learning online, with true rewards. The paper's behaviour policy and online baseline."""
+"""PEARL: online meta-RL with true rewards, the paper's behaviour policy and online baseline."""
 
 from __future__ import annotations
 
@@ -22,26 +22,24 @@ from smac_lab.sampling import ContextFrom, sample_mixed
 from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import Tasks
 
-REGULARISER = 1e-3  # weight of the actor's squared mean and log standard deviation, as in PEARL's code
+REGULARISER = 1e-3  # of the actor's squared mean and log standard deviation, as in PEARL's code
 
 
 def pearl_loss(agent: SMAC, batch: Batch, temperature: float | Tensor = 1.0) -> tuple[Tensor, Info]:
     """Compute PEARL's loss (Rakelly et al., ICML 2019, algorithm 1) as SMAC's authors ran it, with SMAC's parts.
 
-    Critics and encoder: mean (r_scale r + gamma (1 - terminated) V(s', z) - Q_k(s, a, z))^2, summed over k, where
-    V(s', z) = min_k Q_target_k(s', a', z) - alpha log pi(a'|s', z), a' ~ pi: unlike in SMAC, the critics' error trains
-    the encoder. Decoder and encoder: mean (r - r_hat(s, a, z))^2. Encoder: kl_weight sum_i KL(q(z|h_i) || p(z)), a sum
-    over the tasks of the meta-batch for any `kl_reduction`. Actor (soft actor-critic, with z detached):
-    mean (alpha log pi(a|s, z) - min_k Q_k(s, a, z)) + 1e-3 mean mu^2 + 1e-3 mean (log sigma)^2, a ~ pi, with the
-    Gaussian N(mu, sigma^2) before the tanh. The authors' temperature alpha is 1; `reward_scale` weighs rewards against
-    it. Means are over all transitions; those of mu and log sigma also over action dimensions.
+    Critics and encoder: mean (r_scale r + gamma (1 - terminated) V(s', z) - Q_k(s, a, z))^2, summed over k, where V(s',
+    z) = min_k Q_target_k(s', a', z) - alpha log pi(a'|s', z), a' ~ pi. Decoder and encoder: mean (r - r_hat(s, a,
+    z))^2. Encoder: kl_weight sum_i KL(q(z|h_i) || p(z)), for any `kl_reduction`. Actor (soft actor-critic, with z
+    detached): mean (alpha log pi(a|s, z) - min_k Q_k(s, a, z)) + 1e-3 mean mu^2 + 1e-3 mean (log sigma)^2, a ~ pi, with
+    the Gaussian N(mu, sigma^2) before the tanh. The authors' temperature alpha is 1. Means are over all transitions;
+    those of mu and log sigma also over action dimensions.
 
-    Two target critics replace the state-value network of PEARL's code, as in soft actor-critic's second version
-    (Haarnoja et al., 2018, arXiv 1812.05905).
+    Two target critics replace the state-value network of PEARL's code (Haarnoja et al., 2018, arXiv 1812.05905).
 
     Args:
-        agent: its parts, and `reward_scale`, `discount` and `kl_weight` of its config, are read.
-        batch: rewards are true ones, unscaled.
+        agent: parts, and the config's `reward_scale`, `discount` and `kl_weight`, are read.
+        batch: true, unscaled rewards.
         temperature: alpha.
     """
     assert batch.noise is not None
@@ -78,11 +76,11 @@ def pearl_loss(agent: SMAC, batch: Batch, temperature: float | Tensor = 1.0) -> 
 
 
 def last_visit(config: SMACConfig, horizon: int) -> ContextFrom:
-    """Return the source of PEARL's context, in training and in collecting: a task's latest exploration with z ~ p(z).
+    """Return the source of PEARL's context: a task's latest exploration with z ~ p(z).
 
-    SMAC's authors empty the encoder's buffer at each visit to a task, and then fill it with 400 steps of such
-    exploration: two episodes, here `exploration_episodes`. Context is thus drawn from data like meta-test's, and from
-    one policy if `prior_episodes` is at least `exploration_episodes`. The transitions h' are drawn from all data.
+    At each visit to a task, SMAC's authors refill the encoder's buffer with 400 steps of such exploration: two
+    episodes, here `exploration_episodes`. These are of one policy if `prior_episodes` is at least
+    `exploration_episodes`. The transitions h' are drawn from all data.
     """
     return ContextFrom("explored", config.exploration_episodes * horizon)
 
@@ -98,29 +96,28 @@ def train_pearl(
     log_every: int = 1,
     temperature: Callable[[int], float] = lambda iteration: 1.0,
 ) -> Iterator[tuple[int, Metrics]]:
-    """Collect with true rewards and train on everything collected, iteration by iteration.
+    """Collect with true rewards and train on all data, iteration by iteration.
 
-    An iteration collects like one of the self-supervised phase: `online_tasks` tasks, `prior_episodes` episodes each
-    with z ~ p(z) and `posterior_episodes` with z ~ q(.|own data). The encoder reads exploration alone (`last_visit`).
+    An iteration collects as in `self_collect`. The encoder reads exploration alone (`last_visit`).
 
     Args:
         agent: updated in place.
-        buffer: collected transitions are appended to it; with several seeds, made by `TransitionBuffer.join`. If a task
-            has no exploration yet, all tasks begin with `initial_episodes`.
-        family, tasks: to interact with; `tasks[i]` is the buffer's task `i`. With several seeds, one set of tasks
-            for all, or a list of sets, one per seed.
+        buffer: collected transitions are appended; with several seeds, made by `TransitionBuffer.join`. If a task has
+            no exploration yet, all begin with `initial_episodes`.
+        family, tasks: to interact with; `tasks[i]` is the buffer's task `i`. With several seeds, one set of tasks, or
+            one per seed.
         iterations: iterations from now on.
         updates: updates per iteration.
-        initial_episodes: episodes per task before the first iteration, with z ~ p(z).
+        initial_episodes: per task before the first iteration, with z ~ p(z).
         log_every: iterations between two yields.
         temperature: alpha of each iteration, counted from 1 on.
 
     Yields:
-        Number of iterations made by this call so far, and finite metrics averaged since the last yield.
+        Iterations made by this call so far, and metrics averaged since the last yield.
 
     Raises:
-        ValueError: a buffer of another family, on another device, or of another number of seeds.
-        FloatingPointError: a metric is no longer finite.
+        ValueError: a buffer of another family, device or number of seeds.
+        FloatingPointError: a metric is not finite.
     """
     check_counts(log_every, iterations=iterations, updates=updates, initial_episodes=initial_episodes)
     agent.check_spec(family.spec, "act in")

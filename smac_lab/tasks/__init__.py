@@ -1,4 +1,4 @@
-"""Task families: definition and simulation of tasks."""
+"""Task families."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def make_family(name: str, **options: Any) -> TaskFamily:
     """Make the task family called `name`.
 
     Args:
-        name: one of `FAMILIES`, optionally followed by options, as in "ant-dir:contact_cost=False"; data, agents and
-            results name their variant in this form (`TaskFamily.full_name`).
+        name: one of `FAMILIES`, optionally with options, as in "ant-dir:contact_cost=False" (see
+            `TaskFamily.full_name`).
         **options: options of the family, such as `obs="v5"` for cheetah-vel.
 
     Raises:
-        ValueError: the name, an option or a value is unknown; the message lists the known ones.
+        ValueError: the name, an option or a value is unknown.
 
     Example:
         >>> import smac_lab as lab
@@ -74,7 +74,7 @@ def make_task_env(
     height: int = 240,
     **options: Any,
 ) -> TaskEnv:
-    """Make a `TaskEnv` for `gym.make`; `options` go to `make_family`, the other arguments to `TaskEnv`."""
+    """Make a `TaskEnv` for `gym.make`; `options` go to `make_family`."""
     return TaskEnv(make_family(family, **options), task, render_mode, width, height)
 
 

@@ -16,13 +16,13 @@ from smac_lab.tasks.spec import Array
 class AntDir(MujocoFamily):
     """Run along direction t ~ U(0, 2 pi).
 
-    Reward: v_xy . (cos t, sin t) - 0.5 |a|^2 - 5e-4 |clip(cfrc_ext, -1, 1)|^2 + 1. An episode ends when the
-    state is not finite or the torso's height leaves [0.2, 1.0] m. Velocity is the displacement of qpos, and contact
-    forces are those of the new state (`mj_forward`); gymnasium's Ant reads both one substep late.
+    Reward: v_xy . (cos t, sin t) - 0.5 |a|^2 - 5e-4 |clip(cfrc_ext, -1, 1)|^2 + 1. An episode ends when the state is
+    not finite or the torso's height leaves [0.2, 1.0] m. Velocity and contact forces are those of the new state
+    (`mj_forward`); gymnasium's Ant reads both one substep late.
 
     Args:
-        contact_cost: whether contact forces cost. MuJoCo 2.0 left them at zero, so many published returns exclude them.
-        velocity_only: the reward is v_xy . (cos t, sin t) alone, and episodes last for the horizon (CORRO, UNICORN).
+        contact_cost: whether contact forces cost; many published returns exclude them, as MuJoCo 2.0 left them at zero.
+        velocity_only: reward v_xy . (cos t, sin t), and no termination (CORRO, UNICORN).
     """
 
     name: ClassVar[str] = "ant-dir"
@@ -43,7 +43,7 @@ class AntDir(MujocoFamily):
 
     @property
     def pays_contacts(self) -> bool:
-        """Whether the reward reads contact forces, which cost one more forward pass per control step."""
+        """Whether the reward reads contact forces, at one more forward pass per control step."""
         return self.contact_cost and not self.velocity_only
 
     def edit_model(self, spec: Any) -> None:
@@ -61,7 +61,6 @@ class AntDir(MujocoFamily):
         return np.concatenate([state.qpos[:, 2:], state.qvel], axis=1)
 
     def measure(self, before: SimpleNamespace, action: Array, after: SimpleNamespace) -> Array:
-        """Compute the planar velocity (m/s, 2) and the squared norm of clipped contact forces (1; 0 if unused)."""
         features = np.zeros((len(action), 3))
         features[:, :2] = (after.qpos[:, :2] - before.qpos[:, :2]) / self.control_dt
         if self.pays_contacts:
@@ -81,17 +80,16 @@ class AntDir(MujocoFamily):
         return ~((height >= 0.2) & (height <= 1.0))
 
     def behave(self, step: int, observations: Array, tasks: Array) -> Array:
-        """Walk by the scripted `gait` in each task's direction: a stand-in for the paper's trained behaviour policy.
+        """Walk by the scripted `gait`, a stand-in for the paper's trained behaviour policy.
 
         Without noise the gait walks at about 2 m/s, for a return of about 530 in 200 steps; with action noise of 0.2,
-        as in behaviour data, at about 1.2 m/s for 310; with noise of 0.5 it barely moves and most episodes end in a
-        fall.
+        as in behaviour data, at about 1.2 m/s for 310; with noise of 0.5 most episodes end in a fall.
         """
         return gait(step, observations, tasks[:, 0])
 
 
-# A walk in any direction, found by scripts/find_ant_gait.py: the cross-entropy method on the reward without noise.
-# Axes: joint (hip, ankle); [1, cos, sin] of the phase; [1, cos, sin] of the direction relative to the leg.
+# A walk in any direction, found by scripts/find_ant_gait.py (cross-entropy method, without noise). Axes: joint (hip,
+# ankle); [1, cos, sin] of the phase; [1, cos, sin] of the direction relative to the leg.
 GAIT: Array = np.array(
     [
         [[-0.11, -0.38, 0.14], [-0.03, 0.49, 1.56], [0.33, 0.57, -0.67]],
@@ -99,7 +97,7 @@ GAIT: Array = np.array(
     ]
 )
 GAIT_HZ = 2.14  # strides per second
-STIFFNESS, DAMPING = 1.0, 0.1  # of the joints' position control: share of full torque per rad, per rad/s
+STIFFNESS, DAMPING = 1.0, 0.1  # position control of the joints: share of full torque per rad, per rad/s
 LEG_ANGLES = np.pi / 4 + np.pi / 2 * np.arange(4)  # rad, direction of each leg from the torso
 ANKLE_SIGNS = np.array([1.0, -1.0, -1.0, 1.0])  # the model's ankle axes do not rotate with the legs
 
@@ -107,17 +105,16 @@ ANKLE_SIGNS = np.array([1.0, -1.0, -1.0, 1.0])  # the model's ankle axes do not 
 def gait(
     step: int, observations: Array, directions: Array, coefficients: Array = GAIT, hertz: ArrayLike = GAIT_HZ
 ) -> Array:
-    """Compute actions of a walk along `directions`: joints follow sines whose size depends on the leg's direction.
+    """Compute actions of a walk along `directions`: joints follow sines that depend on the leg's direction.
 
-    The ant is symmetric under a quarter turn, so one formula in the angle between leg and direction applies to all
-    four legs and every direction. The heading is computed from the observation; the only clock is `step`.
+    By symmetry, one formula in the angle between leg and direction applies to all legs and directions.
 
     Args:
-        step: control steps since the start.
+        step: control steps so far.
         observations: `(n, 27)`.
         directions: rad, `(n,)`.
         coefficients: `(2, 3, 3)`, or one set per simulation, `(n, 2, 3, 3)`.
-        hertz: strides per second, a number or `(n,)`.
+        hertz: strides per second, one or `(n,)`.
 
     Returns:
         Actions, `(n, 8)`.
@@ -130,7 +127,7 @@ def gait(
     swing = np.einsum(
         "nlb,njpb,np->nlj", _harmonics(angle), np.broadcast_to(coefficients, (n, 2, 3, 3)), _harmonics(phase)
     )
-    target = np.empty((n, 4, 2))  # joint angles, rad, within the joints' ranges
+    target = np.empty((n, 4, 2))  # rad, within the joints' ranges
     target[..., 0] = np.deg2rad(30) * np.tanh(swing[..., 0])
     target[..., 1] = np.deg2rad(50 + 20 * np.tanh(swing[..., 1])) * ANKLE_SIGNS
     position, velocity = observations[:, 5:13].reshape(n, 4, 2), observations[:, 19:27].reshape(n, 4, 2)

@@ -1,4 +1,4 @@
-"""Task families: the base class, and families with a formula or MuJoCo as dynamics."""
+"""Task families: the base class, and those with a formula or MuJoCo as dynamics."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ from smac_lab.tasks.spec import Array, FamilySpec, Tasks
 class TaskFamily:
     """A simulated body, its spaces, horizon, reward, and distribution of tasks.
 
-    A family is data plus pure functions on arrays with a leading axis of simulations. `BatchEnv` and `TaskEnv` call
-    the same functions, so the two cannot disagree. To make a custom family, subclass an existing one and override
-    the parts that differ; an instance works wherever a named family does.
+    A family is data plus pure functions on arrays with a leading axis of simulations. To make a custom family, override
+    parts of an existing one; an instance works wherever a named family does.
 
-    The reward depends only on `features`, `actions` and the task. Buffers store the features, so calling `reward`
-    again relabels data with the true rewards of another task.
+    The reward depends only on `features`, `actions` and the task. Buffers store the features, so `reward` can relabel
+    data with the true rewards of another task.
     """
 
     name: ClassVar[str]
@@ -34,18 +33,18 @@ class TaskFamily:
     action_dim: int
     horizon: int = 200  # control steps
     control_dt: float = 1.0  # seconds per control step
-    in_threads: ClassVar[bool] = False  # whether MuJoCo computes the steps, so that threads can run in parallel
-    state_fields: tuple[str, ...]  # fields that `observe`, `measure` and `terminated` may read
-    context_includes_next: ClassVar[bool] = False  # whether context contains s', as it must if dynamics differ
+    in_threads: ClassVar[bool] = False  # whether MuJoCo computes the steps, which then run in threads
+    state_fields: tuple[str, ...]  # that `observe`, `measure` and `terminated` may read
+    context_includes_next: ClassVar[bool] = False  # whether context contains s', as for differing dynamics
     task_label: ClassVar[str] = "task"  # axis label, with unit
     feature_label: ClassVar[str] = "first feature"  # axis label of the first feature of `measure`, with unit
 
     @property
     def full_name(self) -> str:
-        """The name with every option that is not at its default, `ant-dir:contact_cost=False`.
+        """The name with the options that are not at their defaults, `ant-dir:contact_cost=False`.
 
-        `make_family` accepts this name. Data, agents and results record it, so that variants are never mixed up. An
-        option is an argument of the constructor that the instance keeps under the same name.
+        `make_family` accepts this name; data, agents and results record it. An option is a constructor's argument that
+        the instance keeps under the same name.
         """
         parameters = inspect.signature(type(self)).parameters.values()
         values = {p.name: getattr(self, p.name) for p in parameters if hasattr(self, p.name)}
@@ -63,14 +62,14 @@ class TaskFamily:
         raise NotImplementedError
 
     def place(self, tasks: Array, state: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Adapt initial states from `reset_state` to their `tasks`, `(n, task_dim)`; by default, unchanged."""
+        """Adapt initial states to their `tasks`, `(n, task_dim)`; by default, unchanged."""
         return state
 
     def check_tasks(self, tasks: Array) -> None:
         """Raise ValueError if one of the `tasks`, `(n, task_dim)`, is impossible; by default, none is."""
 
     def rewards_alone_differ(self, task: Array, others: Array) -> NDArray[np.bool_]:
-        """Mark `others`, `(n, task_dim)`, whose data differ from those of `task`, `(task_dim,)`, in rewards alone."""
+        """Mark `others`, `(n, task_dim)`, whose data differ from `task`'s, `(task_dim,)`, in rewards alone."""
         return np.ones(len(others), bool)
 
     def observe(self, state: SimpleNamespace) -> Array:
@@ -86,13 +85,13 @@ class TaskFamily:
         raise NotImplementedError
 
     def terminated(self, state: SimpleNamespace) -> NDArray[np.bool_]:
-        """Return whether each episode terminates at this state, `(n,)`; by default, none does."""
+        """Return whether each episode terminates here, `(n,)`; by default, none does."""
         first = getattr(state, self.state_fields[0])
         return np.zeros(len(first), dtype=bool)
 
     # -- optional: used by behaviour data and reports ----------------------------------------------------
     def controller(self, observations: Array, tasks: Array) -> Array | None:
-        """Return actions of the best known hand-written controller, `(n, action_dim)`, or None without one."""
+        """Return the best hand-written controller's actions, `(n, action_dim)`, or None."""
         return None
 
     def velocity_error(self, features: Array, tasks: Array) -> Array | None:
@@ -100,9 +99,9 @@ class TaskFamily:
         return None
 
     def behave(self, step: int, observations: Array, tasks: Array) -> Array | None:
-        """Return scripted actions at control step `step` of an episode that pursues `tasks`, `(n, action_dim)`.
+        """Return scripted actions towards `tasks` at control step `step`, `(n, action_dim)`, or None.
 
-        The default is the `controller`; override this for a gait that needs a clock. None: no scripted behaviour.
+        The default is the `controller`.
         """
         return self.controller(observations, tasks)
 
@@ -111,23 +110,23 @@ class TaskFamily:
         return self.sample_tasks(rng, len(tasks))
 
     def pursue_next(self, rng: np.random.Generator, observations: Array, pursued: Array, tasks: Array) -> Array:
-        """Return the tasks that scripted episodes of `tasks` pursue from now on, `(n, task_dim)`; default: `pursued`.
+        """Return the tasks that scripted episodes pursue from now on, `(n, task_dim)`; default: `pursued`.
 
-        Override this for behaviour that reaches one task after another within an episode.
+        Override this to reach several tasks within an episode.
         """
         return pursued
 
     def success(self, features: Array, tasks: Array) -> NDArray[np.bool_] | None:
-        """Return whether each transition reaches its task, `(n,)`; None if the family does not define success."""
+        """Return whether each transition reaches its task, `(n,)`; None if not defined."""
         return None
 
     def describe(self, task: Array) -> str | None:
-        """Describe one task `(task_dim,)` in words, for pictures; None if its number is clear enough."""
+        """Describe one task, `(task_dim,)`, in words, or return None."""
         return None
 
     # -- derived from the definition ---------------------------------------------------------------------
     def split(self, n_train: int, n_test: int, seed: int) -> tuple[Tasks, Tasks]:
-        """Draw training and held-out tasks from the family's distribution, all different.
+        """Draw training and held-out tasks, all different.
 
         Raises:
             ValueError: a side has no task, or the family has too few different tasks.
@@ -146,24 +145,24 @@ class TaskFamily:
         return Tasks(values[:n_train]), Tasks(values[n_train:])
 
     def batch_env(self, tasks: Tasks, num_threads: int = 0, rewards: bool = True) -> BatchEnv:
-        """Make one simulation per task, stepped together. See `BatchEnv`."""
+        """Make one simulation per task; see `BatchEnv`."""
         return BatchEnv(self, tasks, num_threads=num_threads, rewards=rewards)
 
     def task_env(self, task: ArrayLike | None = None, render_mode: str | None = None) -> TaskEnv:
-        """Make a single simulation as a `gymnasium.Env`, without a time limit. See `TaskEnv`."""
+        """Make a single simulation without a time limit; see `TaskEnv`."""
         return TaskEnv(self, task=task, render_mode=render_mode)
 
     def make_engine(self, n: int, num_threads: int) -> Engine:
-        """Make the engine that moves the states of `n` simulations."""
+        """Make the engine of `n` simulations."""
         raise NotImplementedError
 
     def make_renderer(self, width: int, height: int) -> Renderer:
-        """Make a renderer of simulations, in pictures of `width` by `height` pixels."""
+        """Make a renderer of pictures of `width` by `height` pixels."""
         raise NotImplementedError
 
     @functools.cached_property
     def spec(self) -> FamilySpec:
-        """Sizes of this family; the feature size is taken from a first measurement."""
+        """Sizes of this family."""
         rng = np.random.default_rng(0)
         simulation = Simulation(self, self.sample_tasks(rng, 1), num_threads=1, rewards=False)
         simulation.reset(np.arange(1), [rng])
@@ -184,7 +183,7 @@ class TaskFamily:
 
 
 def check_option(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    """Raise ValueError unless an option has an allowed value; 0 is not False, as `full_name` would differ."""
+    """Raise ValueError unless an option is allowed; 0 is not False, as `full_name` would differ."""
     if not any(value == one and type(value) is type(one) for one in allowed):
         raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
 
@@ -193,7 +192,7 @@ class DynamicsFamily(TaskFamily):
     """A family whose next state is a formula, without a physics engine."""
 
     def dynamics(self, state: SimpleNamespace, action: Array) -> Mapping[str, Array]:
-        """Compute the next state of each simulation: state-field name to `(n, ...)`."""
+        """Compute the next states, name to `(n, ...)`."""
         raise NotImplementedError
 
     def draw(self, state: SimpleNamespace, task: Array, width: int, height: int) -> Frames:
@@ -201,7 +200,7 @@ class DynamicsFamily(TaskFamily):
         raise NotImplementedError
 
     def make_engine(self, n: int, num_threads: int) -> Engine:
-        """See `TaskFamily.make_engine`; a formula needs no threads."""
+        """See `TaskFamily.make_engine`."""
         return DynamicsEngine(self.reset_state(np.random.default_rng(0), n), self.state_fields, self.dynamics)
 
     def make_renderer(self, width: int, height: int) -> Renderer:
@@ -210,8 +209,6 @@ class DynamicsFamily(TaskFamily):
 
 
 class _Drawing:
-    """Renderer of a `DynamicsFamily`, through its `draw`."""
-
     def __init__(self, family: DynamicsFamily, width: int, height: int):
         self.family, self.size = family, (width, height)
 
@@ -226,28 +223,27 @@ class _Drawing:
 class MujocoFamily(TaskFamily):
     """A family simulated by MuJoCo.
 
-    `state_fields` names MjData fields. `qpos` and `qvel` are always among them; a derived field (`xpos`, `cfrc_ext`,
-    ...) costs one more forward pass per control step and describes the state *after* the step. `settable_fields` are
-    the fields that `reset_state` returns.
+    `state_fields` names MjData fields, `qpos` and `qvel` always among them. Derived fields (`xpos`, `cfrc_ext`, ...)
+    cost one more forward pass per control step and describe the state *after* the step. `settable_fields` are those
+    that `reset_state` returns.
 
-    If bodies differ between tasks, override `physics`: MuJoCo then steps one batch with separate model fields per
-    simulation.
+    If bodies differ between tasks, override `physics`.
     """
 
-    xml: str  # file among the models that gymnasium installs
+    xml: str  # among the models that gymnasium installs
     frame_skip: ClassVar[int] = 5
     state_fields: tuple[str, ...] = ("qpos", "qvel")
     settable_fields: ClassVar[tuple[str, ...]] = ("qpos", "qvel")
     camera: ClassVar[dict[str, Any]] = {}  # arguments of `BodyRenderer` that differ from its defaults
-    set_const: bool = True  # recompute the constants that MuJoCo derives from the fields changed by `physics`
+    set_const: bool = True  # recompute the constants derived from fields changed by `physics`
     in_threads: ClassVar[bool] = True
 
     def physics(self, tasks: Array) -> Mapping[str, Array]:
-        """Return the MjModel fields that tasks `(n, task_dim)` change: name to `(n, ...)`; by default, none."""
+        """Return the MjModel fields that tasks change, name to `(n, ...)`; by default, none."""
         return {}
 
     def control(self, state: SimpleNamespace, actions: Array) -> Mapping[str, Array]:
-        """Return the MjData fields that actions in [-1, 1] set in a step: name to `(n, ...)`; by default, `ctrl`."""
+        """Return the MjData fields that actions in [-1, 1] set, name to `(n, ...)`; by default, `ctrl`."""
         return {"ctrl": actions}
 
     def make_engine(self, n: int, num_threads: int) -> Engine:
@@ -259,16 +255,16 @@ class MujocoFamily(TaskFamily):
         return _Body(BodyRenderer(self.model, width, height, **self.camera))
 
     def edit_model(self, spec: Any) -> None:
-        """Change the `mujoco.MjSpec` before it is compiled; by default, it is not changed."""
+        """Change the `mujoco.MjSpec` before it is compiled."""
 
     @functools.cached_property
     def model(self) -> Any:
-        """The compiled `mujoco.MjModel`, made once per instance."""
+        """The compiled `mujoco.MjModel`."""
         mujoco = _load_mujoco()
         spec = mujoco.MjSpec.from_file(str(self.xml_path))
         self.edit_model(spec)
-        # Scaling the mass in the compiler is deprecated and warns. Scaling it afterwards, together with the solver's
-        # scales, gives the same model bit for bit.
+        # Scaling the mass in the compiler is deprecated. Scaling it and the solver's scales afterwards gives the same
+        # model bit for bit.
         total_mass, spec.compiler.settotalmass = spec.compiler.settotalmass, -1.0
         model = spec.compile()
         if total_mass > 0:
@@ -288,15 +284,13 @@ class MujocoFamily(TaskFamily):
 
     @property
     def xml_hash(self) -> str:
-        """SHA-256 of the MJCF file, recorded with data so that a changed body is noticed."""
+        """SHA-256 of the MJCF file, recorded with data."""
         import hashlib
 
         return hashlib.sha256(self.xml_path.read_bytes()).hexdigest()
 
 
 class _Body:
-    """Renderer of a `MujocoFamily`."""
-
     def __init__(self, renderer: BodyRenderer):
         self.renderer, self.close = renderer, renderer.close
 
@@ -305,7 +299,7 @@ class _Body:
 
 
 def add_accelerometer(spec: Any, body: str) -> None:
-    """Add a sensor that makes MuJoCo compute `cfrc_ext`, which is zero unless a sensor requires it."""
+    """Make MuJoCo compute `cfrc_ext`, which is zero unless a sensor requires it."""
     import mujoco
 
     spec.body(body).add_site(name="accelerometer")
@@ -318,11 +312,11 @@ def add_accelerometer(spec: Any, body: str) -> None:
 
 
 def _load_mujoco() -> Any:
-    """Import mujoco without writing MUJOCO_LOG.TXT to the working directory; warnings still go to stderr."""
+    """Import mujoco without writing MUJOCO_LOG.TXT; warnings still go to stderr."""
     import mujoco
 
     log = mujoco.MjLogConfig.get()
-    if log.logto_file and log.logfile == "MUJOCO_LOG.TXT":  # the default name; a file that the user chose is kept
+    if log.logto_file and log.logfile == "MUJOCO_LOG.TXT":  # a file that the user chose is kept
         log.logto_file = False
         log.set()
     return mujoco

@@ -13,7 +13,7 @@ from smac_lab.tasks.spec import Array
 
 
 class HalfCheetah(MujocoFamily):
-    """The body: gymnasium's `half_cheetah.xml`, five substeps of 0.01 s per control step, never terminates.
+    """Gymnasium's `half_cheetah.xml`, five substeps of 0.01 s per control step, never terminates.
 
     Args:
         obs: "paper" observes 20 numbers: qpos without x (8), qvel (9), torso position x, y, z (3). "v5"

@@ -19,16 +19,15 @@ class HumanoidDir(MujocoFamily):
     """Run along direction t ~ U(0, 2 pi).
 
     Reward: 1.25 v_xy . (cos t, sin t) - 0.1 |ctrl|^2 - min(5e-7 |cfrc_ext|^2, 10) + 5, with ctrl = 0.4 a and v_xy the
-    velocity of the centre of mass. An episode ends when the torso's height leaves [1, 2] m. All fields are computed
-    at the new state (`mj_forward`); gymnasium's Humanoid reads derived fields one substep late.
+    velocity of the centre of mass. An episode ends when the torso's height leaves [1, 2] m. All fields are those of the
+    new state (`mj_forward`); gymnasium's Humanoid reads derived ones one substep late.
 
     Args:
         obs: "paper" observes 376 numbers: qpos without x, y (22), qvel (23), cinert (14 x 10), cvel (14 x 6),
-            qfrc_actuator (23), cfrc_ext (14 x 6). "v5" observes the 348 of gymnasium's Humanoid-v5, without the rows of
-            the world and of the root joint, which are always zero. "contact-free" observes the first 292 of "paper",
-            without cfrc_ext: MuJoCo 2.0, which the authors used, left it at zero; in this version it reaches thousands,
-            whereas angles are about 1 rad.
-        contact_cost: whether contact forces cost. MuJoCo 2.0 left them at zero, so many published returns exclude them.
+            qfrc_actuator (23), cfrc_ext (14 x 6). "v5" observes the 348 of gymnasium's Humanoid-v5, without rows that
+            are always zero. "contact-free" observes the first 292 of "paper", without cfrc_ext: the authors' MuJoCo 2.0
+            left it at zero, and it now reaches thousands.
+        contact_cost: whether contact forces cost; many published returns exclude them.
     """
 
     name: ClassVar[str] = "humanoid-dir"

@@ -35,7 +35,7 @@ class Engine(Protocol):
 
 
 def is_sound(values: Array) -> NDArray[np.bool_]:
-    """Mark simulations whose numbers MuJoCo accepts: finite, with absolute values below its mjMAXVAL, `(n,)`."""
+    """Mark simulations whose numbers are finite and below MuJoCo's mjMAXVAL, `(n,)`."""
     size = np.abs(values)
     if size.max() < 1e10:  # nearly always; false for not-a-number
         return np.ones(len(values), dtype=bool)
@@ -56,7 +56,7 @@ class DynamicsEngine:
         self.state = SimpleNamespace(**{name: np.array(start[name], float) for name in fields})
 
     def set_tasks(self, tasks: Array) -> None:
-        """Do nothing: a formula has no bodies."""
+        """Do nothing."""
 
     def set_state(self, ids: NDArray[np.intp], values: Mapping[str, Array]) -> None:
         """See `Engine`."""
@@ -72,12 +72,12 @@ class DynamicsEngine:
         return diverged
 
     def data(self, index: int) -> Any:
-        """Raise NotImplementedError: a formula has no `mujoco.MjData`."""
+        """Raise NotImplementedError."""
         raise NotImplementedError
 
 
 class Body(Protocol):
-    """The members of a family that MuJoCo needs; see `MujocoFamily`."""
+    """What MuJoCo needs of a family; see `MujocoFamily`."""
 
     frame_skip: ClassVar[int]
     settable_fields: ClassVar[tuple[str, ...]]
@@ -99,9 +99,9 @@ class MujocoEngine:
     """Simulations in MuJoCo, stepped in parallel.
 
     Args:
-        family: family of the bodies.
+        family: of the bodies.
         n: number of simulations.
-        num_threads: physics threads, 0 for as many as PyTorch uses.
+        num_threads: physics threads; 0: as many as PyTorch uses.
     """
 
     def __init__(self, family: Body, n: int, num_threads: int):
@@ -113,8 +113,8 @@ class MujocoEngine:
         self.batch = Batch(family.model, nsim=n, nthread=num_threads or torch.get_num_threads())
         names = dict.fromkeys((*self.settable, *family.state_fields))
         self.state = SimpleNamespace(**{name: self.batch.bind(name) for name in names})
-        # After a bare step, a derived field is one substep late; if the family reads one, compute it at the new
-        # state. Sensors that need accelerations (contact forces) are computed in the last stage.
+        # Derived fields are one substep late after a bare step, so they are computed anew. Sensors of contact forces
+        # need the last stage.
         derived = set(names) - set(self.settable)
         self.stage = int(mujoco.mjtStage.mjSTAGE_ACC) if derived else int(mujoco.mjtStage.mjSTAGE_NONE)
         self._none = int(mujoco.mjtStage.mjSTAGE_NONE)
@@ -122,7 +122,7 @@ class MujocoEngine:
         self._breakdowns = [int(bad.mjWARN_BADQPOS), int(bad.mjWARN_BADQVEL), int(bad.mjWARN_BADQACC)]
 
     def set_tasks(self, tasks: Array) -> None:
-        """Set the model fields that tasks change; each time, they start from the model's values and never compound."""
+        """Set the model fields that tasks change, from the model's values."""
         fields = self.family.physics(tasks)
         for name, value in fields.items():
             self.batch.expand(name)[:] = value
@@ -142,7 +142,7 @@ class MujocoEngine:
         for name, value in self.family.control(self.state, actions).items():
             self.batch.bind(name)[:] = value
         self.batch.step(nstep=self.family.frame_skip, stage=self.stage)
-        # MuJoCo resets a simulation that breaks down, and counts a warning; the last substep must be checked here.
+        # MuJoCo resets a simulation that breaks down and counts a warning, but does not check the last substep.
         broken = self.batch.warning[:, self._breakdowns, 1].any(1)
         return broken | ~is_sound(self.state.qpos) | ~is_sound(self.state.qvel)
 

@@ -1,4 +1,4 @@
-"""Point robots: a dot on a plane that moves by 0.1 m times its action. Training takes seconds."""
+"""Point robots: a dot on a plane that moves by 0.1 m times its action."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ STEP = 0.1  # metres moved by an action of 1 along an axis
 
 
 class PointFamily(DynamicsFamily):
-    """Body and spaces of all point families: observes position (m), commands displacement / 0.1 m."""
+    """Base of all point families: observes position (m), commands displacement / 0.1 m."""
 
     obs_dim = 2
     action_dim = 2
     horizon = 20
-    control_dt = 0.1  # s: at full speed along an axis the robot moves at 1 m/s
+    control_dt = 0.1  # s: at full speed along an axis, 1 m/s
     state_fields = ("position",)
 
     def reset_state(self, rng: np.random.Generator, n: int) -> Mapping[str, Array]:
@@ -37,7 +37,7 @@ class PointFamily(DynamicsFamily):
         return after.position.copy()
 
     def draw(self, state: SimpleNamespace, task: Array, width: int, height: int) -> NDArray[np.uint8]:
-        """Draw the plane up to 2.2 m above and below the origin: robot blue, goal (or the direction's end) orange."""
+        """Draw the plane up to 2.2 m above and below the origin: robot blue, goal or direction orange."""
         y = np.linspace(2.2, -2.2, height)[:, None]
         x = np.linspace(-2.2, 2.2, width)[None, :] * width / height
         image = np.full((height, width, 3), 255, np.uint8)
@@ -57,8 +57,8 @@ class PointRobot(PointFamily):
     """Reach a goal: reward -|s - g| (m) after the move, goals on the upper unit half circle.
 
     Args:
-        layout: "half-circle" starts at the origin. "square" is the layout of the authors' `point-robot`: start
-            and goal uniform in [-1, 1]^2.
+        layout: "half-circle" starts at the origin. "square", as in the authors' code: start and goal uniform in [-1,
+            1]^2.
     """
 
     name: ClassVar[str] = "point-robot"
@@ -83,16 +83,16 @@ class PointRobot(PointFamily):
         return -np.linalg.norm(features - tasks, axis=1)
 
     def controller(self, observations: Array, tasks: Array) -> Array:
-        """Move along each axis at full speed up to the goal's coordinate: optimal, as the axes are independent."""
+        """Move along each axis at full speed up to the goal's coordinate, which is optimal."""
         return np.clip((tasks - observations) / STEP, -1.0, 1.0)
 
     def detours(self, rng: np.random.Generator, tasks: Array) -> Array:
-        """Draw points within reach of a whole episode, so that data cover all places that the robot can reach."""
+        """Draw points within reach, so that data cover all of them."""
         return rng.uniform(-2.0, 2.0, tasks.shape)
 
 
 class SparsePointRobot(PointRobot):
-    """Point-robot with a reward only near the goal: 1 - |s - g| within 0.2 m, 0 elsewhere."""
+    """Point-robot with reward 1 - |s - g| within 0.2 m of the goal, 0 elsewhere."""
 
     name: ClassVar[str] = "sparse-point-robot"
     radius: ClassVar[float] = 0.2  # m

@@ -1,4 +1,4 @@
-"""Bodies that differ from task to task: run forward with unknown physics (walker-params, hopper-params)."""
+"""Bodies with unknown physics: run forward (walker-params, hopper-params)."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from numpy.typing import NDArray
 from smac_lab.tasks.family import MujocoFamily, check_option
 from smac_lab.tasks.spec import Array
 
-SCALE = 1.5  # base for masses, inertias and frictions: each times 1.5^u, u ~ U(-3, 3)
-DAMPING_SCALE = 1.3  # base for the damping of joints
+SCALE = 1.5  # base for masses, inertias and frictions: each times 1.5^u
+DAMPING_SCALE = 1.3  # for the damping of joints
 LIMIT = 3.0  # bound of the exponents u
 
 
 class RandomParams(MujocoFamily):
-    """Run forward in a body with random physics; the reward is the same in every task.
+    """Run forward in a body with random physics.
 
     Task: exponents u ~ U(-3, 3), all independent, of each body's mass and each of its three axes of inertia, of each
     geom's three coefficients of friction (times 1.5^u), and of each degree of freedom's damping (times 1.3^u), in this
-    order. Reward: v_x + 1 - 1e-3 |a|^2; the 1 is also paid on the last step of a fall, unlike in gymnasium's v5.
-    Context contains the next observation, from which alone the dynamics can be inferred.
+    order. Reward, in every task: v_x + 1 - 1e-3 |a|^2; the 1 is also paid on the last step of a fall, unlike in
+    gymnasium's v5. Context contains the next observation.
 
     Args:
-        set_const: recompute the constants that MuJoCo derives from masses and inertias, as `mj_setConst` does; the mean
-            inertia, which scales the solvers' tolerance, keeps the model's value. The authors' code never recomputes
-            them, and scales the scaled values again, so that its draws compound; here each draw starts from the model.
+        set_const: recompute the constants derived from masses and inertias, as `mj_setConst` does; the mean inertia,
+            which scales the solvers' tolerance, keeps the model's value. The authors' code never recomputes them, and
+            its draws compound; here each draw starts from the model.
     """
 
     task_label: ClassVar[str] = "exponents of the physics"

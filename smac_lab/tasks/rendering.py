@@ -17,21 +17,21 @@ Frames = NDArray[np.uint8]
 
 
 class BodyRenderer:
-    """Off-screen renderer of a MuJoCo body, with a camera that follows the body or is fixed.
+    """Off-screen renderer of a MuJoCo body.
 
-    Shadows and reflections are off, which makes software rendering five times faster. `MUJOCO_GL` (egl, osmesa,
-    glfw) chooses the OpenGL backend; by default, the first that works is used.
+    Shadows and reflections are off, which makes software rendering five times faster. `MUJOCO_GL` (egl, osmesa, glfw)
+    chooses the OpenGL backend; default: the first that works.
 
     Args:
-        model: compiled `mujoco.MjModel`; the camera follows its first body unless `lookat` is given.
+        model: the camera follows its first body unless `lookat` is given.
         width, height: size of the pictures, pixels.
         distance: of the camera from the body, m.
-        azimuth: direction in which the camera looks, degrees; at 90 the x axis points to the right.
-        elevation: of the camera's line of sight, degrees; negative looks down.
+        azimuth: of the camera, degrees; at 90 the x axis points to the right.
+        elevation: of the camera, degrees; negative looks down.
         lookat: point that the camera looks at, m; None: the body.
 
     Raises:
-        RuntimeError: no OpenGL backend works; the message explains how to install one.
+        RuntimeError: no OpenGL backend works.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class BodyRenderer:
 
         self._context: Any = _context_class()(width, height)
         self._context.make_current()
-        self._model = copy.copy(model)  # a copy, so that its picture size can be changed
+        self._model = copy.copy(model)  # its picture size is changed
         size = self._model.vis.global_
         size.offwidth, size.offheight = max(size.offwidth, width), max(size.offheight, height)
         self._drawing: Any = mujoco.MjrContext(self._model, int(mujoco.mjtFontScale.mjFONTSCALE_100))
@@ -71,7 +71,7 @@ class BodyRenderer:
             raise RuntimeError("this renderer has been closed")
         for compute in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_camlight):
             compute(self._model, data)
-        # The camera's height is fixed, so that hopping is visible.
+        # The height is fixed, so that hopping is visible.
         self._camera.lookat[:] = self._lookat or (*data.xpos[1, :2], 0.75 * self._model.body_pos[1, 2])
         everything = int(mujoco.mjtCatBit.mjCAT_ALL)
         mujoco.mjv_updateScene(self._model, data, self._option, None, self._camera, everything, self._scene)
@@ -82,7 +82,7 @@ class BodyRenderer:
         return picture[::-1].copy()  # OpenGL counts rows from below
 
     def close(self) -> None:
-        """Free the resources of the graphics driver; closing twice is fine."""
+        """Free the graphics driver's resources; closing twice is fine."""
         if self._drawing is not None:
             self._context.make_current()
             self._drawing.free()
@@ -101,15 +101,14 @@ def require_renderer() -> None:
     _context_class()
 
 
-FAILED: dict[str, str] = {}  # error of each backend that failed; some backends end the process when tried again
+FAILED: dict[str, str] = {}  # by backend; some end the process when tried again
 
 
 @functools.cache
 def _context_class() -> Any:
     """Return the OpenGL context class of the first backend that works, and set MUJOCO_GL to its name.
 
-    MuJoCo's Python part reads MUJOCO_GL at import, and uses a window if it is not set; the C part reads MUJOCO_GL
-    whenever it starts to draw. Importing the context class directly also works after mujoco has been imported.
+    MuJoCo's Python part reads MUJOCO_GL only at import. Importing the context class directly works later too.
     """
     import mujoco
 
@@ -125,7 +124,7 @@ def _context_class() -> Any:
             context.make_current()
             mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), 100).free()
             context.free()
-        except Exception as error:  # a missing library raises ImportError, AttributeError, GLError, FatalError, ...
+        except Exception as error:
             FAILED[backend] = str(error)
             problems.append(f"{backend}: {error}")
             _restore("MUJOCO_GL", chosen)

@@ -33,46 +33,46 @@ from smac_lab.tasks.sawyer_script import script
 from smac_lab.tasks.spec import Array
 
 # qpos of assets/sawyer.xml: the arm, fingers, joints, object and block.
-ARM = np.array([-0.2957, -1.2191, 0.0, 1.9137, 0.0, 0.8762, -0.2957])  # rad: the gripper at HOME, pointing down
+ARM = np.array([-0.2957, -1.2191, 0.0, 1.9137, 0.0, 0.8762, -0.2957])  # rad: gripper at HOME, pointing down
 FINGERS, JOINTS = slice(7, 9), slice(9, 12)  # JOINTS: drawer, handle drawer, button
-OBJECT, BLOCK = slice(12, 15), slice(19, 22)  # positions of the free bodies, before their quaternions
+OBJECT, BLOCK = slice(12, 15), slice(19, 22)  # positions of free bodies, before their quaternions
 TARGET, FURNITURE, MARK = 0, slice(1, 5), 5  # mocap bodies: the hand's target, items in the order of `Item`, goal
 GRIP = 0  # the site between the fingertips
-FEATURES = [0, 1, 2, *range(4, 13)]  # of the first 13 numbers of an observation: all but the gripper's opening
+FEATURES = [0, 1, 2, *range(4, 13)]  # of an observation: the first 13 without the gripper's opening
 
 STRIDE = 0.05  # m from the hand to its target, for an action of 1
 WORKSPACE = np.array([[0.35, -0.45, 0.012], [0.75, 0.45, 0.35]])  # m, bounds of the hand's target
 FINGER_TRAVEL = 0.045  # m per finger
-PUSH = 6.0  # N, force of the motor that opens the drawer while the button is down
-STORE = -0.75  # m: height of the floor, where absent items are kept inside the table's base
-HOLD = 5  # control steps, on average, for which the script holds an aim that it has reached
+PUSH = 6.0  # N, of the motor that opens the drawer while the button is down
+STORE = -0.75  # m: the floor inside the table's base, for absent items
+HOLD = 5  # control steps for which the script holds a reached aim, on average
 
 
 class Sawyer(MujocoFamily):
     """Reach one of eight aims in a scene of items; reward success - 1; 75 steps of 0.05 s, never terminates.
 
-    A task is `(aim, goal 3, present 5, open 2, places 5 x 2)`: see `sawyer_scene.Scene` and `sawyer_scene.Aim`.
-    The scene is that of `anair13/bullet-manipulation-affordances` (PyBullet), which SMAC's paper used, rebuilt for
-    MuJoCo from primitive shapes, with different positions and sizes. As in the original, the items present, the
-    scene's side and the open drawers are drawn; each item has one place per side, and hand, block and object share one
-    goal. Unlike in the original, every task is solvable and none is solved at the start, no two aims test the same
-    goal, a reset does not change goals, the drawers are side by side, a motor opens the drawer as long as the button
-    is down, and things are held by friction alone.
+    A task is `(aim, goal 3, present 5, open 2, places 5 x 2)`: see `sawyer_scene.Scene` and `sawyer_scene.Aim`. The
+    scene is that of `anair13/bullet-manipulation-affordances` (PyBullet), which SMAC's paper used, rebuilt for MuJoCo
+    with other shapes, positions and sizes. As in the original, the items present, the scene's side and the open drawers
+    are drawn; each item has one place per side, and hand, block and object share one goal. Unlike in the original,
+    every task is solvable and none is solved at the start, no two aims test the same goal, a reset does not change
+    goals, the drawers are side by side, a motor opens the drawer while the button is down, and things are held by
+    friction alone.
 
     An action (4) moves the hand's target to the hand's position + 0.05 m a[:3], within the workspace, and sets the
-    gripper from open (-1) to shut (1). The arm's seven joints follow the hand. A soft weld pulls the hand to its target
-    (4.3 of the 5 cm) and keeps it pointing down. Only hand, fingers and items collide.
+    gripper from open (-1) to shut (1). A soft weld pulls the hand to its target (4.3 of the 5 cm) and keeps it pointing
+    down. Only hand, fingers and items collide.
 
     Observation (19): hand position, opening of the gripper, object position, block position, how far drawer and handle
     drawer are open and the button is pressed, all in m, in a frame with its origin on the arm's axis at the height of
-    the table; which of the five items are present (0 or 1, in the order of `Item`); the scene's side (1 or -1).
-    Absent items, and items that fell to the floor, read 0. So only the aim is hidden.
+    the table; which of the five items are present (0 or 1, in the order of `Item`); the scene's side (1 or -1). Absent
+    items, and items that fell to the floor, read 0. Only the aim is hidden.
 
     Args:
         scene: "fixed", as above. "drawn": places are drawn per item, and goals per task; observations are the first 13
-            numbers, where absent items have the position of their store beneath the table.
-        aims: "all" eight; "seven", the authors' of May 2021, which are six here; "three", the authors' later that
-            month: move the hand, open the handle drawer, press the button.
+            numbers, where absent items are beneath the table.
+        aims: "all" eight; "seven", the authors' of May 2021, six here; "three", the authors' later: move the hand, open
+            the handle drawer, press the button.
     """
 
     name: ClassVar[str] = "sawyer"
@@ -121,10 +121,9 @@ class Sawyer(MujocoFamily):
             )
 
     def rewards_alone_differ(self, task: Array, others: Array) -> NDArray[np.bool_]:
-        return (others[:, 4:] == task[4:]).all(1)  # the same scene; aim and goal may differ
+        return (others[:, 4:] == task[4:]).all(1)  # the same scene
 
     def reset_state(self, rng: np.random.Generator, n: int) -> Mapping[str, Array]:
-        """Draw states with the hand at home, gripper open, object and block up to 1 cm from their places."""
         qpos = np.tile(self.model.qpos0, (n, 1))
         qpos[:, :7] = ARM
         qpos[:, FINGERS] = FINGER_TRAVEL
@@ -172,7 +171,7 @@ class Sawyer(MujocoFamily):
         return np.concatenate([hand, opening, *things, present, side], axis=1)
 
     def measure(self, before: SimpleNamespace, action: Array, after: SimpleNamespace) -> Array:
-        """Return the first 13 numbers of the new observation, without the gripper's opening (12)."""
+        """Return the new observation's first 13 numbers, without the gripper's opening (12)."""
         return self.observe(after)[:, FEATURES]
 
     def reward(self, features: Array, actions: Array, tasks: Array) -> Array:
@@ -193,11 +192,11 @@ class Sawyer(MujocoFamily):
         return script(observations, tasks)
 
     def detours(self, rng: np.random.Generator, tasks: Array) -> Array:
-        """Draw an aim for each task, among all that are solvable in the task's scene."""
+        """Draw an aim for each task, among those solvable in its scene."""
         return draw_aims(rng, tasks, AIMS[self.aims], self.scene == "drawn")
 
     def pursue_next(self, rng: np.random.Generator, observations: Array, pursued: Array, tasks: Array) -> Array:
-        """Hold a reached aim for `HOLD` steps on average; then draw an aim that is not reached."""
+        """Hold a reached aim for `HOLD` steps on average, then draw another."""
         features = observations[:, FEATURES]
         done = np.flatnonzero(success(features, pursued) & (rng.random(len(pursued)) < 1 / HOLD))
         following = pursued.copy()

@@ -1,4 +1,4 @@
-"""Scenes and aims of the Sawyer family: meaning of task parameters, their distribution, and success."""
+"""Scenes and aims of the Sawyer family: task parameters, their distribution, and success."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Item(IntEnum):
 class Aim(IntEnum):
     """The aim of a task.
 
-    Opening the drawer is not a separate aim: the button opens it, so the two aims would require the same behaviour.
+    Opening the drawer is not a separate aim, because the button opens it.
     """
 
     MOVE_HAND = 0
@@ -38,7 +38,7 @@ class Aim(IntEnum):
 
 
 # Sets of aims. The authors' environment had nine; seven without those that close something (11 May 2021, commit
-# 1dcb723); and three at the time of NeurIPS 2021. Here, opening the drawer and pressing the button are one aim.
+# 1dcb723); and three at the time of NeurIPS 2021. Here, opening the drawer is pressing the button.
 AIMS: dict[str, tuple[Aim, ...]] = {
     "all": tuple(Aim),
     "seven": tuple(aim for aim in Aim if aim not in (Aim.CLOSE_HANDLE_DRAWER, Aim.CLOSE_DRAWER)),
@@ -57,27 +57,27 @@ AIM_IN_WORDS = {
 
 HOME = np.array([0.55, 0.0, 0.2])  # m, start of the hand
 DRAWER_TRAVEL, BUTTON_TRAVEL = 0.16, 0.03  # m, from shut to open and from up to down
-NEAR = 0.08  # m, from a goal: for hand, block and object
+NEAR = 0.08  # m, from a goal
 DRAWER_NEAR, BUTTON_NEAR = 0.065, 0.008  # m, from fully open, shut or pressed
-IN_TRAY_HEIGHT = 0.05  # m above the table: an object over the tray and below this height is in the tray
-BLOCK_IN_DRAWER = np.array([0.085, 0.0, 0.023])  # m, from the drawer's front to the middle of its floor
-OBJECT_HEIGHT = 0.02  # m, of the object's middle when it is on the table
-CLEARANCE = 0.12  # m, from the start of a thing to its goal, at least
+IN_TRAY_HEIGHT = 0.05  # m: an object over the tray and below this height is in it
+BLOCK_IN_DRAWER = np.array([0.085, 0.0, 0.023])  # m, from its front to the middle of its floor
+OBJECT_HEIGHT = 0.02  # m, of its middle on the table
+CLEARANCE = 0.12  # m, from a thing's start to its goal, at least
 PRESENCE = 0.75  # probability that an item is present
 
-# Bounds of places: x, and |y| on either side of the arm (m), of a drawer's front or another item's middle.
+# Bounds of places: x and |y| (m), of a drawer's front or another item's middle.
 _LOW = np.array([[0.69, 0.21], [0.69, 0.21], [0.58, 0.39], [0.415, 0.26], [0.48, 0.03]])
 _HIGH = np.array([[0.71, 0.24], [0.71, 0.24], [0.64, 0.42], [0.435, 0.30], [0.62, 0.07]])
-# Fixed places, for a scene on side 1; y changes sign on side -1.
+# On side 1; y changes sign on side -1.
 _PLACES = np.array([[0.70, 0.22], [0.70, -0.22], [0.60, 0.40], [0.425, -0.28], [0.55, 0.05]])
 GOAL = np.array([0.45, 0.0, 0.12])  # m, of hand, block and object in fixed scenes
-# Bounds of drawn goals of the hand, and of block and object, all above the table: x, y, z (m).
+# Bounds of drawn goals, all above the table: x, y, z (m).
 _HAND_GOAL = np.array([[0.40, -0.35, 0.10], [0.70, 0.35, 0.30]])
 _THING_GOAL = np.array([[0.45, -0.20, 0.12], [0.65, 0.20, 0.25]])
 
 
 class Scene(NamedTuple):
-    """The columns of task parameters `(n, 21)`, by name; arrays are views."""
+    """The columns of task parameters, `(n, 21)`, by name."""
 
     aim: NDArray[np.intp]  # (n,), an `Aim`
     goal: Array  # (n, 3), m; zero if the aim needs no goal
@@ -97,7 +97,7 @@ class Scene(NamedTuple):
         )
 
     def block(self) -> Array:
-        """Return the block's start, `(n, 3)`: in its drawer, open or shut."""
+        """Return the block's start in its drawer, `(n, 3)`."""
         position = BLOCK_IN_DRAWER + np.pad(self.places[:, Item.DRAWER], ((0, 0), (0, 1)))
         position[:, 0] -= DRAWER_TRAVEL * self.open[:, 0]
         return position
@@ -114,8 +114,7 @@ def success(features: Array, tasks: Array) -> NDArray[np.bool_]:
     """Return whether each state reaches its task, `(n,)`.
 
     Args:
-        features: hand, object and block (m, 3 each), how far drawer and handle drawer are open and the button is
-            pressed (m), `(n, 12)`.
+        features: hand, object, block (3 each), travel of drawer, handle drawer and button, m, `(n, 12)`.
         tasks: `(n, 21)`.
     """
     scene = Scene.of(tasks)
@@ -138,7 +137,7 @@ def success(features: Array, tasks: Array) -> NDArray[np.bool_]:
 
 
 def solvable(tasks: Array) -> NDArray[np.bool_]:
-    """Return whether each task's scene has the items that its aim needs and does not satisfy the aim yet, `(n,)`."""
+    """Return whether each scene has the items that its aim needs and does not satisfy it yet, `(n,)`."""
     scene = Scene.of(tasks)
     drawer, handle_drawer, button, tray, thing = scene.present.T
     drawer_open, handle_drawer_open = scene.open.T
@@ -164,8 +163,8 @@ def draw_tasks(rng: np.random.Generator, n: int, aims: tuple[Aim, ...], drawn: b
     0.75, drawers open with 0.5, either side), given that the aim is solvable.
 
     Args:
-        aims: the aims to draw from.
-        drawn: whether places and goals are drawn too; otherwise they are fixed.
+        aims: to draw from.
+        drawn: whether places and goals are drawn too.
     """
     aim = rng.choice(aims, size=n)
     tasks = _with_aims(rng, _draw_scenes(rng, n, drawn), aim, drawn)
@@ -175,9 +174,9 @@ def draw_tasks(rng: np.random.Generator, n: int, aims: tuple[Aim, ...], drawn: b
 
 
 def draw_aims(rng: np.random.Generator, tasks: Array, aims: tuple[Aim, ...], drawn: bool) -> Array:
-    """Draw tasks in the scenes of `tasks`: each has an aim drawn uniformly from those solvable in its scene, `(n, 21)`.
+    """Draw tasks in the scenes of `tasks`, uniformly from the solvable aims, `(n, 21)`.
 
-    If the task's own aim is drawn, its goal is kept: data of random aims then contain some success in every task.
+    If the task's own aim is drawn, its goal is kept, so random aims contain some success.
 
     Args:
         aims, drawn: as in `draw_tasks`.
@@ -192,7 +191,7 @@ def draw_aims(rng: np.random.Generator, tasks: Array, aims: tuple[Aim, ...], dra
 def next_aims(
     rng: np.random.Generator, tasks: Array, aims: tuple[Aim, ...], drawn: bool, features: Array, pursued: Array
 ) -> Array:
-    """Draw tasks as `draw_aims` does, among aims that a state has not reached and that can be reached from it.
+    """Draw tasks as `draw_aims`, among aims that a state has not reached but can reach.
 
     Args:
         features: the state, `(n, 12)`.
@@ -206,7 +205,7 @@ def next_aims(
 
 
 def _candidates(rng: np.random.Generator, tasks: Array, aims: tuple[Aim, ...], drawn: bool) -> Array:
-    """Combine the scene of each task with each aim, `(aim, n, 21)`; the task's own aim keeps its goal."""
+    """Combine each task's scene with each aim, `(aim, n, 21)`; its own aim keeps its goal."""
     others = np.stack([_with_aims(rng, tasks, np.full(len(tasks), aim), drawn) for aim in aims])
     return np.where(others[..., :1] == tasks[:, :1], tasks, others)
 
@@ -216,14 +215,14 @@ def _flat(candidates: Array) -> Array:
 
 
 def _choose(rng: np.random.Generator, candidates: Array, fits: NDArray[np.bool_]) -> tuple[Array, NDArray[np.bool_]]:
-    """Draw, uniformly, one fitting candidate per task, `(n, 21)`; return it and whether one exists, `(n,)`."""
+    """Draw one fitting candidate per task, `(n, 21)`, and return whether one exists, `(n,)`."""
     n_aims, n, _ = candidates.shape
     score = np.where(fits.reshape(n_aims, n), rng.random((n_aims, n)), -1.0)
     return candidates[score.argmax(0), np.arange(n)], score.max(0) >= 0
 
 
 def _block_shut_in(features: Array, tasks: Array) -> NDArray[np.bool_]:
-    """Return whether the aim is to move the block, but its drawer is not open and no button opens it, `(n,)`."""
+    """Return whether the block is to move, but no button opens its shut drawer, `(n,)`."""
     scene = Scene.of(tasks)
     shut = features[:, 9] < DRAWER_TRAVEL - DRAWER_NEAR
     return (scene.aim == Aim.MOVE_BLOCK) & shut & ~scene.present[:, Item.BUTTON]
@@ -238,7 +237,7 @@ def _draw_scenes(rng: np.random.Generator, n: int, drawn: bool) -> Array:
         sides = rng.choice([-1.0, 1.0], (n, len(Item)))
         sides[:, Item.HANDLE_DRAWER] = -sides[:, Item.DRAWER]  # each side has room for one drawer
     else:
-        tasks[:, 9:11] *= tasks[:, 4:6]  # absent drawers count as shut, so that no two scenes differ in them alone
+        tasks[:, 9:11] *= tasks[:, 4:6]  # so that no two scenes differ in absent drawers alone
         places, sides = np.tile(_PLACES, (n, 1, 1)), rng.choice([-1.0, 1.0], (n, 1))
     places[..., 1] *= sides
     tasks[:, 11:] = places.reshape(n, -1)

@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 from smac_lab.tasks.sawyer_scene import BLOCK_IN_DRAWER, DRAWER_TRAVEL, IN_TRAY_HEIGHT, Item, Scene
 from smac_lab.tasks.spec import Array
 
-TRAVEL = 0.19  # m: height at which the hand passes over everything
-PUSH_HEIGHT = 0.05  # m: height of the handle, and of the middle of a drawer's front
-BAR, HOOK = 0.050, 0.022  # m: from a drawer's front to its handle's bar, and to the middle of the gap between them
+TRAVEL = 0.19  # m: the hand passes over everything
+PUSH_HEIGHT = 0.05  # m, of the handle, and of the middle of a drawer's front
+BAR, HOOK = 0.050, 0.022  # m: from a drawer's front to its handle's bar, and to the gap's middle
 OBJECT_SIZE, BLOCK_SIZE = 0.04, 0.026  # m, edges
-BUTTON_DOWN = 0.045  # m: target height of the hand on the button, 1 cm lower than the button allows
-TRAY_HEIGHT = 0.055  # m: height at which the object is released, above the tray's rim
-OPEN_TO = 0.02  # m: opening of the gripper beyond a thing's size, to go around the thing
-ALIGNED, ASTRAY = 0.012, 0.035  # m, horizontally from a target: below the first the hand goes down, above the second up
+BUTTON_DOWN = 0.045  # m: target on the button, 1 cm too low
+TRAY_HEIGHT = 0.055  # m: where the object is released, above the tray's rim
+OPEN_TO = 0.02  # m: opening of the gripper beyond a thing's size
+ALIGNED, ASTRAY = 0.012, 0.035  # m, horizontally from a target: go down below the first, up above the second
 
 
 class Skill(NamedTuple):
-    """Present target of a skill: position of the hand (m, `(n, 3)`) and opening of the gripper (m, `(n,)`)."""
+    """Target of a skill: position of the hand (m, `(n, 3)`) and opening of the gripper (m, `(n,)`)."""
 
     target: Array
     opening: Array
@@ -30,11 +30,10 @@ class Skill(NamedTuple):
 def script(observations: Array, tasks: Array) -> Array:
     """Compute actions, `(n, 4)`, that pursue each task's aim.
 
-    Every decision depends only on the present observation, so the script recovers from noise and mishaps: a thing that
-    slipped is grasped again.
+    The script reads only the present observation, so it recovers from noise: a thing that slipped is grasped again.
 
     Args:
-        observations: `(n, 13)`, or more columns, of which the first 13 are read.
+        observations: `(n, 13)` or more; the first 13 are read.
         tasks: `(n, 21)`.
     """
     scene = Scene.of(tasks)
@@ -65,7 +64,7 @@ def script(observations: Array, tasks: Array) -> Array:
 
 
 def reach_down(hand: Array, target: Array) -> Skill:
-    """Go to a place from above with the gripper shut: up to the travel height, across, down."""
+    """Go to a place from above with the gripper shut."""
     offset = np.hypot(*(target - hand)[:, :2].T)
     low = hand[:, 2] < TRAVEL - 0.04
     height = np.select([offset < ALIGNED, (offset < ASTRAY) & low], [target[:, 2], hand[:, 2]], TRAVEL)
@@ -74,7 +73,7 @@ def reach_down(hand: Array, target: Array) -> Skill:
 
 
 def carry(hand: Array, opening: Array, thing: Array, size: float, goal: Array) -> Skill:
-    """Grasp a thing of some `size` (m) and bring it to `goal`, from above."""
+    """Grasp a thing of `size` (m) and bring it to `goal`."""
     offset, lift = np.hypot(*(thing - hand)[:, :2].T), np.abs(thing - hand)[:, 2]
     held = (offset < 0.03) & (lift < 0.025) & (opening < 1.2 * size)
     around = (offset < 0.015) & (lift < 0.010)
@@ -94,7 +93,7 @@ def drop(hand: Array, opening: Array, thing: Array, tray: Array) -> Skill:
 
 
 def pull(hand: Array, place: Array, distance: Array) -> Skill:
-    """Open a drawer whose front is at `place` when shut: hook the shut gripper into its handle and draw back."""
+    """Open a drawer, whose shut front is at `place`, by hooking the shut gripper into its handle."""
     hook = _in_front(place, distance + HOOK)
     dx, dy, _ = np.abs(hook - hand).T
     hooked = (dx < 0.016) & (dy < 0.03) & (hand[:, 2] < PUSH_HEIGHT + 0.015)
@@ -103,7 +102,7 @@ def pull(hand: Array, place: Array, distance: Array) -> Skill:
 
 
 def push(hand: Array, place: Array, distance: Array, reach: float) -> Skill:
-    """Shut a drawer by pushing its front, or a handle `reach` (m) before the front."""
+    """Shut a drawer by pushing its front, or a handle `reach` (m) before it."""
     face = _in_front(place, distance + reach)
     behind = (hand[:, 0] < face[:, 0] - 0.006) & (np.abs(hand - face)[:, 1] < 0.04) & (hand[:, 2] < PUSH_HEIGHT + 0.015)
     forward = np.concatenate([hand[:, :1] + 0.05, face[:, 1:]], axis=1)
@@ -112,17 +111,15 @@ def push(hand: Array, place: Array, distance: Array, reach: float) -> Skill:
 
 
 def _in_front(place: Array, distance: Array) -> Array:
-    """Return the point `distance` (m) before a shut drawer's front, at the height of its middle."""
+    """Return the point `distance` (m) before a shut drawer's front, at its middle."""
     return _at(place - distance[:, None] * [1.0, 0.0], PUSH_HEIGHT)
 
 
 def _at(place: Array, height: Array | float) -> Array:
-    """Add a height (m) to places `(n, 2)`: `(n, 3)`."""
     return np.concatenate([place, np.broadcast_to(height, len(place))[:, None]], axis=1)
 
 
 def _rest(hand: Array) -> Skill:
-    """Move away upwards."""
     return Skill(_at(hand[:, :2], TRAVEL), np.zeros(len(hand)))
 
 

@@ -1,4 +1,4 @@
-"""Simulations of a task family, many at once, and their two gymnasium interfaces: BatchEnv and TaskEnv."""
+"""Simulations of a task family, and their gymnasium interfaces: BatchEnv and TaskEnv."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from smac_lab.tasks.physics import Engine, is_sound
 from smac_lab.tasks.rendering import Frames
 from smac_lab.tasks.spec import Array, Tasks
 
-MAX_PARTS = 4  # of a batch, each stepped by one thread; more gain little, as Python runs in one thread at a time
+MAX_PARTS = 4  # of a batch, one thread each; more gain little, as Python runs in one thread at a time
 PART_SIZE = 32  # simulations per part, at least
 
 
 class Simulated(Protocol):
-    """The members of a family that simulation needs; `TaskFamily` documents each."""
+    """What simulation needs of a family; see `TaskFamily`."""
 
     name: ClassVar[str]
     task_dim: ClassVar[int]
@@ -58,7 +58,7 @@ class Renderer(Protocol):
 
 
 class StepResult(NamedTuple):
-    """One control step of every simulation; each array has a leading axis of simulations."""
+    """One control step, `(simulation, ...)`."""
 
     observations: Array
     features: Array
@@ -71,14 +71,13 @@ class Simulation:
     """`n` simulations of one family, one task each, without automatic resets.
 
     `state` contains the family's `state_fields`, each `(n, ...)`. A simulation that diverges returns to its state
-    before the step, and its episode ends; other simulations are not affected.
+    before the step, and its episode ends.
 
     Args:
-        family: family to simulate.
+        family: to simulate.
         tasks: task parameters, `(n, task_dim)`.
-        num_threads: physics threads, 0 for as many as PyTorch uses.
-        rewards: False for reward-free interaction: the family's reward is never called and every reward is NaN,
-            so that a leak is noticed.
+        num_threads: physics threads; 0: as many as PyTorch uses.
+        rewards: False: rewards are NaN and never computed.
     """
 
     def __init__(self, family: Simulated, tasks: Array, num_threads: int = 0, rewards: bool = True):
@@ -90,22 +89,22 @@ class Simulation:
         self.set_tasks(tasks)
 
     def set_tasks(self, tasks: Array) -> None:
-        """Set the simulations' tasks, `(n, task_dim)`; states do not change until they are reset."""
+        """Set the tasks, `(n, task_dim)`; states do not change until a reset."""
         self.tasks = tasks
         self.engine.set_tasks(tasks)
 
     def reset(self, ids: NDArray[np.intp], rngs: list[np.random.Generator]) -> None:
-        """Reset simulations `ids` to new initial states, each drawn from a separate generator."""
+        """Reset simulations `ids`, each from its generator."""
         draws = [self.family.reset_state(rng, 1) for rng in rngs]
         values = {name: np.concatenate([draw[name] for draw in draws]) for name in draws[0]}
         self.engine.set_state(ids, self.family.place(self.tasks[ids], values))
 
     def observe(self) -> Array:
-        """Return the observation of every simulation, `(n, obs_dim)`, as a new array."""
+        """Return observations, `(n, obs_dim)`, as a new array."""
         return np.array(self.family.observe(self.state), np.float64)
 
     def step(self, actions: Array) -> StepResult:
-        """Apply `actions`, `(n, action_dim)` clipped to [-1, 1], for one control step."""
+        """Apply `actions` in [-1, 1], `(n, action_dim)`, for one control step."""
         before, state, family = self._before, self.state, self.family
         for name, value in vars(state).items():
             np.copyto(getattr(before, name), value)
@@ -114,7 +113,7 @@ class Simulation:
         if diverged.any():
             self._recover(np.flatnonzero(diverged))
 
-        # Copy, as a family may return views of the live state.
+        # A family may return views of the live state.
         features = np.array(family.measure(before, actions, state), np.float64)
         n = len(self.tasks)
         rewards = np.asarray(family.reward(features, actions, self.tasks)) if self.rewards else np.full(n, np.nan)
@@ -123,7 +122,7 @@ class Simulation:
         return StepResult(self.observe(), features, rewards, family.terminated(state) | diverged, diverged)
 
     def _recover(self, ids: NDArray[np.intp]) -> None:
-        """Reset diverged simulations to the state before the step, or to an initial state if that was broken too."""
+        """Reset simulations to the state before the step, or to an initial one if that was broken too."""
         warnings.warn(
             f"{self.family.name}: {len(ids)} of {len(self.tasks)} simulations diverged (first: simulation {ids[0]}, "
             f"task {self.tasks[ids[0]]}); their episodes end here and the step is not kept",
@@ -157,18 +156,17 @@ def _spaces(family: Simulated) -> tuple[Any, Any]:
 
 
 class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
-    """All tasks of a set in parallel: a `gymnasium.vector.VectorEnv` with one simulation per task.
+    """A `gymnasium.vector.VectorEnv` with one simulation per task.
 
-    An episode restarts in the step that ends it (`AutoresetMode.SAME_STEP`): the returned observation is the first of
-    the new episode, and `info["final_obs"]` (mask: `info["_final_obs"]`) is the last of the ended episode.
-    `info["features"]` contains the features of the step, `(n, feature_dim)`, and `info["diverged"]` marks simulations
-    whose physics broke down in the step.
+    An episode restarts in the step that ends it (`AutoresetMode.SAME_STEP`): the returned observation is the new
+    episode's first, and `info["final_obs"]` (mask: `info["_final_obs"]`) is the old one's last. `info["features"]` has
+    the step's features, `(n, feature_dim)`, and `info["diverged"]` marks simulations whose physics broke down.
 
     Args:
         family: task family.
         tasks: one task per simulation.
-        num_threads: physics threads, 0 for as many as PyTorch uses.
-        rewards: False makes every reward NaN without computing it.
+        num_threads: physics threads; 0: as many as PyTorch uses.
+        rewards: False: rewards are NaN and never computed.
 
     Raises:
         ValueError: tasks have the wrong width or are impossible; actions have the wrong shape or are not finite.
@@ -197,12 +195,10 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
 
     @functools.cached_property
     def for_threads(self) -> list[BatchEnv]:
-        """Consecutive shares that separate threads can step, each with some of the physics threads.
+        """Consecutive shares for separate threads, each with some of the physics threads.
 
-        A thread that chooses actions and steps physics for one share of the simulations saves the handover between
-        threads, and keeps its share in its processor's cache. Each share has separate physics: do not step this
-        environment while its shares are stepped. A family whose steps run in Python (`in_threads` is False) is not
-        divided.
+        Each share has separate physics: do not step this environment while its shares are stepped. A family whose steps
+        run in Python (`in_threads` is False) is not divided.
         """
         most = min(MAX_PARTS, self.num_threads, self.num_envs // PART_SIZE)
         n = max(1, most) if self.family.in_threads else 1
@@ -216,7 +212,7 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
         ]
 
     def seeds(self, seed: int | Sequence[int | None] | NDArray[np.integer] | None) -> list[int | None]:
-        """Convert an argument of `reset` to a seed for each simulation; None continues the simulation's generator.
+        """Convert an argument of `reset` to one seed per simulation.
 
         Raises:
             ValueError: a list of the wrong length.
@@ -239,12 +235,12 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
         """Start new episodes.
 
         Args:
-            seed: an integer gives simulation `i` the generator of a `TaskEnv` with `seed + i`; a list contains one
-                seed per simulation. A simulation without a seed continues with its present generator.
-            options: `{"reset_mask": mask}` restarts only the simulations where `mask`, `(n,)`, is True.
+            seed: with an integer, simulation `i` is seeded as a `TaskEnv` with `seed + i`; a list has one seed per
+                simulation. None continues the present generator.
+            options: `{"reset_mask": mask}` restarts only where `mask`, `(n,)`, is True.
 
         Returns:
-            Observation of every simulation, and its task in `info["task"]`.
+            Observations, and tasks in `info["task"]`.
 
         Raises:
             ValueError: the list of seeds, or the mask, has the wrong length.
@@ -262,7 +258,7 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
         return self.simulation.observe(), {"task": self.tasks.values.copy(), "_task": mask.copy()}
 
     def step(self, actions: ArrayLike) -> tuple[Array, Array, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Take one control step in every simulation; `actions`, `(n, action_dim)`, are clipped to [-1, 1]."""
+        """Take one control step; `actions`, `(n, action_dim)`, are clipped to [-1, 1]."""
         if None in self._rngs:
             raise gym.error.ResetNeeded("call reset() before step(): some simulations have never been reset")
         checked = _check_actions(actions, self.action_space.shape, self.family.name)  # type: ignore[arg-type]
@@ -287,14 +283,14 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
 
 
 class TaskEnv(gym.Env[Array, Array]):
-    """One task of a family as a plain `gymnasium.Env`; `gym.make` adds the family's time limit.
+    """One task as a `gymnasium.Env`; `gym.make` adds the family's time limit.
 
     Args:
         family: task family.
-        task: the task's parameters; None draws a new task from the family at every reset. `options={"task": value}`
-            of a reset overrides this task for the new episode and all later ones.
+        task: its parameters; None draws a new task at every reset. `options={"task": value}` of a reset replaces it
+            from then on.
         render_mode: None or "rgb_array".
-        width, height: size of rendered frames, pixels.
+        width, height: of frames, pixels.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}  # type: ignore[misc]
@@ -340,7 +336,7 @@ class TaskEnv(gym.Env[Array, Array]):
         return result.observations[0], float(result.rewards[0]), bool(result.terminations[0]), False, info
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Draw the current state as an image `(height, width, 3)`, or return None without a render mode."""
+        """Draw the state, `(height, width, 3)`, or return None without a render mode."""
         if self.render_mode is None:
             gym.logger.warn("render() needs render_mode='rgb_array'")
             return None

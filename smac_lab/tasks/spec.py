@@ -1,4 +1,4 @@
-"""Sets of tasks, and the sizes of a task family, for use in all other packages."""
+"""Sets of tasks, and the sizes of a task family."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Array = NDArray[np.float64]
 
 
 class FamilySpec(NamedTuple):
-    """Sizes of a task family, for networks and buffers."""
+    """Sizes of a task family."""
 
     name: str  # with the variant: `TaskFamily.full_name`
     obs_dim: int
     action_dim: int
     task_dim: int
     feature_dim: int
-    context_dim: int  # of a context transition: (s, a, r), and s' if the dynamics differ between tasks
+    context_dim: int  # (s, a, r), and s' if dynamics differ between tasks
     horizon: int
 
     @property
@@ -33,7 +33,7 @@ class Tasks:
     """A set of tasks of one family.
 
     Args:
-        values: task parameters, `(n, task_dim)`. A scalar or a vector of `n` scalars is reshaped.
+        values: `(n, task_dim)`; a scalar or `n` scalars are reshaped.
 
     Raises:
         ValueError: a value is not finite, or the array has more than two axes.
