@@ -1,4 +1,4 @@
-"""Actor and critics, both conditioned on the task through z, and the losses that train them."""
+"""Actor and critics, conditioned on z, and their losses."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def log_prob(mean: Tensor, log_std: Tensor, actions: Tensor, max_action: float =
 def log_prob_before_tanh(mean: Tensor, log_std: Tensor, u: Tensor) -> Tensor:
     """log pi(a) of a = tanh(u), `(...)`, in nats.
 
-    log N(u; mean, std) - sum log(1 - tanh(u)^2), with the last term as 2 (log 2 - u - softplus(-2u)) (Haarnoja et al.,
-    SAC, 2018, appendix C).
+    log N(u; mean, std) - sum log(1 - tanh(u)^2), the last term in the stable form 2 (log 2 - u - softplus(-2u))
+    (Haarnoja et al., SAC, 2018, appendix C).
     """
     gaussian = -0.5 * ((u - mean) / log_std.exp()).square() - log_std - 0.5 * math.log(2 * math.pi)
     log_jacobian = 2.0 * (math.log(2.0) - u - functional.softplus(-2.0 * u))
@@ -107,8 +107,8 @@ def log_prob_before_tanh(mean: Tensor, log_std: Tensor, u: Tensor) -> Tensor:
 def awac_weights(advantages: Tensor, awac_lambda: float, kind: str) -> Tensor:
     """Compute the weight of each data action in imitation, shaped as `advantages`.
 
-    "softmax" (the authors' code): N softmax(A / lambda) over all N transitions, so weights average one. "exp" (the
-    paper, eq. 4): exp(A / lambda).
+    "softmax" (the authors' code): N softmax(A / lambda) over all N transitions, so weights average one.
+    "exp" (the paper, eq. 4): exp(A / lambda).
     """
     scaled = advantages / awac_lambda
     if kind == "exp":
@@ -164,7 +164,7 @@ def weighted_imitation(log_probs: Tensor, weights: Tensor) -> Tensor:
 
 # -- the losses of a phase -------------------------------------------------------------------------------
 class Seen(NamedTuple):
-    """Outputs of the networks on one batch, shared by the losses of a phase."""
+    """Outputs of the networks on one batch, for the losses of a phase."""
 
     mean: Tensor  # of pi(.|s, z) before the tanh, (task, batch, action_dim)
     log_std: Tensor
@@ -200,7 +200,7 @@ def critic_loss(agent: Networks, batch: Batch, z: Tensor, seen: Seen | None = No
     Args:
         agent, batch: agent and data.
         z: of each transition, `(task, batch, z_dim)`.
-        seen: output of `look`; default: only the values needed here are computed.
+        seen: output of `look`; default: computed here.
     """
     assert batch.noise is not None
     z, c = z.detach(), agent.config
@@ -238,9 +238,7 @@ def awac_loss(agent: Networks, batch: Batch, z: Tensor, seen: Seen | None = None
 
 
 def q_loss(agent: Networks, batch: Batch, z: Tensor, seen: Seen | None = None) -> tuple[Tensor, Info]:
-    """Compute -E[min_k Q_k(s, pi(s, z), z)], reparameterised.
-
-    Only the actor is trained.
+    """Compute -E[min_k Q_k(s, pi(s, z), z)], reparameterised; only the actor is trained.
 
     Args:
         agent, batch, z: as in `critic_loss`.

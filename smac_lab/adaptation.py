@@ -20,10 +20,10 @@ from smac_lab.tasks.spec import Array, Tasks
 class Evaluation(NamedTuple):
     """Outcome of the meta-test; with several seeds, every array has a leading seed axis."""
 
-    returns: Array  # (task, repeat, episode): the last episode is the one after adaptation
-    final_returns: Array  # (task,): mean over repeats of the last episode's return
-    contexts: Tensor  # (task, repeat, n, context_dim): all transitions of the exploration
-    posterior: Gaussian  # (task, repeat, z_dim): q(z | context); z_dim is 0 for methods without z
+    returns: Array  # (task, repeat, episode): the last one is adapted
+    final_returns: Array  # (task,): of the last episode, averaged over repeats
+    contexts: Tensor  # (task, repeat, n, context_dim): of the exploration
+    posterior: Gaussian  # (task, repeat, z_dim): z_dim is 0 for methods without z
     episodes: Episodes  # the last episode, (task * repeat, time, ...)
 
 
@@ -39,14 +39,14 @@ def evaluate(
     deterministic: bool = True,
     num_threads: int = 0,
 ) -> Evaluation:
-    """Run the meta-test on `tasks`, with all repeats and seeds side by side in one batch of simulations.
+    """Run the meta-test, with all tasks, repeats and seeds side by side.
 
     The agent explores for `exploration_episodes` episodes (SMAC: with z ~ p(z)), then acts for one episode adapted to
     all of them (z ~ q(.|h)). BOReL also adapts before each further exploration episode. All episodes have true rewards.
     The agent is unchanged, and its generator is not used.
 
     Args:
-        agent: trained; with several seeds every result has a leading seed axis.
+        agent: with several seeds every result has a leading seed axis.
         family, tasks: to act in; with several seeds, one set of tasks, or equally large sets, one per seed.
         seed: of simulations and draws, one for all seeds or one per seed.
         repeats, exploration_episodes: default from the config (4 and 2).
@@ -54,8 +54,8 @@ def evaluate(
         num_threads: physics threads; 0: as many as PyTorch uses.
 
     Raises:
-        ValueError: the agent was built for another family or variant; `tasks` or `seed` do not match the agent's number
-            of seeds; the seeds have unequal numbers of tasks.
+        ValueError: the agent is of another family or variant; `tasks` or `seed` do not match its seeds; the seeds have
+            unequal numbers of tasks.
 
     Example:
         >>> import smac_lab as lab
@@ -99,7 +99,7 @@ def evaluate(
 
 
 def context_of(agent: Method, episodes: Episodes) -> Tensor:
-    """Convert episodes to context for the agent's encoder, `(..., simulation, time, context_dim)`."""
+    """Convert episodes to context, `(..., simulation, time, context_dim)`."""
     return make_context(
         agent.tensor(episodes.observations),
         agent.tensor(episodes.actions),

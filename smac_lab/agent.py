@@ -45,7 +45,7 @@ class SMAC(Method):
         reward_loss: likewise for encoder and decoder, `(agent, batch, z, posterior) -> (loss, info)`.
 
     Raises:
-        ValueError: a part returns outputs of the wrong shape; no seed is given, or one seed twice.
+        ValueError: a part returns a wrong shape; no seed is given, or one twice.
 
     Attributes:
         config: read by losses at each update. Another may be assigned if the fields in `built_from` stay equal.
@@ -84,7 +84,7 @@ class SMAC(Method):
         parts = self.make(given, lambda name: default_part(name, config, spec))
         self.encoder, self.actor, self.critics, self.reward_decoder = parts
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
-        self.labeller: nn.ModuleDict | None = None  # frozen encoder and decoder, in the self-supervised phase
+        self.labeller: nn.ModuleDict | None = None  # from the self-supervised phase on
         self.actor_loss, self.critic_loss, self.reward_loss = actor_loss, critic_loss, reward_loss
         check_parts(self.parts, self._apply, config, spec, self.seed_axis, self.device)
 
@@ -134,14 +134,14 @@ class SMAC(Method):
         return self.reward_loss(self, batch, z, posterior)
 
     def infer(self, batch: Batch) -> tuple[Gaussian, Tensor]:
-        """Infer the posterior, `(task, z_dim)`; draw one z per task, repeated for its batch, `(task, batch, z_dim)`."""
+        """Infer the posterior, `(task, z_dim)`, and draw one z per task, `(task, batch, z_dim)`."""
         assert batch.noise is not None
         posterior = Gaussian(*self.encoder(batch.context))
         z = posterior.sample(batch.noise.z).unsqueeze(1)
         return posterior, z.expand(-1, batch.observations.shape[1], -1)
 
     def _shared(self, batch: Batch, z: Tensor, through_actions: bool = False) -> tuple[Seen, ...]:
-        """Return `look`'s output for the losses; nothing if the actor or critic loss is custom."""
+        """Return `look`'s output, or nothing if the actor or critic loss is custom."""
         own = self.actor_loss is awac_loss and self.critic_loss is critic_loss
         return (look(self, batch, z, through_actions),) if own else ()
 
@@ -159,7 +159,7 @@ class SMAC(Method):
 
     @property
     def objectives(self) -> dict[str, Objective]:
-        """Objectives of the phases and arms, by name."""
+        """Objectives by name."""
         actor_critic = ("actor", "critics")
         made = (
             Objective("offline", self.offline_loss, ALL_PARTS),
@@ -187,7 +187,7 @@ class SMAC(Method):
             polyak_update(self.target_critics, self.critics, self.config.tau)
 
     def draw_noise(self, batch: Batch) -> Noise:
-        """Draw the noise of one update from the agent's generator."""
+        """Draw the noise of one update."""
         tasks, size = batch.observations.shape[-3:-1]
         z = self.normal(tasks, self.config.z_dim)
         action, next_action = self.normal(2, tasks, size, self.spec.action_dim).unbind(-4)
@@ -205,7 +205,7 @@ class SMAC(Method):
 
     # -- labels ------------------------------------------------------------------------------------------
     def freeze_labeller(self) -> None:
-        """Keep a frozen copy of encoder and decoder, which labels new interaction from now on."""
+        """Keep a frozen copy of encoder and decoder, which labels from now on."""
         parts = {"encoder": self.encoder, "reward_decoder": self.reward_decoder}
         self.labeller = nn.ModuleDict({k: copy.deepcopy(v) for k, v in parts.items()}).requires_grad_(False)
 

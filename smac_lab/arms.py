@@ -1,4 +1,4 @@
-"""Arms: the ways of going on after the offline phase, by name."""
+"""Arms by name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Arm(NamedTuple):
         objective: name in `SMAC.objectives`.
         true_rewards: whether new interaction keeps its true rewards.
         interacts: whether it collects new data.
-        and_then: second objective, minimised on offline data after every update.
+        and_then: second objective, on offline data after every update.
         changes: fields of the config that it sets in the agent.
     """
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from smac_lab.config import SMACConfig
 from smac_lab.tasks.spec import FamilySpec
 
-Info = dict[str, Tensor]  # metrics that a loss returns beside its value
+Info = dict[str, Tensor]  # metrics that a loss returns
 
 
 class Noise(NamedTuple):
-    """Random numbers of one update, drawn by `agent.draw_noise`; standard normal but for `next_z`."""
+    """Random numbers of one update; standard normal but for `next_z`."""
 
     z: Tensor  # (task, z_dim)
     action: Tensor  # (task, batch, action_dim)
@@ -27,7 +27,7 @@ class Batch(NamedTuple):
 
     observations: Tensor  # (task, batch, obs_dim)
     actions: Tensor  # (task, batch, action_dim)
-    rewards: Tensor  # (task, batch), unscaled: true for offline, decoded for self-collected transitions
+    rewards: Tensor  # (task, batch), unscaled; decoded for self-collected transitions
     next_observations: Tensor  # (task, batch, obs_dim)
     terminations: Tensor  # (task, batch), 0 or 1
     context: Tensor  # (task, n, context_dim)
@@ -49,4 +49,4 @@ class Networks(Protocol):
         """Every number."""
 
 
-PhaseLoss = Callable[[Any], tuple[Tensor, Info]]  # of a `Batch`, or of another method's batch
+PhaseLoss = Callable[[Any], tuple[Tensor, Info]]  # of a batch

@@ -80,20 +80,20 @@ class SMACConfig:
     n_test_tasks: TaskCount = 20  # held-out tasks
     behaviour_transitions: int = 1200  # per training task; a multiple of the horizon
     behaviour_policy: Literal["random", "scripted", "pearl"] = "random"  # collecting policy; see `collect_behaviour`
-    behaviour_part: Literal["last", "first"] = "last"  # which transitions of each task are kept, if PEARL collects
+    behaviour_part: Literal["last", "first"] = "last"  # transitions kept of each task, if PEARL collects
     exploration_transitions: OrNone = 0  # per training task, for the encoder alone; 0: it reads the behaviour data
     exploration_policy: Literal["pearl", "scripted"] = "pearl"  # the policy that explores; "scripted" replaces prior z
-    behaviour_iterations: int = 100  # PEARL's; each has as many episodes as an iteration of the self-supervised phase
+    behaviour_iterations: int = 100  # PEARL's, with episodes as in the self-supervised phase
     behaviour_updates: int = 16_000  # PEARL's, per iteration
     behaviour_initial_episodes: int = 10  # per task, before PEARL's first iteration
     behaviour_temperature: Positive = 1.0  # alpha of PEARL's entropy; the authors' is 1
     behaviour_last_temperature: Positive = 1.0  # alpha of PEARL's last iteration, approached geometrically
     behaviour_changes: dict[str, Any] = dataclasses.field(default_factory=dict)  # fields with other values for PEARL
-    behaviour_on_task: Share = 0.0  # share of scripted episodes on their own task; the rest pursue another task
-    behaviour_noise: float = 0.5  # standard deviation of Gaussian noise on scripted actions
+    behaviour_on_task: Share = 0.0  # share of scripted episodes on their own task; the rest pursue another
+    behaviour_noise: float = 0.5  # standard deviation of noise on scripted actions
 
     # Networks
-    z_dim: int = 5  # size of the latent task variable z
+    z_dim: int = 5  # size of z
     encoder_hidden: tuple[int, ...] = (200, 200, 200)
     decoder_hidden: tuple[int, ...] = (64, 64)
     actor_hidden: tuple[int, ...] = (300, 300, 300)
@@ -103,11 +103,11 @@ class SMACConfig:
     discount: Share = 0.99  # gamma
     reward_scale: float = 5.0  # multiplies rewards in the Bellman target only
     kl_weight: float = 0.1  # weight of KL(q(z|h) || N(0, I)) beside the reward error
-    awac_lambda: Positive = 100.0  # lambda of the AWAC weights; it divides the advantage
+    awac_lambda: Positive = 100.0  # divides the advantage in the AWAC weights
     awac_weight: Literal["softmax", "exp"] = "softmax"  # authors' code: softmax over the batch; paper: exp(A / lambda)
     next_z: Literal["shared", "resampled"] = "shared"  # authors' code draws a second z for the next action
     kl_reduction: Literal["mean", "sum"] = "mean"  # over tasks; `pearl_loss` sums, as PEARL's code does
-    explain_context: bool = False  # whether z must also explain the rewards of its context; see `reward_loss`
+    explain_context: bool = False  # whether z must also explain its context's rewards; see `reward_loss`
     online_q_weight: float = 1.0  # weight of -Q(s, pi(s, z), z) in the self-supervised phase
     online_awac_weight: float = 1.0  # weight of the AWAC term in the self-supervised phase
 
@@ -117,7 +117,7 @@ class SMACConfig:
     tau: Share = 0.005  # Polyak rate of the target critics
     initial_weights: Literal["authors", "pytorch"] = "authors"  # hidden layers in +-1/sqrt(n_out), or in +-1/sqrt(n_in)
     optimizer_moments: Literal["carried", "fresh"] = "carried"  # Adam's, at the start of the self-supervised phase
-    observation_scaling: bool = False  # standardise observations by the static data's mean and deviation
+    observation_scaling: bool = False  # standardise observations by the static data
     max_action: Between = 0.999999  # data actions are clipped here before atanh; the authors' value
 
     # Offline phase
@@ -132,9 +132,9 @@ class SMACConfig:
     online_meta_batch: int = 4  # tasks per update
     online_batch_size: int = 256  # transitions per task
     online_tasks: int = 5  # tasks that collect per iteration
-    prior_episodes: OrNone = 3  # episodes per task with z ~ p(z)
-    posterior_episodes: OrNone = 2  # episodes per task with z ~ q(.|own data)
-    label_context_size: int = 256  # context transitions for z_label and for the posteriors in collecting
+    prior_episodes: OrNone = 3  # per task, with z ~ p(z)
+    posterior_episodes: OrNone = 2  # per task, with z ~ q(.|own data)
+    label_context_size: int = 256  # context transitions for z_label and in collecting
     collecting_posterior: Literal["episode", "iteration"] = "episode"  # how often q(z|own data) is inferred anew
     online_encoder: Literal["frozen", "offline", "self-labelled"] = "frozen"  # the default arm; see arms.py
     online_context: Literal["mixed", "separate", "episodes"] = "mixed"  # see sampling.sample_self_supervised

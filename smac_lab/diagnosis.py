@@ -1,4 +1,4 @@
-"""Diagnosis of the gap between offline and self-collected context: one link replaced at a time."""
+"""Diagnosis of the gap between offline and self-collected context."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def diagnose(
 def _label_errors(
     agent: SMAC, family: TaskFamily, tasks: Tasks, buffer: TransitionBuffer, acted: Episodes, generator: torch.Generator
 ) -> list[Finding]:
-    """Measure the root mean squared error of decoded rewards; z_label is the mean of q(.|offline context)."""
+    """Measure the rms error of decoded rewards; z_label is the mean of q(.|offline context)."""
     labeller = agent.labeller or agent.parts
     task = torch.arange(len(tasks))
     size = min(256, int(buffer.counts.min()))
@@ -126,9 +126,9 @@ def _label_errors(
 
 
 def _q_correlation(agent: SMAC, acted: Episodes, posterior: Gaussian) -> float:
-    """Compute the Pearson correlation of min_k Q_k(s_t, a_t, z) with sum_k gamma^k r_(t+k).
+    """Correlate min_k Q_k(s_t, a_t, z) with sum_k gamma^k r_(t+k).
 
-    Only the first half of each episode is used.
+    Only the first halves of episodes are used.
     """
     rewards = acted.rewards
     to_go = np.zeros_like(rewards)

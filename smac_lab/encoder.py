@@ -1,4 +1,4 @@
-"""The context encoder q(z|h), which infers the task from a set of transitions."""
+"""The context encoder q(z|h)."""
 
 from __future__ import annotations
 
@@ -89,6 +89,6 @@ def make_context(observations: Tensor, actions: Tensor, rewards: Tensor, next_ob
 
 
 def split_context(context: Tensor, obs_dim: int, action_dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Read observations and actions, `(..., dim)` each, and rewards, `(...)`, from the output of `make_context`."""
+    """Split context into observations, actions, `(..., dim)` each, and rewards, `(...)`."""
     actions_end = obs_dim + action_dim
     return context[..., :obs_dim], context[..., obs_dim:actions_end], context[..., actions_end]

@@ -37,7 +37,7 @@ def self_collect(
     Args:
         agent, buffer, family, tasks: as in `train_self_supervised`.
         oracle: whether true rewards are stored, not decoded ones.
-        context_from: of the context for q(.|own data); default `buffer.mixed_context`.
+        context_from: source of context for q(.|own data); default `buffer.mixed_context`.
 
     Returns:
         Mean of the stored rewards, and the buffer's transitions per seed.
@@ -77,7 +77,7 @@ def collect_episodes(
     n_prior: int,
     oracle: bool,
 ) -> Tensor:
-    """Collect one episode per task in `ids` and belief about z; the first `n_prior` beliefs are the prior.
+    """Collect one episode per task in `ids` and belief; the first `n_prior` beliefs are the prior.
 
     Returns:
         The stored rewards, `(..., episode * task * time)`.

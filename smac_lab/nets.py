@@ -1,4 +1,4 @@
-"""General networks, standardisation of observations, initial weights, and a slow copy's update."""
+"""General networks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class MLP(nn.Sequential):
             nn.init.uniform_(last.bias, -OUTPUT_SCALE, OUTPUT_SCALE)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return outputs in the inputs' precision, whatever the products' (see `SMACConfig.precision`)."""
+        """Return outputs in the inputs' precision, whatever the products'."""
         rows = input.reshape(-1, input.shape[-1])  # ReLU in place on a view would copy gradients layer by layer
         return super().forward(rows).to(input.dtype).reshape(*input.shape[:-1], -1)
 
@@ -46,7 +46,7 @@ class EnsembleMLP(nn.Module):
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for n_in, n_out in itertools.pairwise([in_dim, *hidden, out_dim]):
-            bound = 1.0 / math.sqrt(n_in)  # PyTorch's default for nn.Linear
+            bound = 1.0 / math.sqrt(n_in)  # as nn.Linear
             self.weights.append(nn.Parameter(torch.empty(members, n_in, n_out).uniform_(-bound, bound)))
             self.biases.append(nn.Parameter(torch.empty(members, 1, n_out).uniform_(-bound, bound)))
 
@@ -66,7 +66,7 @@ class EnsembleMLP(nn.Module):
 
 
 class Standardise(nn.Module):
-    """(x - mean) / std in the columns that hold observations; the identity until `fit` (`observation_scaling`).
+    """(x - mean) / std in the columns of observations; the identity until `fit`.
 
     The offline phase begins by fitting every `Standardise` in the parts, custom parts included. A part's `state_dict`
     contains mean and std.

@@ -1,4 +1,4 @@
-"""The networks of an agent: default parts, shape checks, and scaling of observations."""
+"""The networks of an agent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMALLEST_DEVIATION = 1e-6  # an observed number that deviates less is constant, 
 
 
 def default_part(name: str, config: SMACConfig, spec: FamilySpec) -> nn.Module:
-    """Build the library's encoder, actor, critics or reward decoder, from PyTorch's global stream."""
+    """Build the default encoder, actor, critics or reward decoder, from PyTorch's global stream."""
     obs, act, z = spec.obs_dim, spec.action_dim, config.z_dim
     starts = (0, obs + act + 1) if spec.includes_next else (0,)  # of the observations in a context transition
     scaled = config.observation_scaling

@@ -57,13 +57,13 @@ POINT: Fields = {
     "behaviour_updates": 150,
     "behaviour_initial_episodes": 5,
     "behaviour_changes": {"kl_weight": 0.1, "prior_episodes": 10, "posterior_episodes": 1},
-    "encoder_hidden": (64, 64),  # small networks are enough
+    "encoder_hidden": (64, 64),
     "actor_hidden": (64, 64),
     "critic_hidden": (64, 64),
-    "discount": 0.9,  # episodes of 20 steps
-    "kl_weight": 0.01,  # rewards within 1 of each other: at 0.1 the posterior collapses
-    "awac_lambda": 0.5,  # of the advantages' order; at 100 the offline phase would be cloning
-    "learning_rate": 1e-3,  # small networks
+    "discount": 0.9,
+    "kl_weight": 0.01,
+    "awac_lambda": 0.5,
+    "learning_rate": 1e-3,
     "max_action": 0.95,  # the script's actions are saturated in a third of all dimensions
     "offline_steps": 3_000,
     "meta_batch": 16,
@@ -72,10 +72,10 @@ POINT: Fields = {
     "online_updates": 250,
     "online_meta_batch": 16,
     "online_batch_size": 32,
-    "online_tasks": 100,  # all of them
+    "online_tasks": 100,
     "prior_episodes": 4,
-    "posterior_episodes": 0,  # self-collected context is then exploration alone, as at meta-test
-    "online_context": "episodes",  # what meta-test will show
+    "posterior_episodes": 0,
+    "online_context": "episodes",
 }
 
 # As the paper's, near-random transitions and exploration by PEARL, with numbers for a short run: values are to settle
@@ -112,7 +112,7 @@ CHEETAH: Fields = {
     "online_tasks": 40,
     "prior_episodes": 2,
     "posterior_episodes": 1,  # mostly exploration, which the encoder reads
-    "online_context": "episodes",  # what meta-test will show
+    "online_context": "episodes",
 }
 
 # The body is the task. Rewards tell of the dynamics only by how far v_x differs from what is observed, 0.002 of squared
@@ -137,22 +137,22 @@ WALKER_HOPPER: Fields = {
     "online_batch_size": 128,
     "online_tasks": 20,
     "prior_episodes": 2,
-    "posterior_episodes": 1,  # mostly exploration, which the encoder reads
+    "posterior_episodes": 1,
     "online_encoder": "self-labelled",
-    "online_context": "episodes",  # what meta-test will show
+    "online_context": "episodes",
     "repeats": 2,
 }
 
 # Falls are short and slow, so that directions change rewards little. Physics take long here.
 HUMANOID: Fields = {
     **SCHEDULES,
-    "n_train_tasks": 50,  # well below an hour in all on two cores
+    "n_train_tasks": 50,
     "behaviour_policy": "pearl",
     "exploration_transitions": 400,
     "behaviour_iterations": 25,
     "behaviour_updates": 400,
     "behaviour_initial_episodes": 4,
-    "encoder_hidden": (128, 128),  # likewise
+    "encoder_hidden": (128, 128),
     "actor_hidden": (128, 128),
     "critic_hidden": (128, 128),
     "kl_weight": 0.003,
@@ -164,22 +164,22 @@ HUMANOID: Fields = {
     "online_batch_size": 128,
     "online_tasks": 20,
     "prior_episodes": 2,
-    "posterior_episodes": 1,  # mostly exploration, which the encoder reads
+    "posterior_episodes": 1,
     "online_encoder": "self-labelled",
-    "online_context": "episodes",  # what meta-test will show
+    "online_context": "episodes",
     "repeats": 1,
 }
 
 # A scripted walk replaces PEARL. In its exploration it walks anywhere, whatever the task.
 ANT: Fields = {
     **SCHEDULES,
-    "n_train_tasks": 50,  # well below an hour in all on two cores
+    "n_train_tasks": 50,
     "behaviour_policy": "scripted",
     "exploration_transitions": 400,
     "exploration_policy": "scripted",
     "behaviour_on_task": 0.8,
     "behaviour_noise": 0.2,  # with more the ant falls
-    "encoder_hidden": (128, 128),  # likewise
+    "encoder_hidden": (128, 128),
     "actor_hidden": (256, 256),  # a smaller actor does not get the walk within the offline phase
     "critic_hidden": (128, 128),
     "discount": 0.95,  # a second: values settle within the phase
@@ -193,9 +193,9 @@ ANT: Fields = {
     "online_batch_size": 128,
     "online_tasks": 20,
     "prior_episodes": 2,
-    "posterior_episodes": 1,  # mostly exploration, which the encoder reads
+    "posterior_episodes": 1,
     "online_encoder": "self-labelled",
-    "online_context": "episodes",  # what meta-test will show
+    "online_context": "episodes",
     "repeats": 2,
 }
 
@@ -216,9 +216,9 @@ SAWYER: Fields = {
     "reward_scale": 1.0,  # values of a size that critics reach early
     "kl_weight": 0.003,  # rewards are mostly -1: at 0.03 telling tasks apart costs more than it brings
     "awac_lambda": 0.8,  # of the advantages' size
-    "learning_rate": 1e-3,  # values settle within the phase
+    "learning_rate": 1e-3,
     "learning_rate_decay": 0.1,  # few transitions carry most of the weight: at a constant rate the actor never settles
-    "tau": 0.02,  # values settle within the phase
+    "tau": 0.02,
     "observation_scaling": True,  # a centimetre decides
     "max_action": 0.95,  # the script saturates its actions
     "offline_steps": 60_000,
@@ -231,7 +231,7 @@ SAWYER: Fields = {
     "online_batch_size": 64,
     "online_tasks": 120,  # half of them
     "prior_episodes": 8,
-    "online_context": "episodes",  # what meta-test will show
+    "online_context": "episodes",
     "z_resampling": 25,  # three z an episode: an aim shows when it is pursued
     "exploration_episodes": 8,  # and each is pursued by chance
     "repeats": 1,

@@ -45,8 +45,8 @@ def reward_loss(agent: Networks, batch: Batch, z: Tensor, posterior: Gaussian) -
     KL is summed over latent dimensions and averaged over tasks (PEARL's code sums: `kl_reduction="sum"`).
 
     Transitions (s, a, r) are the batch's, as in the authors' code. `explain_context` (ours) adds the mean over the
-    transitions of the context h. If the encoder reads exploration, the decoder then learns from rewards where the
-    batch's transitions never go.
+    transitions of the context h. With exploration, the decoder then learns from rewards where the batch's transitions
+    never go.
 
     Args:
         z: drawn from the posterior, one per task, `(task, batch, z_dim)`.

@@ -1,4 +1,4 @@
-"""Sampling of meta-batches for an update: context and, independently, transitions."""
+"""Sampling of meta-batches."""
 
 from __future__ import annotations
 

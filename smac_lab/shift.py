@@ -20,7 +20,7 @@ from smac_lab.tasks.spec import Array, Tasks
 
 
 class Shift(NamedTuple):
-    """Result of `measure_shift`; with several seeds, every number and array has a leading seed axis.
+    """Result of `measure_shift`; with several seeds, with a leading seed axis.
 
     Posteriors are `(task, repeat, z_dim)`.
     """
@@ -64,7 +64,7 @@ def measure_shift(
     averages KL(a_i || b_i) over tasks and between averages KL(a_i || b_j) over i != j (authors' code).
 
     Args:
-        agent: trained; not changed. With several seeds every result has a leading seed axis.
+        agent: not changed; with several seeds every result has a leading seed axis.
         family, tasks: training tasks; `tasks[i]` is the buffer's task `i`. With several seeds, one set of tasks, or
             equally large sets, one per seed.
         buffer: its static transitions are used.

@@ -1,4 +1,4 @@
-"""The two phases of meta-training, as generators: between steps, the caller can plot, change numbers or stop."""
+"""The two phases of meta-training, as generators."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class TransitionBuffer(TransitionStore):
 
     @property
     def version(self) -> int:
-        """Number that changes whenever a sampled tensor moves to another address.
+        """Number that changes whenever a sampled tensor moves.
 
         Reading it also updates these tensors with appended transitions. Read it before each replay of a CUDA graph that
         samples, and capture the graph anew if it has changed.
@@ -102,7 +102,7 @@ class TransitionBuffer(TransitionStore):
         The call does not wait for the device.
         """
         has = (self.counts_of(source) > 0).reshape(*([self.seeds] if self.seeds else []), self.tasks_each)
-        place = has.cumsum(-1).to(torch.float32)  # number of tasks with transitions, up to this one
+        place = has.cumsum(-1).to(torch.float32)  # tasks with transitions, up to this one
         place = place.expand(*axis_of(generator), -1)
         chosen = (draw(torch.rand, (*axis_of(generator), size), generator) * place[..., -1:]).floor()
         found = torch.searchsorted(place.contiguous(), chosen, right=True)
@@ -146,8 +146,8 @@ class TransitionBuffer(TransitionStore):
             consecutive: draw `n` successive transitions from the start of an episode, as at meta-test, not independent
                 ones. Every `horizon` transitions count as an episode; a step left out because physics broke down shifts
                 later starts by one.
-            last: draw only from this many newest transitions of each task and source. Default: all. With `consecutive`,
-                at least `horizon`, and whole episodes are left out.
+            last: draw only from so many newest transitions. Default: all. With `consecutive`, at least `horizon`, and
+                whole episodes are left out.
 
         Raises:
             ValueError: `source` is unknown, a task has no transitions of it, or `last` is too small.

@@ -32,7 +32,7 @@ def select(columns: dict[str, Any], widths: dict[str, int], keep: NDArray[np.boo
         keep: steps to keep.
 
     Raises:
-        ValueError: a column has another shape, values that are not real numbers, or flags that are neither 0 nor 1.
+        ValueError: a column has another shape, values that are not real, or flags that are not 0 or 1.
     """
     values: Values = {}
     for name, width in widths.items():

@@ -1,4 +1,4 @@
-"""Static data as whole episodes, for methods that learn from trajectories or returns."""
+"""Static data as whole episodes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Trajectories(NamedTuple):
     rewards: Tensor
     next_observations: Tensor
     terminations: Tensor
-    ends: Tensor  # 1 where an episode ends: terminated, truncated, or at the end of the horizon
+    ends: Tensor  # 1 where an episode or the horizon ends
 
 
 class EpisodeData:

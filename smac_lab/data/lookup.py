@@ -15,7 +15,7 @@ NEVER = torch.iinfo(torch.int64).max
 class Lookup:
     """Segments of consecutive rows, ordered by task and time.
 
-    New segments fill spare room of the tensors, which move to another address only when it is used up.
+    New segments fill spare room of the tensors, which move only when it is used up.
 
     Args:
         n_tasks: number of tasks.

@@ -49,7 +49,8 @@ def to_minari(
 ) -> Path:
     """Write a buffer as a Minari data set, in the folder `MINARI_DATASETS_PATH`.
 
-    The data set appears as a whole or not at all. `from_minari` restores the buffer bit for bit.
+    An episode ends with a termination, a truncation, or where no transition follows. The data set appears as a whole or
+    not at all. `from_minari` restores the buffer bit for bit.
 
     Args:
         buffer: of one seed; `tasks[i]` is its task `i`.

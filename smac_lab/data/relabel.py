@@ -137,7 +137,7 @@ def share_reached(buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks) ->
 
 
 def check_relabelling(family: TaskFamily) -> None:
-    """Raise ValueError if tasks change the dynamics: new rewards alone then do not make data of another task."""
+    """Raise ValueError if tasks change the dynamics, not only the rewards."""
     example = family.sample_tasks(np.random.default_rng(0), 1)
     if isinstance(family, MujocoFamily) and (fields := family.physics(example)):
         raise ValueError(

@@ -21,7 +21,7 @@ STARTER = Path(__file__).parents[1] / "starter"
 TRANSITIONS = 600  # per task at most, of offline data and of exploration each
 MAX_BYTES = 5_000_000  # per family's excerpt
 REPLAYED = 40  # control steps recorded for each of the first tasks
-WARM_START = "qacc_warmstart"  # first guess of the contact solver, which stops early, so that its result depends on it
+WARM_START = "qacc_warmstart"  # first guess of the contact solver, on which its result depends
 Replay = dict[str, Array]  # states before and after, actions, features, rewards, tasks: (step, ...) each
 
 
@@ -42,7 +42,7 @@ def starter_data(family: TaskFamily) -> tuple[TransitionBuffer, Tasks]:
 def write_starter(
     folder: Path, buffer: TransitionBuffer, family: TaskFamily, tasks: Tasks, about: dict[str, Any], n_tasks: int = 20
 ) -> None:
-    """Write an excerpt of the first tasks as a data set, and states to replay.
+    """Write the last transitions of the first tasks as a data set, and states to replay.
 
     Args:
         folder: for `dataset.json`, its shard and, for MuJoCo bodies, `replay.safetensors`.

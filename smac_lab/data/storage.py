@@ -1,4 +1,4 @@
-"""Transitions on disk: append-only shards named by their content, and data sets made of them."""
+"""Transitions on disk: append-only shards named by their content, and data sets."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def check_body(xml_sha256: str | None, family: TaskFamily) -> None:
 
 
 def save_shards(path: Path, buffer: TransitionBuffer, known: list[dict[str, Any]]) -> dict[str, Any]:
-    """Write segments that no `known` shard contains under `path/buffer`, and return the record.
+    """Write segments that no `known` shard contains to `path/buffer`, and return the record.
 
     A shard contains whole segments and their rows.
     """
@@ -323,7 +323,7 @@ def holding(folder: Path) -> Iterator[None]:
     The lock ends with the process, even a killed one. The file `.lock` remains.
 
     Raises:
-        StorageError: another process has the folder, or it cannot be written.
+        StorageError: another process has locked the folder, or it cannot be written.
     """
     lock = filelock.FileLock(folder / LOCK, timeout=0)
     try:

@@ -286,7 +286,7 @@ class TransitionStore:
         return self.from_rows(self.spec, self.n_tasks, self.rows.clone(), self.segments, self.seeds)
 
     def to(self, device: str | torch.device) -> Self:
-        """Return the transitions on `device`: a copy, or this buffer if it is there."""
+        """Return a copy on `device`, or this buffer if it is there."""
         if self._rows.device == torch.empty(0, device=device).device:
             return self
         return self.from_rows(self.spec, self.n_tasks, self.rows.to(device), self.segments, self.seeds)

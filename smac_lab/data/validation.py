@@ -35,10 +35,9 @@ def check_dataset(
         reward from the family's (None: not compared); and `content_sha256`, of rows, segments and tasks.
 
     Raises:
-        ValueError: data of another family or variant, a task without transitions or an unknown one, a source that
-            only some tasks have, numbers that are not finite, actions outside [-1, 1], an episode beyond the horizon,
-            terminations or truncations that are neither 0 nor 1, or static rewards that are not the family's for these
-            tasks.
+        ValueError: another family or variant, a task without transitions or an unknown one, a source that only some
+            tasks have, non-finite numbers, actions outside [-1, 1], an episode beyond the horizon, terminations or
+            truncations other than 0 or 1, or static rewards other than the family's.
     """
     check_spec(buffer.spec, family.spec)
     if buffer.seeds is not None:
@@ -139,7 +138,7 @@ def check_buffer(agent: Method, buffer: TransitionStore, own: bool = False) -> N
 
 
 def episode_ends(buffer: TransitionStore) -> NDArray[np.bool_]:
-    """Mark the last transition of each episode, `(transition,)`."""
+    """Mark the last transition of each episode, `(transition,)`: terminated, truncated, or last of its segment."""
     ends = ((buffer.terminations != 0) | (buffer.truncations != 0)).cpu().numpy()
     ends[np.cumsum(buffer.segments[:, LENGTH]) - 1] = True
     return ends

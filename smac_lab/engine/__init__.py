@@ -1,1 +1,1 @@
-"""Fast execution: several seeds at once, compiled and captured steps, parallel simulations."""
+"""Fast execution."""

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from smac_lab.batch import Batch, Info, PhaseLoss
 from smac_lab.config import SMACConfig
 
-WARM_UP = 3  # steps before capture, which create optimizer state, compile and autotune
+WARM_UP = 3  # steps before capture, which compile and autotune
 
 
 class Tolerance(NamedTuple):
@@ -29,7 +29,7 @@ class Tolerance(NamedTuple):
 
     number: float  # of the loss and of each number in the info, relative to itself
     gradient: float  # of one parameter's gradient, relative to itself
-    cancelled: float  # in addition, relative to all numbers together, or to the gradient of the whole part
+    cancelled: float  # added, relative to all numbers, or to the part's gradient
 
 
 # By the precision of dense products. Differences measured on a CPU with two presets, new and trained agents, one and
@@ -52,7 +52,7 @@ def has_tf32(device: torch.device) -> bool:
 def float32_products(precision: str) -> Iterator[None]:
     """Compute dense products of float32 numbers in TF32 if `precision` is "tf32".
 
-    TF32 rounds both operands to 10 bits of mantissa instead of 23, and sums in float32.
+    TF32 rounds operands to 10 bits of mantissa instead of 23, and sums in float32.
     """
     if precision != "tf32":
         yield
@@ -68,12 +68,11 @@ def float32_products(precision: str) -> Iterator[None]:
 def compiled_and_checked(function: PhaseLoss, parameters: Mapping[str, Tensor], precision: str = "fp32") -> PhaseLoss:
     """Compile a loss, and use the compiled loss only while it agrees with the plain one.
 
-    Loss, info and gradients are compared on the first batch of every shape. If they differ, or if the machine cannot
-    compile, a warning is issued once, and the plain function is called from then on.
+    Loss, info and gradients are compared on the first batch of every shape. If they differ, or the machine cannot
+    compile, a warning is issued, and the plain function is called from then on.
 
     Args:
-        function: pure function of a batch, `(loss, info)`. Over several seeds the loss is `(seed,)`; its sum is
-            differentiated.
+        function: pure function of a batch, `(loss, info)`; over several seeds the loss is `(seed,)`.
         parameters: trainable ones, under names that begin with the part's: "actor.net.0.weight".
         precision: of dense products, "fp32", "tf32" or "bf16"; see `Tolerance`.
 
@@ -144,7 +143,7 @@ def _with_own_code(function: PhaseLoss) -> PhaseLoss:
     def evaluate(batch: Batch) -> tuple[Tensor, Info]:
         return function(batch)
 
-    code = evaluate.__code__.replace(co_name=f"evaluate_{next(_numbers)}")  # code is compared by value, names included
+    code = evaluate.__code__.replace(co_name=f"evaluate_{next(_numbers)}")  # compared by value, names included
     return FunctionType(code, globals(), code.co_name, None, evaluate.__closure__)
 
 
@@ -201,7 +200,7 @@ class Sampled(Protocol):
 
     @property
     def version(self) -> int:
-        """Changes whenever a tensor moves to another address."""
+        """Number that changes whenever a tensor moves to another address."""
 
 
 def captured(agent: Trained, buffer: Sampled, step: Callable[[], Info]) -> Callable[[], Info]:
@@ -251,7 +250,7 @@ class _Captured:
     def _capture(self) -> torch.cuda.CUDAGraph:
         graph, before = torch.cuda.CUDAGraph(), self.agent.updates
         for generator in self.agent.generators():
-            graph.register_generator_state(generator)  # so that each replay draws new numbers
+            graph.register_generator_state(generator)  # for new numbers in each replay
         with torch.cuda.graph(graph, stream=self.stream):
             self.info = self.step()
         self.updates = self.agent.updates - before

@@ -68,7 +68,7 @@ class Learner(ABC):
         """Make each part on the device, given or default; with several seeds, stacked over seeds.
 
         Args:
-            given: parts by name; a module, a function that makes a module, or None.
+            given: by name; a module, a function that makes one, or None.
             default: name to a new module. Functions are called once per seed, under that seed.
         """
         of_seeds = []
@@ -97,7 +97,7 @@ class Learner(ABC):
 
     @abstractmethod
     def remade(self, parts: Mapping[str, Part], seed: Any) -> Self:
-        """Make an agent with the same numbers and losses, but these `trainable` parts and seeds."""
+        """Make an agent with equal numbers and losses, but these `trainable` parts and seeds."""
 
     @abstractmethod
     def after_step(self, trained: Sequence[str]) -> None:
@@ -106,7 +106,7 @@ class Learner(ABC):
     # -- numbers -----------------------------------------------------------------------------------------
     @property
     def config(self) -> SMACConfig:
-        """The configuration of the experiment."""
+        """The configuration."""
         return self._config
 
     @config.setter
@@ -121,7 +121,7 @@ class Learner(ABC):
 
     @property
     def precision(self) -> str:
-        """Precision of dense products in updates: "fp32", "tf32" or "bf16"; without TF32, "fp32" for "tf32"."""
+        """Precision of dense products: "fp32", "tf32" or "bf16"; on a device without TF32, "fp32" for "tf32"."""
         chosen = self.config.precision
         if chosen in ("auto", "tf32"):
             return "tf32" if has_tf32(self.device) else "fp32"
@@ -135,8 +135,8 @@ class Learner(ABC):
 
         Args:
             batch: a `Batch` or another method's tuple; noise is drawn if it has none.
-            loss: one of `objectives`, one of the agent's phase losses, or a custom loss, `(batch) -> (loss, info)`.
-                Default: the first of `objectives`.
+            loss: one of `objectives`, one of the agent's losses, or a custom one, `(batch) -> (loss, info)`. Default:
+                the first of `objectives`.
             trains: parts that learn. Default: the objective's; for a custom loss, all `trainable` parts.
 
         Returns:
@@ -200,7 +200,7 @@ class Learner(ABC):
 
     @abstractmethod
     def draw_noise(self, batch: Any) -> Any:
-        """Draw the noise of one update from the agent's generator."""
+        """Draw the noise of one update."""
 
     def normal(self, *shape: int) -> Tensor:
         """Draw standard normal numbers; with several seeds, `shape` per seed."""
@@ -228,10 +228,10 @@ class Learner(ABC):
     def learning_rate(self) -> float:
         """Adam's learning rate in the next update.
 
-        In each phase, the rate is constant at first, and falls linearly to `learning_rate_decay` of itself over the
-        last fifth: "stable, then decay" (Hägele et al., Scaling Laws and Compute-Optimal Training Beyond Fixed Training
-        Durations, NeurIPS 2024). The offline phase has `offline_steps` updates, the self-supervised phase
-        `online_iterations` times `online_updates`; later updates use the last rate.
+        In each phase, the rate is constant, then falls linearly to `learning_rate_decay` of itself over the last fifth
+        (Hägele et al., Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations, NeurIPS 2024). The
+        offline phase has `offline_steps` updates, the self-supervised phase `online_iterations` times `online_updates`;
+        later updates keep the last rate.
         """
         c = self.config
         done, phase = self.updates, c.offline_steps
@@ -321,7 +321,7 @@ class Learner(ABC):
 
     # -- saving ------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
-        """Return the state that the next update depends on."""
+        """Return all that the next update depends on."""
         return {
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
             "optimizer": {} if self._optimizer is None else self._optimizer.state_dict()["state"],

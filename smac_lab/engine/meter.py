@@ -45,10 +45,10 @@ def number(value: Tensor) -> Any:
 
 
 class Meter:
-    """Averages of info tensors on the device; only `read` waits for the device."""
+    """Averages of info tensors; only `read` waits for the device."""
 
     def __init__(self) -> None:
-        self.sums: dict[tuple[str, ...], Tensor] = {}  # per set of names that occur together, (name, ...)
+        self.sums: dict[tuple[str, ...], Tensor] = {}  # per set of names that occur together
         self.counts: dict[tuple[str, ...], int] = {}
 
     def add(self, info: Info) -> None:

@@ -18,7 +18,7 @@ from smac_lab.tasks.spec import FamilySpec
 
 
 class Method(Learner):
-    """A method of meta-RL, as `evaluate`, `measure_shift`, checkpoints and the command line use it.
+    """A method of meta-RL.
 
     SMAC adapts z, MACAW weights, BOReL a belief. `unadapted` returns this quantity before any context, `adapt` given a
     context, and `policy` acts on either.
@@ -30,7 +30,7 @@ class Method(Learner):
 
     @abstractmethod
     def unadapted(self, simulations: int) -> Any:
-        """Return the knowledge before any context, for this number of simulations per seed."""
+        """Return the knowledge before any context, for so many simulations per seed."""
 
     @abstractmethod
     def adapt(self, context: Tensor) -> Any:
@@ -82,7 +82,7 @@ class Method(Learner):
         return context
 
     def check_spec(self, spec: FamilySpec, use: str) -> None:
-        """Raise ValueError if this agent was built for another family or variant.
+        """Raise ValueError if this agent is of another family or variant.
 
         Args:
             spec: of a family or buffer.

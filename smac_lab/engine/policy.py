@@ -1,4 +1,4 @@
-"""The actor as a policy, pi(.|s, z), in many simulations for one episode."""
+"""The actor as a policy."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def steps_of(z_resampling: str | int, horizon: int) -> int:
 class EpisodePolicy:
     """Map from observations `(n, obs_dim)` to actions in [-1, 1], `(n, action_dim)`, once per control step.
 
-    z is drawn from its distribution once (`z_resampling="episode"`), at every step ("step"), or every k steps (an
-    integer k). All random numbers are drawn beforehand, so that they do not depend on the number of threads.
+    z is drawn once (`z_resampling="episode"`), at every step ("step"), or every k steps (an integer k). All random
+    numbers are drawn beforehand, so that they do not depend on the number of threads.
 
     Args:
         agent: later changes of its parameters take effect.

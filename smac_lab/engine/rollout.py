@@ -21,10 +21,10 @@ Policy = Callable[[Array], NDArray[np.floating]]
 
 @runtime_checkable
 class Watching(Protocol):
-    """A policy that updates its knowledge of the task while it acts."""
+    """A policy that learns about the task while it acts."""
 
     def watch(self, actions: Array, rewards: Array, next_observations: Array) -> None:
-        """Receive the results of each step, `(simulation, ...)`."""
+        """Receive each step's results, `(simulation, ...)`."""
 
 
 class Episodes(NamedTuple):
@@ -60,7 +60,7 @@ class Episodes(NamedTuple):
 
 
 def rollout(policy: Policy, env: BatchEnv, seed: int | Sequence[int | None] | None = None) -> Episodes:
-    """Run `policy` for one horizon in all simulations of `env` at once.
+    """Run `policy` for one horizon in all simulations.
 
     Several threads run a single seed's `EpisodePolicy` (see `BatchEnv.for_threads`).
 
@@ -81,7 +81,7 @@ def rollout(policy: Policy, env: BatchEnv, seed: int | Sequence[int | None] | No
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(len(parts), initializer=torch.set_num_threads, initargs=(parts[-1].num_threads,)) as pool:
         episodes = list(pool.map(_rollout, policies, parts, own_seeds))
-    torch.set_num_threads(threads)  # workers set a number that new threads would inherit
+    torch.set_num_threads(threads)  # new threads would inherit the workers' number
     return Episodes(*[np.concatenate(columns) for columns in zip(*episodes, strict=True)])
 
 
@@ -118,8 +118,7 @@ def scripted_policy(
     """Make the scripted policy towards the `pursued` tasks, with Gaussian action noise.
 
     Args:
-        own: tasks of the data, if episodes may change the pursued task (`pursue_next`). Default: each pursues one task
-            to its end.
+        own: tasks of the data, if episodes may change the pursued task (`pursue_next`). Default: they do not.
         stays: episodes that pursue one task to the end even if `own` is given, `(n,)`.
     """
     steps, aims = itertools.count(), pursued.values.copy()

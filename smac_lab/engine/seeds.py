@@ -15,7 +15,7 @@ Generators = torch.Generator | Sequence[torch.Generator]  # one, or one per seed
 
 
 def axis_of(generator: Generators) -> tuple[int, ...]:
-    """Return the leading axes of drawn numbers: none, or the number of seeds."""
+    """Return the leading axes of drawn numbers."""
     return () if isinstance(generator, torch.Generator) else (len(generator),)
 
 

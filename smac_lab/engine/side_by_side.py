@@ -1,4 +1,4 @@
-"""Every task, repeat and seed of an agent in one batch of simulations."""
+"""Every task, repeat and seed in one batch of simulations."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class SideBySide:
 
         Args:
             policy: for all simulations.
-            shift: added to the seeds of the resets, so that episodes have different initial states.
+            shift: added to the seeds of the resets, for different initial states.
         """
         resets = [one * 1_000_003 + shift + i for one in self._seeds for i in range(self.n)]
         columns: Any = rollout(policy, self.env, resets)

@@ -21,7 +21,7 @@ Numbers = MACAWNumbers | BOReLNumbers
 
 
 class Entry(NamedTuple):
-    """A method: its constructor, its training on static data, its numbers.
+    """A method.
 
     Args:
         make: `(config, spec, seed=...)` to an agent; also takes `numbers=...` if the method has any.

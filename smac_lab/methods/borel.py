@@ -1,4 +1,4 @@
-"""BOReL: learn a belief over tasks from relabelled trajectories, then a policy that acts on state and belief."""
+"""BOReL: learn a belief over tasks, then a policy that acts on state and belief."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from smac_lab.tasks.spec import FamilySpec, Tasks, only_set
 
 @dataclass(frozen=True)
 class BOReLNumbers:
-    """Numbers of BOReL beside the experiment's config; the defaults are the authors' unless noted."""
+    """Numbers of BOReL beside the config; the defaults are the authors' unless noted."""
 
     relabel: bool = True  # half of the belief's data are other tasks' trajectories, relabelled
     belief_updates: int = 5_000
@@ -84,7 +84,7 @@ class BeliefBatch(NamedTuple):
     terminations: Tensor
     belief: Tensor  # mean and log variance, (task, batch, 2 latent)
     next_belief: Tensor
-    noise: Tensor  # (2 + 2 cql_actions, task, batch, action_dim)
+    noise: Tensor  # (2 + 2 cql_actions, task, batch, action_dim): for a', a, the policy's and uniform actions
 
 
 class BeliefEncoder(nn.Module):
@@ -322,7 +322,7 @@ class BOReL(Method):
 
 
 class BeliefPolicy:
-    """Policy that acts on observation and belief, and updates the belief after each step."""
+    """Policy that updates the belief after each step."""
 
     def __init__(self, agent: BOReL, hidden: Tensor, generator: Generators, deterministic: bool):
         self.agent, self.hidden, self.generator, self.deterministic = agent, hidden, generator, deterministic
@@ -371,14 +371,14 @@ def train_borel(
     """Learn the belief, add it to all states, then learn the policy (Dorfman et al., algorithm 1).
 
     Args:
-        agent: updated in place; training continues from `agent.updates`.
-        buffer: all its static transitions are used, exploration included.
-        family, tasks: source of other tasks' rewards, if `numbers.relabel`; `tasks[i]` is the buffer's task `i`.
-        steps: updates from now on; default: the remaining updates of both stages.
+        agent: updated in place, from `agent.updates` on.
+        buffer: all static transitions are used, exploration included.
+        family, tasks: for other tasks' rewards, if `numbers.relabel`; `tasks[i]` is the buffer's task `i`.
+        steps: updates from now on; default: the rest of both stages.
         log_every: updates between two yields.
 
     Yields, Raises:
-        As `train_offline`; also ValueError if rewards cannot be relabelled or a task has no whole episode.
+        As `train_offline`; ValueError if rewards cannot be relabelled or a task has no whole episode.
     """
     n = agent.numbers
     left = n.belief_updates + n.policy_updates - agent.updates
@@ -431,7 +431,7 @@ def trajectories_of(data: EpisodeData, tasks: Tensor, each: int, episodes: int, 
 
 
 class BeliefData:
-    """Static transitions with the belief before and after, in trajectories of random episodes.
+    """Static transitions with beliefs, in trajectories of random episodes.
 
     Only the agent's seed determines the draw, so a resumed run has the same trajectories.
     """

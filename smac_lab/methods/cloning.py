@@ -1,4 +1,4 @@
-"""Meta behaviour cloning: SMAC without values."""
+"""Meta behaviour cloning."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ AT_ONCE = 32  # simulations adapted at once: each needs a copy of all parameters
 
 @dataclass(frozen=True)
 class MACAWNumbers:
-    """Numbers of MACAW beside the experiment's config; the defaults are those of the authors' `standard.json`."""
+    """Numbers of MACAW beside the config; the defaults are those of the authors' `standard.json`."""
 
     steps: int = 1_000_000  # outer steps
     tasks: int = 5  # per outer step
@@ -80,7 +80,7 @@ class Meta(NamedTuple):
 
 
 class AdaptiveMLP(nn.Module):
-    """ReLU network whose layers are functions of latent vectors, which makes one gradient step effective.
+    """ReLU network whose layers are functions of latent vectors, so that one gradient step has a large effect.
 
     "weights": all weights and biases of layer l are A_l h_l + b_l, with a learned latent h_l (MACAW, section 4.3).
     "biases": W_l x + b_l + U_l h_l (Finn et al., 2017, "One-shot visual imitation learning", section 4.2).
@@ -272,11 +272,11 @@ class MACAW(Method):
         return value, descend(imitation, actor, functional.softplus(self.steps.actor))
 
     def values(self, p: Parameters, observations: Tensor) -> Tensor:
-        """V(s) under value parameters `p`, `(batch,)`."""
+        """V(s) under parameters `p`, `(batch,)`."""
         return forward(self.value.layers(p), self.value.scaling(observations))[0].squeeze(-1)
 
     def act_on(self, p: Parameters, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor | None]:
-        """log pi(a|s) and the advantage head's A(s, a) under actor parameters `p`, `(batch,)` each."""
+        """log pi(a|s) and the advantage head's A(s, a) under parameters `p`, `(batch,)` each."""
         policy, head = self.actor.policy, self.actor.head
         outputs, features = forward(policy.layers(_below(p, "policy")), policy.scaling(observations))
         log_probs = gaussian_log_prob(outputs.tanh(), self.numbers.std, actions)

@@ -12,7 +12,7 @@ from smac_lab.parts import ALL_PARTS
 
 
 class OfflinePEARL(SMAC):
-    """PEARL (Rakelly et al., ICML 2019) that never interacts: soft actor-critic and encoder on static data alone.
+    """PEARL (Rakelly et al., ICML 2019) on static data alone.
 
     Nothing keeps the policy near the data. Parts, data and numbers are those of SMAC's offline phase.
     """

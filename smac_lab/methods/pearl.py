@@ -1,4 +1,4 @@
-"""PEARL: online meta-RL with true rewards, the paper's behaviour policy and online baseline."""
+"""PEARL: the paper's behaviour policy and online baseline."""
 
 from __future__ import annotations
 
@@ -28,12 +28,15 @@ REGULARISER = 1e-3  # of the actor's squared mean and log standard deviation, as
 def pearl_loss(agent: SMAC, batch: Batch, temperature: float | Tensor = 1.0) -> tuple[Tensor, Info]:
     """Compute PEARL's loss (Rakelly et al., ICML 2019, algorithm 1) as SMAC's authors ran it, with SMAC's parts.
 
-    Critics and encoder: mean (r_scale r + gamma (1 - terminated) V(s', z) - Q_k(s, a, z))^2, summed over k, where V(s',
-    z) = min_k Q_target_k(s', a', z) - alpha log pi(a'|s', z), a' ~ pi. Decoder and encoder: mean (r - r_hat(s, a,
-    z))^2. Encoder: kl_weight sum_i KL(q(z|h_i) || p(z)), for any `kl_reduction`. Actor (soft actor-critic, with z
-    detached): mean (alpha log pi(a|s, z) - min_k Q_k(s, a, z)) + 1e-3 mean mu^2 + 1e-3 mean (log sigma)^2, a ~ pi, with
-    the Gaussian N(mu, sigma^2) before the tanh. The authors' temperature alpha is 1. Means are over all transitions;
-    those of mu and log sigma also over action dimensions.
+    Critics and encoder: mean (r_scale r + gamma (1 - terminated) V(s', z) - Q_k(s, a, z))^2, summed over k, where
+    V(s', z) = min_k Q_target_k(s', a', z) - alpha log pi(a'|s', z), a' ~ pi.
+    Decoder and encoder: mean (r - r_hat(s, a, z))^2.
+    Encoder: kl_weight sum_i KL(q(z|h_i) || p(z)), for any `kl_reduction`.
+    Actor (soft actor-critic, with z detached): mean (alpha log pi(a|s, z) - min_k Q_k(s, a, z)) + 1e-3 mean mu^2 +
+    1e-3 mean (log sigma)^2, a ~ pi, with the Gaussian N(mu, sigma^2) before the tanh.
+
+    The authors' temperature alpha is 1; `reward_scale` weighs rewards against it. Means are over all transitions; those
+    of mu and log sigma also over action dimensions.
 
     Two target critics replace the state-value network of PEARL's code (Haarnoja et al., 2018, arXiv 1812.05905).
 

@@ -17,8 +17,8 @@ class AntDir(MujocoFamily):
     """Run along direction t ~ U(0, 2 pi).
 
     Reward: v_xy . (cos t, sin t) - 0.5 |a|^2 - 5e-4 |clip(cfrc_ext, -1, 1)|^2 + 1. An episode ends when the state is
-    not finite or the torso's height leaves [0.2, 1.0] m. Velocity and contact forces are those of the new state
-    (`mj_forward`); gymnasium's Ant reads both one substep late.
+    not finite or the torso's height leaves [0.2, 1.0] m. Velocity is the displacement of qpos, and contact forces are
+    those of the new state (`mj_forward`); gymnasium's Ant reads both one substep late.
 
     Args:
         contact_cost: whether contact forces cost; many published returns exclude them, as MuJoCo 2.0 left them at zero.

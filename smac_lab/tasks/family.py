@@ -1,4 +1,4 @@
-"""Task families: the base class, and those with a formula or MuJoCo as dynamics."""
+"""Task families: the base classes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from smac_lab.tasks.spec import Array, FamilySpec, Tasks
 class TaskFamily:
     """A simulated body, its spaces, horizon, reward, and distribution of tasks.
 
-    A family is data plus pure functions on arrays with a leading axis of simulations. To make a custom family, override
-    parts of an existing one; an instance works wherever a named family does.
+    A family is data and pure functions on arrays with a leading axis of simulations. To make a custom family, subclass
+    an existing one and override what differs; an instance works wherever a named family does.
 
     The reward depends only on `features`, `actions` and the task. Buffers store the features, so `reward` can relabel
     data with the true rewards of another task.
@@ -37,7 +37,7 @@ class TaskFamily:
     state_fields: tuple[str, ...]  # that `observe`, `measure` and `terminated` may read
     context_includes_next: ClassVar[bool] = False  # whether context contains s', as for differing dynamics
     task_label: ClassVar[str] = "task"  # axis label, with unit
-    feature_label: ClassVar[str] = "first feature"  # axis label of the first feature of `measure`, with unit
+    feature_label: ClassVar[str] = "first feature"  # of the first feature of `measure`
 
     @property
     def full_name(self) -> str:
@@ -66,7 +66,7 @@ class TaskFamily:
         return state
 
     def check_tasks(self, tasks: Array) -> None:
-        """Raise ValueError if one of the `tasks`, `(n, task_dim)`, is impossible; by default, none is."""
+        """Raise ValueError if one of the `tasks`, `(n, task_dim)`, is impossible."""
 
     def rewards_alone_differ(self, task: Array, others: Array) -> NDArray[np.bool_]:
         """Mark `others`, `(n, task_dim)`, whose data differ from `task`'s, `(task_dim,)`, in rewards alone."""
@@ -106,7 +106,7 @@ class TaskFamily:
         return self.controller(observations, tasks)
 
     def detours(self, rng: np.random.Generator, tasks: Array) -> Array:
-        """Draw the tasks that scripted behaviour pursues in place of `tasks`, both `(n, task_dim)`."""
+        """Draw the tasks that the script pursues in place of `tasks`, `(n, task_dim)` each."""
         return self.sample_tasks(rng, len(tasks))
 
     def pursue_next(self, rng: np.random.Generator, observations: Array, pursued: Array, tasks: Array) -> Array:
@@ -189,7 +189,7 @@ def check_option(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
 
 
 class DynamicsFamily(TaskFamily):
-    """A family whose next state is a formula, without a physics engine."""
+    """A family whose next state is a formula."""
 
     def dynamics(self, state: SimpleNamespace, action: Array) -> Mapping[str, Array]:
         """Compute the next states, name to `(n, ...)`."""
@@ -217,7 +217,7 @@ class _Drawing:
         return self.family.draw(SimpleNamespace(**state), simulation.tasks[index], *self.size)
 
     def close(self) -> None:
-        """Do nothing: there is nothing to free."""
+        """Do nothing."""
 
 
 class MujocoFamily(TaskFamily):

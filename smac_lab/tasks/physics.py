@@ -1,4 +1,4 @@
-"""Engines that move the states of simulations: MuJoCo, or a formula."""
+"""Engines of simulations: MuJoCo, or a formula."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Dynamics = Callable[[SimpleNamespace, Array], Mapping[str, Array]]
 
 
 class Engine(Protocol):
-    """States of many simulations, and one control step of all of them."""
+    """States of many simulations."""
 
     state: SimpleNamespace  # the family's `state_fields`, each `(n, ...)`
     settable: tuple[str, ...]  # names of the fields that set a state
@@ -28,7 +28,7 @@ class Engine(Protocol):
         """Set the states of simulations `ids`, name to `(len(ids), ...)`."""
 
     def step(self, actions: Array) -> NDArray[np.bool_]:
-        """Move all simulations by one control step, and return which diverged, `(n,)`."""
+        """Move all simulations by one step, and return which diverged, `(n,)`."""
 
     def data(self, index: int) -> Any:
         """Return one simulation as `mujoco.MjData`, for drawing."""
@@ -122,7 +122,7 @@ class MujocoEngine:
         self._breakdowns = [int(bad.mjWARN_BADQPOS), int(bad.mjWARN_BADQVEL), int(bad.mjWARN_BADQACC)]
 
     def set_tasks(self, tasks: Array) -> None:
-        """Set the model fields that tasks change, from the model's values."""
+        """Set the model fields that tasks change, starting each time from the model's values."""
         fields = self.family.physics(tasks)
         for name, value in fields.items():
             self.batch.expand(name)[:] = value

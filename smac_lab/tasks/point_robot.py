@@ -57,8 +57,8 @@ class PointRobot(PointFamily):
     """Reach a goal: reward -|s - g| (m) after the move, goals on the upper unit half circle.
 
     Args:
-        layout: "half-circle" starts at the origin. "square", as in the authors' code: start and goal uniform in [-1,
-            1]^2.
+        layout: "half-circle" starts at the origin. "square", as in the authors' code, has start and goal uniform in
+            [-1, 1]^2.
     """
 
     name: ClassVar[str] = "point-robot"

@@ -23,7 +23,7 @@ class BodyRenderer:
     chooses the OpenGL backend; default: the first that works.
 
     Args:
-        model: the camera follows its first body unless `lookat` is given.
+        model: `mujoco.MjModel`; the camera follows its first body unless `lookat` is given.
         width, height: size of the pictures, pixels.
         distance: of the camera from the body, m.
         azimuth: of the camera, degrees; at 90 the x axis points to the right.
@@ -64,7 +64,7 @@ class BodyRenderer:
         self._lookat = lookat
 
     def draw(self, data: Any) -> Frames:
-        """Draw the state in `data` (`mujoco.MjData`), `(height, width, 3)`; derived fields are recomputed."""
+        """Draw the state in a `mujoco.MjData`, `(height, width, 3)`."""
         import mujoco
 
         if self._drawing is None:
@@ -106,7 +106,7 @@ FAILED: dict[str, str] = {}  # by backend; some end the process when tried again
 
 @functools.cache
 def _context_class() -> Any:
-    """Return the OpenGL context class of the first backend that works, and set MUJOCO_GL to its name.
+    """Return the context class of the first backend that works, and set MUJOCO_GL.
 
     MuJoCo's Python part reads MUJOCO_GL only at import. Importing the context class directly works later too.
     """

@@ -53,11 +53,11 @@ class Sawyer(MujocoFamily):
 
     A task is `(aim, goal 3, present 5, open 2, places 5 x 2)`: see `sawyer_scene.Scene` and `sawyer_scene.Aim`. The
     scene is that of `anair13/bullet-manipulation-affordances` (PyBullet), which SMAC's paper used, rebuilt for MuJoCo
-    with other shapes, positions and sizes. As in the original, the items present, the scene's side and the open drawers
-    are drawn; each item has one place per side, and hand, block and object share one goal. Unlike in the original,
-    every task is solvable and none is solved at the start, no two aims test the same goal, a reset does not change
-    goals, the drawers are side by side, a motor opens the drawer while the button is down, and things are held by
-    friction alone.
+    from primitive shapes, with other positions and sizes. As in the original, the items present, the scene's side and
+    the open drawers are drawn; each item has one place per side, and hand, block and object share one goal. Unlike in
+    the original, every task is solvable and none is solved at the start, no two aims test the same goal, a reset keeps
+    goals, the drawers are side by side, a motor opens the drawer while the button is down, and friction alone holds
+    things.
 
     An action (4) moves the hand's target to the hand's position + 0.05 m a[:3], within the workspace, and sets the
     gripper from open (-1) to shut (1). A soft weld pulls the hand to its target (4.3 of the 5 cm) and keeps it pointing

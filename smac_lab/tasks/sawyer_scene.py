@@ -12,7 +12,7 @@ from smac_lab.tasks.spec import Array
 
 
 class Item(IntEnum):
-    """An item on the table; `DRAWER` contains the block and is opened by `BUTTON`."""
+    """An item; `DRAWER` contains the block, and `BUTTON` opens it."""
 
     DRAWER = 0
     HANDLE_DRAWER = 1
@@ -159,8 +159,8 @@ def solvable(tasks: Array) -> NDArray[np.bool_]:
 def draw_tasks(rng: np.random.Generator, n: int, aims: tuple[Aim, ...], drawn: bool) -> Array:
     """Draw `n` tasks, `(n, 21)`: an aim, uniformly, and a scene in which it is solvable.
 
-    A scene is drawn again until the aim is solvable. So scenes have their distribution (items present with probability
-    0.75, drawers open with 0.5, either side), given that the aim is solvable.
+    A scene (items present with probability 0.75, drawers open with 0.5, either side) is drawn again until the aim is
+    solvable.
 
     Args:
         aims: to draw from.

@@ -1,4 +1,4 @@
-"""Scripted behaviour of the Sawyer family: one skill per aim, from the observation alone."""
+"""Scripted behaviour of the Sawyer family: one skill per aim."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ class Simulation:
         return StepResult(self.observe(), features, rewards, family.terminated(state) | diverged, diverged)
 
     def _recover(self, ids: NDArray[np.intp]) -> None:
-        """Reset simulations to the state before the step, or to an initial one if that was broken too."""
+        """Reset simulations to the state before the step, or to an initial one if that is broken."""
         warnings.warn(
             f"{self.family.name}: {len(ids)} of {len(self.tasks)} simulations diverged (first: simulation {ids[0]}, "
             f"task {self.tasks[ids[0]]}); their episodes end here and the step is not kept",
@@ -169,7 +169,7 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
         rewards: False: rewards are NaN and never computed.
 
     Raises:
-        ValueError: tasks have the wrong width or are impossible; actions have the wrong shape or are not finite.
+        ValueError: tasks have a wrong width or are impossible; actions have a wrong shape or are not finite.
     """
 
     def __init__(self, family: Simulated, tasks: Tasks, num_threads: int = 0, rewards: bool = True):
@@ -212,7 +212,7 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
         ]
 
     def seeds(self, seed: int | Sequence[int | None] | NDArray[np.integer] | None) -> list[int | None]:
-        """Convert an argument of `reset` to one seed per simulation.
+        """Convert the argument of `reset` to one seed per simulation.
 
         Raises:
             ValueError: a list of the wrong length.
