@@ -51,7 +51,7 @@ def evaluate(
         seed: of simulations and draws, one for all seeds or one per seed.
         repeats, exploration_episodes: default from the config (4 and 2).
         deterministic: act with the mean action.
-        num_threads: physics threads; 0: as many as PyTorch uses.
+        num_threads: physics threads; 0: PyTorch's number.
 
     Raises:
         ValueError: the agent is of another family or variant; `tasks` or `seed` do not match its seeds; the seeds have

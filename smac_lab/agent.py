@@ -34,7 +34,7 @@ class SMAC(Method):
 
     Args:
         config: of the experiment.
-        spec: sizes of the task family.
+        spec: of the task family.
         seed: of initial parameters and every later draw. Several seeds, such as `range(16)`, make as many agents that
             learn at once: parameters, batches, contexts, metrics and results then have a leading seed axis, and each
             seed draws as it would alone. Losses and parts are still written for one seed.
@@ -254,7 +254,7 @@ class SMAC(Method):
         deterministic: bool = True,
         generator: Generators | None = None,
     ) -> np.ndarray:
-        """Return actions in [-1, 1] for `observations`, `(..., obs_dim)`, and z, `(..., z_dim)`."""
+        """Return actions in [-1, 1], given `(..., obs_dim)` and `(..., z_dim)`."""
         shape = (*observations.shape[:-1], self.spec.action_dim)
         chosen = self.generator if generator is None else generator
         return self.actions(observations, z, None if deterministic else draw(torch.randn, shape, chosen))

@@ -60,7 +60,7 @@ Between = Annotated[float, Range(0.0, 1.0, includes_low=False, includes_high=Fal
 
 @dataclass(frozen=True)
 class SMACConfig:
-    """An experiment. The defaults are the paper's; see also `preset`.
+    """An experiment; the defaults are the paper's.
 
     Raises:
         ValueError: a field is out of its range.
@@ -93,7 +93,7 @@ class SMACConfig:
     behaviour_noise: float = 0.5  # standard deviation of noise on scripted actions
 
     # Networks
-    z_dim: int = 5  # size of z
+    z_dim: int = 5  # size of the latent variable z
     encoder_hidden: tuple[int, ...] = (200, 200, 200)
     decoder_hidden: tuple[int, ...] = (64, 64)
     actor_hidden: tuple[int, ...] = (300, 300, 300)
@@ -117,7 +117,7 @@ class SMACConfig:
     tau: Share = 0.005  # Polyak rate of the target critics
     initial_weights: Literal["authors", "pytorch"] = "authors"  # hidden layers in +-1/sqrt(n_out), or in +-1/sqrt(n_in)
     optimizer_moments: Literal["carried", "fresh"] = "carried"  # Adam's, at the start of the self-supervised phase
-    observation_scaling: bool = False  # standardise observations by the static data
+    observation_scaling: bool = False  # standardise observations by the static data's mean and deviation
     max_action: Between = 0.999999  # data actions are clipped here before atanh; the authors' value
 
     # Offline phase
@@ -134,7 +134,7 @@ class SMACConfig:
     online_tasks: int = 5  # tasks that collect per iteration
     prior_episodes: OrNone = 3  # per task, with z ~ p(z)
     posterior_episodes: OrNone = 2  # per task, with z ~ q(.|own data)
-    label_context_size: int = 256  # context transitions for z_label and in collecting
+    label_context_size: int = 256  # context transitions for z_label and for posteriors in collecting
     collecting_posterior: Literal["episode", "iteration"] = "episode"  # how often q(z|own data) is inferred anew
     online_encoder: Literal["frozen", "offline", "self-labelled"] = "frozen"  # the default arm; see arms.py
     online_context: Literal["mixed", "separate", "episodes"] = "mixed"  # see sampling.sample_self_supervised

@@ -33,8 +33,8 @@ def diagnose(
     """Replace one link of meta-test at a time and measure the return.
 
     The chain is: explore with z ~ p(z) -> take all transitions as context -> infer z -> act. The first two findings are
-    the returns given offline and given self-collected context. The context of each further return differs from one of
-    these two in one respect. The return is lost in the link whose replacement lowers it.
+    the returns given offline and given self-collected context. Each further context differs from one of these two in
+    one respect. The return is lost in the link whose replacement lowers it.
 
     Args:
         agent: trained; not changed.
@@ -128,7 +128,7 @@ def _label_errors(
 def _q_correlation(agent: SMAC, acted: Episodes, posterior: Gaussian) -> float:
     """Correlate min_k Q_k(s_t, a_t, z) with sum_k gamma^k r_(t+k).
 
-    Only the first halves of episodes are used.
+    Only first halves of episodes are used.
     """
     rewards = acted.rewards
     to_go = np.zeros_like(rewards)

@@ -77,7 +77,7 @@ def kl_to_prior(q: Gaussian) -> Tensor:
 
 
 def kl_divergence(q: Gaussian, p: Gaussian) -> Tensor:
-    """KL(q || p) between diagonal Gaussians, summed over latent dimensions, `(...)`, in nats."""
+    """KL(q || p) summed over latent dimensions, `(...)`, in nats."""
     ratio = (q.std / p.std).square()
     return 0.5 * (ratio + ((q.mean - p.mean) / p.std).square() - 1.0 - ratio.log()).sum(-1)
 

@@ -95,7 +95,7 @@ class Standardise(nn.Module):
         self.fitted.fill_(1.0)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Standardise inputs, `(..., width)`."""
+        """Standardise `(..., width)`."""
         return (inputs - self.mean) / self.std
 
 

@@ -78,8 +78,8 @@ POINT: Fields = {
     "online_context": "episodes",
 }
 
-# As the paper's, near-random transitions and exploration by PEARL, with numbers for a short run: values are to settle
-# in it (discount, rates), z of the prior to be z of a task (KL weight), entropy to make way for speed (temperature).
+# Near-random transitions and exploration by PEARL, as the paper's, with numbers for a short run: values settle
+# (discount, rates), z of the prior is z of a task (KL weight), entropy makes way for speed (temperature).
 CHEETAH: Fields = {
     **SCHEDULES,
     "n_test_tasks": 30,
@@ -318,7 +318,7 @@ PRESETS: dict[str, dict[str, Fields]] = {
 }
 for presets in PRESETS.values():
     presets["gpu"] = {**presets["cpu"], **GPU}
-# What `SMACConfig.preset(..., behaviour=...)` starts from, where the preset's own numbers are for exploration data.
+# What `SMACConfig.preset(..., behaviour=...)` starts from instead of a preset for exploration data.
 WITHOUT_EXPLORATION: dict[tuple[str, str], Fields] = {
     ("point-robot", "cpu"): POINT_NARROW,
     ("point-robot", "gpu"): {**POINT_NARROW, **GPU},

@@ -60,7 +60,7 @@ def sample_self_supervised(agent: SMAC, buffer: TransitionBuffer) -> Batch:
 
 
 def sample_mixed(agent: SMAC, buffer: TransitionBuffer, context_from: ContextFrom | None = None) -> Batch:
-    """Draw a meta-batch of static and self-collected data: context h and, independently, transitions h'.
+    """Draw a meta-batch of static and self-collected data, as `sample_offline`.
 
     Args:
         agent, buffer: as in `train_self_supervised`.

@@ -72,7 +72,7 @@ def measure_shift(
         repeats: independent contexts per task; default `config.repeats`.
         source: static transitions of the offline context: "exploration", or "offline" for those of actor and critics.
             Default `buffer.offline_context`, which the encoder reads.
-        num_threads: physics threads; 0: as many as PyTorch uses.
+        num_threads: physics threads; 0: PyTorch's number.
 
     Raises:
         ValueError: `family` or `buffer` is not of the agent's family and variant; the source is unknown, or a task has
@@ -142,6 +142,5 @@ def _ratio(online: torch.Tensor, floor: torch.Tensor, between: torch.Tensor) -> 
 
 
 def _number(value: torch.Tensor | Array) -> Any:
-    """Return a float, or with several seeds an array `(seed,)`."""
     found = np.asarray(value.cpu()) if isinstance(value, torch.Tensor) else value
     return found if found.ndim else float(found)

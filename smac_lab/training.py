@@ -66,14 +66,14 @@ def train_self_supervised(
     oracle: bool = False,
     log_every: int = 1,
 ) -> Iterator[tuple[int, Metrics]]:
-    """Collect without rewards, label with the frozen decoder and train on the mixture, iteration by iteration.
+    """Collect without rewards, label with the frozen decoder and train on the mixture.
 
     Args:
         agent: updated in place, with the arm's changes of its config.
         buffer: self-collected transitions are appended; pass a `clone()` to keep the original.
         family, tasks: to interact with; `tasks[i]` is the buffer's task `i`. With several seeds, one set of tasks, or
             one per seed, and a buffer from `TransitionBuffer.join`.
-        iterations: iterations from now on; default `config.online_iterations`.
+        iterations: from now on; default `config.online_iterations`.
         arm: a name from `ARMS`, or a custom `Arm`; default: by `config.online_encoder`.
         oracle: keep the true rewards of new interaction: in `arm`, or without it as `arm="oracle"`.
         log_every: iterations between two yields.

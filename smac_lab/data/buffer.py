@@ -92,7 +92,7 @@ class TransitionBuffer(TransitionStore):
         return each.expand(*axis_of(generator), -1) + self._first_task
 
     def draw_tasks(self, size: int, generator: Generators) -> Tensor:
-        """Draw `size` different tasks (all tasks if there are fewer); shapes as in `all_tasks`."""
+        """Draw `size` different tasks, or all if there are fewer; shapes as in `all_tasks`."""
         order = draw(torch.rand, (*axis_of(generator), self.tasks_each), generator).argsort(-1)
         return order[..., :size] + self._first_task
 

@@ -85,7 +85,7 @@ def returns_to_go(rewards: Tensor, ends: Tensor, discount: float) -> Tensor:
 
 
 def last_of_episode(ends: Tensor) -> Tensor:
-    """Return the index of the last step of each step's episode, `(..., time)`."""
+    """Return the last step of each step's episode, `(..., time)`."""
     time = torch.arange(ends.shape[-1], device=ends.device)
     ending = torch.where(ends != 0, time, ends.shape[-1] - 1)
     return ending.flip(-1).cummin(-1).values.flip(-1)

@@ -54,7 +54,7 @@ def to_minari(
 
     Args:
         buffer: of one seed; `tasks[i]` is its task `i`.
-        family: family of the transitions.
+        family: of the transitions.
         dataset_id: `(namespace/)name-vN`.
         tasks: their parameters; None: only task numbers are written, and rewards are not checked.
         about: further metadata, such as `description` or `author` (a set).
@@ -208,7 +208,7 @@ def _env_spec(family: TaskFamily) -> Any:
 
 
 def _publish(partial: Path, target: Path, overwrite: bool) -> None:
-    """Rename a finished folder to `target`, and remove an old folder only then."""
+    """Rename a finished folder to `target`, and only then remove an old one."""
     old = partial.with_name(f".old_{uuid.uuid4().hex}")
     target.parent.mkdir(parents=True, exist_ok=True)
     if overwrite and target.exists():
@@ -297,7 +297,6 @@ def _read_tasks(dataset: Any, family: TaskFamily) -> tuple[NDArray[np.int64], Ta
 
 
 def _columns(episode: Any, family: TaskFamily, space: gym.spaces.Box) -> tuple[dict[str, NDArray[Any]], bool]:
-    """Return an episode's columns, and whether its features are known."""
     steps, observations = len(episode.rewards), np.asarray(episode.observations)
     if len(observations) != steps + 1:
         raise ValueError(

@@ -47,8 +47,8 @@ def shared_between_tasks(
 
     Args:
         buffer, family, tasks: as in `relabelled`; the buffer's own tasks.
-        episodes: added to each task: whole horizons, drawn uniformly without replacement from all other tasks, or from
-            those with the same scene.
+        episodes: added to each task: whole horizons, drawn uniformly without replacement from other tasks, or
+            from those with the same scene if tasks have scenes.
         seed: of the draw.
 
     Raises:

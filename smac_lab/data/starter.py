@@ -18,7 +18,7 @@ from smac_lab.tasks.simulation import Simulation
 from smac_lab.tasks.spec import Array, Tasks
 
 STARTER = Path(__file__).parents[1] / "starter"
-TRANSITIONS = 600  # per task at most, of offline data and of exploration each
+TRANSITIONS = 600  # per task and source, at most
 MAX_BYTES = 5_000_000  # per family's excerpt
 REPLAYED = 40  # control steps recorded for each of the first tasks
 WARM_START = "qacc_warmstart"  # first guess of the contact solver, on which its result depends

@@ -42,7 +42,7 @@ def save_dataset(
     """Write offline data as a folder: `dataset.json` and one shard.
 
     Args:
-        path: folder, created if missing.
+        path: created if missing.
         buffer: `tasks[i]` is its task `i`.
         family: of the transitions; the hash of its MJCF file is recorded.
         about: further entries of the record, serialisable as JSON.

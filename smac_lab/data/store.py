@@ -18,7 +18,7 @@ from smac_lab.tasks.spec import FamilySpec
 # the prior (or a stand-in), which the encoder reads in its place. Self-supervised phase: "explored", with z from the
 # prior, and "self-collected".
 CODES = {"offline": 0, "explored": 1, "self-collected": 2, "exploration": 3}
-# Sources that can be sampled; "mixture" is for actor and critics in the self-supervised phase.
+# Sources that can be sampled; actor and critics learn from "mixture" online.
 Source = Literal["offline", "exploration", "explored", "any exploration", "self-collected", "mixture", "all"]
 MEMBERS: dict[str, tuple[int, ...]] = {
     "offline": (0,),

@@ -206,7 +206,7 @@ class Sampled(Protocol):
 def captured(agent: Trained, buffer: Sampled, step: Callable[[], Info]) -> Callable[[], Info]:
     """Return `step` as a replayed CUDA graph if the agent is on a GPU, else `step` itself.
 
-    A graph replaces hundreds of small launches by one.
+    A graph replaces hundreds of launches by one.
 
     Args:
         agent: trained by the step.

@@ -1,7 +1,6 @@
 """Learning by gradient steps, for one seed or several at once.
 
-A method such as `SMAC` writes losses for one seed. This module maps them over seeds, compiles them and lowers their
-precision, as configured.
+Losses are written for one seed, and mapped over seeds and compiled here.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Learner(ABC):
 
     Args:
         config: another may be assigned later if the fields in `built_from` are equal.
-        spec: sizes of the task family.
+        spec: of the task family.
         seed: of initial parameters and all later draws, one or several.
 
     Raises:
@@ -148,7 +147,7 @@ class Learner(ABC):
         objective = self._objective(loss, trains)
         trained = [p for part in objective.trains for p in self.parts[part].parameters() if p.requires_grad]
 
-        # Noise is data, so that the loss is a deterministic function.
+        # Noise is data, so the loss is deterministic.
         if batch.noise is None:
             batch = batch._replace(noise=self.draw_noise(batch))
 
@@ -168,7 +167,6 @@ class Learner(ABC):
         return {name: number.detach() for name, number in info.items()}
 
     def _objective(self, loss: PhaseLoss | Objective | None, trains: Sequence[str] | None) -> Objective:
-        """Return the objective to minimise; the agent's losses are recognised by function."""
         if loss is None:
             objective = next(iter(self.objectives.values()))
         elif isinstance(loss, Objective):

@@ -44,7 +44,7 @@ class Episodes(NamedTuple):
 
     @property
     def first(self) -> NDArray[np.bool_]:
-        """Whether a step belongs to its row's first episode, `(simulation, time)`."""
+        """Whether a step is in its row's first episode, `(simulation, time)`."""
         ended = np.cumsum(self.terminations | self.truncations, axis=-1)
         return (ended - (self.terminations | self.truncations)) == 0
 
@@ -66,7 +66,7 @@ def rollout(policy: Policy, env: BatchEnv, seed: int | Sequence[int | None] | No
 
     Args:
         policy: observations `(n, obs_dim)` to actions `(n, action_dim)`.
-        env: simulations; they are reset first.
+        env: reset first.
         seed: of the resets, one or one per simulation (see `BatchEnv.reset`).
 
     Returns:

@@ -24,7 +24,7 @@ class SideBySide:
         family, tasks: of the simulations; with several seeds, one set of tasks, or equally large sets, one per seed.
         repeats: simulations per task.
         seed: of simulations and draws, one for all seeds or one per seed.
-        num_threads: physics threads; 0: as many as PyTorch uses.
+        num_threads: physics threads; 0: PyTorch's number.
 
     Raises:
         ValueError: sets of tasks or `seed` do not match the agent's number of seeds, or sets differ in size.

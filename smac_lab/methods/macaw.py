@@ -42,8 +42,8 @@ class MACAWNumbers:
 
     steps: int = 1_000_000  # outer steps
     tasks: int = 5  # per outer step
-    inner_batch_size: int = 256  # transitions per task in the inner step
-    batch_size: int = 256  # transitions per task in the outer losses
+    inner_batch_size: int = 256  # per task, in the inner step
+    batch_size: int = 256  # per task, in the outer losses
     contiguous: bool = True  # whether the inner step reads successive transitions
     hidden: tuple[int, ...] = (100, 100, 100)
     layers: Literal["weights", "biases"] = "weights"  # what a latent vector transforms; see `AdaptiveMLP`

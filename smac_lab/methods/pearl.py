@@ -109,8 +109,8 @@ def train_pearl(
             no exploration yet, all begin with `initial_episodes`.
         family, tasks: to interact with; `tasks[i]` is the buffer's task `i`. With several seeds, one set of tasks, or
             one per seed.
-        iterations: iterations from now on.
-        updates: updates per iteration.
+        iterations: from now on.
+        updates: per iteration.
         initial_episodes: per task before the first iteration, with z ~ p(z).
         log_every: iterations between two yields.
         temperature: alpha of each iteration, counted from 1 on.

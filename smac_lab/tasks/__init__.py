@@ -79,7 +79,7 @@ def make_task_env(
 
 
 def register_envs() -> None:
-    """Register every family with gymnasium as `smac_lab/<Name>-v0`, with its horizon as the time limit."""
+    """Register every family with gymnasium as `smac_lab/<Name>-v0`."""
     for name, family in FAMILIES.items():
         gym.register(
             id=f"smac_lab/{family.__name__}-v0",

@@ -107,7 +107,7 @@ def gait(
 ) -> Array:
     """Compute actions of a walk along `directions`: joints follow sines that depend on the leg's direction.
 
-    By symmetry, one formula in the angle between leg and direction applies to all legs and directions.
+    By symmetry, one formula in the angle between leg and direction fits all legs.
 
     Args:
         step: control steps so far.

@@ -200,11 +200,9 @@ class DynamicsFamily(TaskFamily):
         raise NotImplementedError
 
     def make_engine(self, n: int, num_threads: int) -> Engine:
-        """See `TaskFamily.make_engine`."""
         return DynamicsEngine(self.reset_state(np.random.default_rng(0), n), self.state_fields, self.dynamics)
 
     def make_renderer(self, width: int, height: int) -> Renderer:
-        """See `TaskFamily.make_renderer`."""
         return _Drawing(self, width, height)
 
 
@@ -247,11 +245,9 @@ class MujocoFamily(TaskFamily):
         return {"ctrl": actions}
 
     def make_engine(self, n: int, num_threads: int) -> Engine:
-        """See `TaskFamily.make_engine`."""
         return MujocoEngine(self, n, num_threads)
 
     def make_renderer(self, width: int, height: int) -> Renderer:
-        """See `TaskFamily.make_renderer`."""
         return _Body(BodyRenderer(self.model, width, height, **self.camera))
 
     def edit_model(self, spec: Any) -> None:

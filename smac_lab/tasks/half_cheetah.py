@@ -45,7 +45,7 @@ class HalfCheetah(MujocoFamily):
         return observation
 
     def measure(self, before: SimpleNamespace, action: Array, after: SimpleNamespace) -> Array:
-        """Compute the forward velocity (m/s), a finite difference over the control step."""
+        """Compute the forward velocity over the control step (m/s)."""
         return (after.qpos[:, :1] - before.qpos[:, :1]) / self.control_dt
 
 

@@ -59,12 +59,10 @@ class DynamicsEngine:
         """Do nothing."""
 
     def set_state(self, ids: NDArray[np.intp], values: Mapping[str, Array]) -> None:
-        """See `Engine`."""
         for name, value in values.items():
             getattr(self.state, name)[ids] = value
 
     def step(self, actions: Array) -> NDArray[np.bool_]:
-        """See `Engine`."""
         diverged = np.zeros(len(actions), dtype=bool)
         for name, value in self.dynamics(self.state, actions).items():
             np.copyto(getattr(self.state, name), value)
@@ -72,7 +70,6 @@ class DynamicsEngine:
         return diverged
 
     def data(self, index: int) -> Any:
-        """Raise NotImplementedError."""
         raise NotImplementedError
 
 
@@ -101,7 +98,7 @@ class MujocoEngine:
     Args:
         family: of the bodies.
         n: number of simulations.
-        num_threads: physics threads; 0: as many as PyTorch uses.
+        num_threads: physics threads; 0: PyTorch's number.
     """
 
     def __init__(self, family: Body, n: int, num_threads: int):
@@ -130,7 +127,6 @@ class MujocoEngine:
             self.batch.set_const()
 
     def set_state(self, ids: NDArray[np.intp], values: Mapping[str, Array]) -> None:
-        """See `Engine`."""
         self.batch.reset(ids, stage=self._none)  # clears time, warm start, controls and warnings
         for name, value in values.items():
             getattr(self.state, name)[ids] = value
@@ -138,7 +134,6 @@ class MujocoEngine:
             self.batch.forward(ids)
 
     def step(self, actions: Array) -> NDArray[np.bool_]:
-        """See `Engine`."""
         for name, value in self.family.control(self.state, actions).items():
             self.batch.bind(name)[:] = value
         self.batch.step(nstep=self.family.frame_skip, stage=self.stage)
@@ -147,5 +142,4 @@ class MujocoEngine:
         return broken | ~is_sound(self.state.qpos) | ~is_sound(self.state.qvel)
 
     def data(self, index: int) -> Any:
-        """See `Engine`."""
         return self.batch.get_data(index)

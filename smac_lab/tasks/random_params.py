@@ -73,7 +73,7 @@ class RandomParams(MujocoFamily):
         return np.concatenate([state.qpos[:, 1:], np.clip(state.qvel, -10.0, 10.0)], axis=1)
 
     def measure(self, before: SimpleNamespace, action: Array, after: SimpleNamespace) -> Array:
-        """Compute the forward velocity (m/s), a finite difference over the control step."""
+        """Compute the forward velocity over the control step (m/s)."""
         return (after.qpos[:, :1] - before.qpos[:, :1]) / self.control_dt
 
     def reward(self, features: Array, actions: Array, tasks: Array) -> Array:

@@ -176,7 +176,7 @@ def draw_tasks(rng: np.random.Generator, n: int, aims: tuple[Aim, ...], drawn: b
 def draw_aims(rng: np.random.Generator, tasks: Array, aims: tuple[Aim, ...], drawn: bool) -> Array:
     """Draw tasks in the scenes of `tasks`, uniformly from the solvable aims, `(n, 21)`.
 
-    If the task's own aim is drawn, its goal is kept, so random aims contain some success.
+    If the task's own aim is drawn, its goal is kept.
 
     Args:
         aims, drawn: as in `draw_tasks`.

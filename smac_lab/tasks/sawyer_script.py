@@ -83,7 +83,7 @@ def carry(hand: Array, opening: Array, thing: Array, size: float, goal: Array) -
 
 
 def drop(hand: Array, opening: Array, thing: Array, tray: Array) -> Skill:
-    """Carry the object over the tray, let go, and move away upwards."""
+    """Carry the object over the tray, and let go."""
     over = (np.abs(thing - tray)[:, :2].max(1) < 0.03) & (thing[:, 2] < IN_TRAY_HEIGHT + 0.01)
     free = opening > OBJECT_SIZE + OPEN_TO / 2
     up = _at(hand[:, :2], np.where(free, TRAVEL, hand[:, 2]))

@@ -20,7 +20,7 @@ from smac_lab.tasks.physics import Engine, is_sound
 from smac_lab.tasks.rendering import Frames
 from smac_lab.tasks.spec import Array, Tasks
 
-MAX_PARTS = 4  # of a batch, one thread each; more gain little, as Python runs in one thread at a time
+MAX_PARTS = 4  # of a batch, one thread each; more gain little
 PART_SIZE = 32  # simulations per part, at least
 
 
@@ -76,7 +76,7 @@ class Simulation:
     Args:
         family: to simulate.
         tasks: task parameters, `(n, task_dim)`.
-        num_threads: physics threads; 0: as many as PyTorch uses.
+        num_threads: physics threads; 0: PyTorch's number.
         rewards: False: rewards are NaN and never computed.
     """
 
@@ -163,9 +163,9 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
     the step's features, `(n, feature_dim)`, and `info["diverged"]` marks simulations whose physics broke down.
 
     Args:
-        family: task family.
-        tasks: one task per simulation.
-        num_threads: physics threads; 0: as many as PyTorch uses.
+        family: of the tasks.
+        tasks: one per simulation.
+        num_threads: physics threads; 0: PyTorch's number.
         rewards: False: rewards are NaN and never computed.
 
     Raises:
@@ -197,8 +197,8 @@ class BatchEnv(VectorEnv[Array, Array, NDArray[Any]]):
     def for_threads(self) -> list[BatchEnv]:
         """Consecutive shares for separate threads, each with some of the physics threads.
 
-        Each share has separate physics: do not step this environment while its shares are stepped. A family whose steps
-        run in Python (`in_threads` is False) is not divided.
+        Each share has separate physics: do not step this environment while its shares are stepped. A family without
+        `in_threads` is not divided.
         """
         most = min(MAX_PARTS, self.num_threads, self.num_envs // PART_SIZE)
         n = max(1, most) if self.family.in_threads else 1
@@ -286,7 +286,7 @@ class TaskEnv(gym.Env[Array, Array]):
     """One task as a `gymnasium.Env`; `gym.make` adds the family's time limit.
 
     Args:
-        family: task family.
+        family: of the task.
         task: its parameters; None draws a new task at every reset. `options={"task": value}` of a reset replaces it
             from then on.
         render_mode: None or "rgb_array".
@@ -345,7 +345,6 @@ class TaskEnv(gym.Env[Array, Array]):
         return self._renderer.draw(self.simulation, 0)
 
     def close(self) -> None:
-        """Release the renderer."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None

@@ -57,7 +57,7 @@ class Tasks:
         return Tasks(self.values[index if isinstance(index, slice) else np.atleast_1d(np.asarray(index))])
 
     def repeat(self, times: int) -> Tasks:
-        """Repeat each task `times` times in a row: `(n * times, task_dim)`."""
+        """Repeat each task `times` times, `(n * times, task_dim)`."""
         return Tasks(self.values.repeat(times, axis=0))
 
 
