@@ -66,7 +66,7 @@ def rollout(policy: Policy, env: BatchEnv, seed: int | Sequence[int | None] | No
 
     Args:
         policy: observations `(n, obs_dim)` to actions `(n, action_dim)`.
-        env: reset first.
+        env: simulations, which are reset first.
         seed: of the resets, one or one per simulation (see `BatchEnv.reset`).
 
     Returns:
