@@ -5,8 +5,7 @@
         page.run_all()
         assert page.problems() == []
 
-The server runs on 127.0.0.1, with separate configuration, data, workspaces and kernels in a temporary folder. The
-user's settings of JupyterLab have no effect and are not changed.
+The server runs on 127.0.0.1 from a temporary folder. The user's settings of JupyterLab have no effect.
 """
 
 from __future__ import annotations
@@ -35,31 +34,30 @@ DARK, LIGHT = "JupyterLab Dark", "JupyterLab Light"
 SETTINGS: dict[str, dict[str, Any]] = {
     "@jupyterlab/apputils-extension:notification": {"checkForUpdates": False, "fetchNews": "false"},
     "@jupyterlab/apputils-extension:sessionDialogs": {"skipKernelRestartDialog": True},
-    # Saving during a test would show dialogs about files that changed on disk.
+    # Saving would show dialogs about files that changed on disk.
     "@jupyterlab/docmanager-extension:plugin": {"autosave": False, "confirmClosingDocument": False},
-    # The page contains all cells, also those out of sight.
+    # The page also contains cells out of sight.
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
 }
 ARGUMENTS = [
-    "--disable-gpu",  # software rendering on all machines
+    "--disable-gpu",  # software rendering
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--disable-dev-shm-usage",  # containers have a /dev/shm of 64 MB, in which large pages crash
+    "--disable-dev-shm-usage",  # large pages crash in a container's 64 MB
 ]
 
 
 # -- what is needed ------------------------------------------------------------------------------------------
 def chromium_path() -> str | None:
-    """Return the path of Chromium or Chrome, or None."""
     found = (shutil.which(name) for name in ("chromium", "google-chrome", "chromium-browser"))
     return next(filter(None, found), None)
 
 
 def missing() -> str | None:
-    """Return the reason why browser tests must be skipped on this machine, or None."""
+    """Return why browser tests must be skipped, or None."""
     if chromium_path() is None:
         return "needs chromium or google-chrome on the PATH"
     try:
@@ -74,10 +72,10 @@ class JupyterLab:
     """A JupyterLab server over `root`, as a context manager.
 
     Args:
-        root: folder to serve; each notebook runs in the folder that contains it.
-        env: further environment variables of the server and of its kernels.
+        root: folder to serve; each notebook runs in its folder.
+        env: further environment variables.
         theme: `LIGHT` or `DARK`.
-        settings: further settings, plugin to values; they override `SETTINGS`.
+        settings: plugin to values; they override `SETTINGS`.
     """
 
     def __init__(
@@ -116,7 +114,7 @@ class JupyterLab:
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
         command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
         command += [f"--ServerApp.root_dir={self.root}"]
-        # Tests read the state of the page's application; the server does not look for extensions on PyPI.
+        # Tests read the application's state; the server must not ask PyPI for extensions.
         command += ["--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"]
         env = os.environ | {name: str(home / folder) for name, folder in names.items()}
         env |= {"JUPYTER_TOKEN": self.token, "OMP_NUM_THREADS": "1", **self._env}
@@ -143,19 +141,16 @@ class JupyterLab:
             time.sleep(0.2)
 
     def request(self, path: str, method: str = "GET") -> Any:
-        """Return the answer of the server's REST interface to a request, such as of `/api/kernels`."""
+        """Return the answer of the server's REST interface, such as to `/api/kernels`."""
         asked = urllib.request.Request(self.url + path, method=method, headers={"Authorization": f"token {self.token}"})
-        # No proxy: the address is local.
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked, timeout=10) as answer:
             text = answer.read()
         return json.loads(text) if text else None
 
     def log(self) -> str:
-        """Return the terminal output of the server and its kernels."""
         return self._log.read_text(errors="replace")
 
     def __exit__(self, *_: object) -> None:
-        """Terminate the server, then kill it and its kernels if they still run."""
         processes = [self._process]
         with contextlib.suppress(psutil.Error):
             processes = psutil.Process(self._process.pid).children(recursive=True)
@@ -171,9 +166,9 @@ class JupyterLab:
 
 # -- the browser ---------------------------------------------------------------------------------------------
 class Browser:
-    """Headless Chromium, as a context manager; `page()` opens a page with a fresh profile.
+    """Headless Chromium, as a context manager; each `page()` has a fresh profile.
 
-    While it is open, asyncio finds a running loop in this thread, so that `asyncio.run` fails.
+    While it is open, asyncio finds a running loop, so that `asyncio.run` fails.
     """
 
     def __enter__(self) -> Self:
@@ -191,7 +186,6 @@ class Browser:
 
     @contextlib.contextmanager
     def page(self, width: int = 1280, height: int = 1000) -> Iterator[Page]:
-        """Open a page; at the end, shut down the kernels of its server and close the page."""
         context = self._browser.new_context(viewport={"width": width, "height": height})
         page = Page(context.new_page())
         try:
@@ -202,32 +196,29 @@ class Browser:
 
 
 class Cell(NamedTuple):
-    """A code cell after a run."""
-
-    number: int  # among the notebook's code cells, from 1
+    number: int  # among code cells, from 1
     source: str
     execution_count: int | None
-    outputs: list[dict[str, Any]]  # as in the file; of pictures and figures only the MIME type
+    outputs: list[dict[str, Any]]  # of pictures and figures only the MIME type
 
     @property
     def text(self) -> str:
-        """Printed output, and results as plain text."""
+        """Printed output and results."""
         return "".join(
             output.get("text", "") or output.get("data", {}).get("text/plain", "") + "\n" for output in self.outputs
         )
 
     @property
     def mime_types(self) -> set[str]:
-        """MIME types of the results that the cell shows."""
         return {kind for output in self.outputs for kind in output.get("data", {})}
 
     @property
     def error(self) -> str | None:
-        """Name and message of the exception that ended the cell."""
+        """Name and message of the exception."""
         return next((f"{o['ename']}: {o['evalue']}" for o in self.outputs if "ename" in o), None)
 
 
-# Code cells of the notebook's model, without the data of pictures and films, which have megabytes.
+# Code cells, without the megabytes of pictures and films.
 READ_CELLS = """() => jupyterapp.shell.currentWidget.content.model.sharedModel.cells
     .filter(cell => cell.cell_type === 'code')
     .map(cell => ({
@@ -247,7 +238,7 @@ START_RUN = """() => {
     jupyterapp.commands.execute('notebook:run-all-cells').then(
         () => { window.smacRun = 'done'; }, reason => { window.smacRun = 'failed: ' + reason; });
 }"""
-# An exception in a widget's callback belongs to no cell; JupyterLab shows it only in its log.
+# JupyterLab shows exceptions of widgets' callbacks only in its log.
 WATCH_CALLBACKS = """() => {
     window.smacCallbackErrors = [];
     jupyterapp.shell.currentWidget.context.sessionContext.iopubMessage.connect((_, message) => {
@@ -259,19 +250,19 @@ WATCH_CALLBACKS = """() => {
 DRAWN = """() =>
     ![...document.querySelectorAll('.jp-OutputArea-output')].some(shown => /^Loading widget/.test(shown.innerText))
     && [...document.querySelectorAll('.js-plotly-plot')].every(plot => plot.querySelector('.main-svg'))"""
-# anywidget logs this when a widget's code takes over 2 s to load, as plotly's does on a busy machine, and shows the
-# widget as soon as it has loaded; a widget that cannot be loaded has another message.
+# anywidget logs this when a widget takes over 2 s to load, as plotly's does on a busy machine, and shows it later. A
+# widget that cannot be loaded has another message.
 SLOW_TO_LOAD = "[anywidget] Failed to initialize model"
 OPENED = "() => window.jupyterapp?.shell?.currentWidget?.content?.model"
 KERNEL = "jupyterapp.shell.currentWidget?.context?.sessionContext?.session?.kernel"
 
 
 class Page:
-    """A page in which a notebook is opened, run and inspected.
+    """A page in which a notebook is run and inspected.
 
     Attributes:
-        page: playwright's page, for clicks and everything else.
-        console_errors: errors in the browser's console, and exceptions that no script caught.
+        page: playwright's page.
+        console_errors: errors in the console, and exceptions that no script caught.
     """
 
     def __init__(self, page: Any):
@@ -293,9 +284,9 @@ class Page:
 
     # -- notebooks -------------------------------------------------------------------------------------------
     def open_notebook(self, lab: JupyterLab, path: str, timeout: float = 120.0) -> None:
-        """Open a single notebook, at `path` under the server's root, and wait until its kernel is idle."""
+        """Open the notebook at `path` under the server's root, and wait until its kernel is idle."""
         self._lab = lab
-        # A new, empty workspace, in which no notebook of an earlier page opens again.
+        # A new workspace, in which no earlier notebook opens.
         self.page.goto(f"{lab.url}/lab/workspaces/{secrets.token_hex(4)}/tree/{quote(path)}?reset&token={lab.token}")
         self.page.wait_for_function(OPENED, timeout=timeout * 1e3)
         self.page.evaluate(
@@ -307,14 +298,14 @@ class Page:
         self.page.evaluate(WATCH_CALLBACKS)
 
     def run_all(self, timeout: float = 300.0) -> list[Cell]:
-        """Run all cells of the open notebook, and wait until the kernel is idle and all outputs have been drawn.
+        """Run all cells, and wait until the kernel is idle and all outputs have been drawn.
 
         Returns:
-            The code cells. After an error the cells below have not been run.
+            The code cells; those below an error have not run.
 
         Raises:
-            TimeoutError: the run took longer than `timeout` seconds; the message names the cell that was running.
-            RuntimeError: the kernel died, JupyterLab failed, or a cell was not run although no cell failed.
+            TimeoutError: the run took longer than `timeout` seconds; the message names the running cell.
+            RuntimeError: the kernel died, JupyterLab failed, or a cell was skipped without an error.
         """
         self.page.evaluate(START_RUN)
         until = time.monotonic() + timeout
@@ -343,11 +334,10 @@ class Page:
         self.page.wait_for_timeout(500)  # plotly completes its layout in timers
 
     def cells(self) -> list[Cell]:
-        """Return the code cells of the open notebook in their present state."""
         return [Cell(number, **cell) for number, cell in enumerate(self.page.evaluate(READ_CELLS), start=1)]
 
     def _running(self) -> str:
-        """Describe the first code cell that has not ended."""
+        """Describe the running code cell."""
         prompts = self.page.locator(".jp-CodeCell .jp-InputArea-prompt").all_inner_texts()
         number = next((i for i, prompt in enumerate(prompts, start=1) if "*" in prompt), None)
         if number is None:
@@ -355,7 +345,7 @@ class Page:
         return f"code cell {number}:\n{self.cells()[number - 1].source}"
 
     def problems(self) -> list[str]:
-        """List all problems: errors of cells, of callbacks and in the console, and outputs that are not shown."""
+        """List errors of cells, of callbacks and in the console, and outputs that are not shown."""
         found = [f"code cell {cell.number}: {cell.error}" for cell in self.cells() if cell.error]
         found += [f"callback: {error}" for error in self.page.evaluate("() => smacCallbackErrors")]
         found += [f"console: {error}" for error in self.console_errors]
@@ -365,19 +355,18 @@ class Page:
 
     # -- looks -----------------------------------------------------------------------------------------------
     def theme(self, name: str) -> None:
-        """Change to `DARK` or `LIGHT`."""
         self.page.evaluate("name => jupyterapp.commands.execute('apputils:change-theme', {theme: name})", name)
         self.page.wait_for_selector(f"body[data-jp-theme-light='{str(name == LIGHT).lower()}']", state="attached")
 
     def screenshot(self, path: Path, *, whole: bool = False) -> Path:
-        """Write a picture of the page, or with `whole` of the notebook from its first cell to its last."""
+        """Write a picture of the page, or with `whole` of the notebook."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         if not whole:
             self.page.screenshot(path=path)
             return path
         size = self.page.viewport_size
-        # The notebook scrolls inside the page; a page as high as the notebook shows all of it.
+        # A page as high as the notebook shows all of it.
         height = self.page.evaluate("() => jupyterapp.shell.currentWidget.content.outerNode?.scrollHeight ?? 0")
         self.page.set_viewport_size({"width": size["width"], "height": min(max(size["height"], height + 150), 16_000)})
         try:
@@ -390,7 +379,7 @@ class Page:
 
     # -- the end ---------------------------------------------------------------------------------------------
     def shut_down(self) -> None:
-        """End all kernels of the server that this page has used, so that they do not accumulate."""
+        """End all kernels of the server that this page has used."""
         if self._lab is not None:
             with contextlib.suppress(urllib.error.URLError, OSError):
                 for session in self._lab.request("/api/sessions"):

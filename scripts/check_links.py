@@ -1,4 +1,4 @@
-"""Check the links of a built site to its files and anchors, and print the broken links, one per line.
+"""Print a built site's broken links to its files and anchors, one per line.
 
 python scripts/check_links.py build/site
 """
@@ -14,8 +14,6 @@ LINKS = {"a": "href", "link": "href", "img": "src", "script": "src"}
 
 
 class Page(HTMLParser):
-    """The links and the anchors of one page."""
-
     def __init__(self, text: str):
         super().__init__()
         self.links, self.anchors = set(), set()
@@ -35,7 +33,7 @@ def broken(site: Path) -> list[str]:
     for path, page in sorted(pages.items()):
         for link in sorted(page.links):
             parts = urlsplit(link)
-            if parts.scheme or parts.netloc or path.name == "404.html":  # with links from the site's root
+            if parts.scheme or parts.netloc or path.name == "404.html":  # links from the root
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if not target.exists():

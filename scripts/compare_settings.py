@@ -1,4 +1,4 @@
-"""Train ten seeds of the point robot at once in two settings, and compare the results.
+"""Train ten seeds of the point robot at once in two settings, and compare.
 
 python scripts/compare_settings.py precision=bf16            on a processor with native bf16
 python scripts/compare_settings.py precision=bf16 --emulate  on any other, where native products are slow
@@ -7,8 +7,8 @@ python scripts/compare_settings.py compile=True
 
 python scripts/compare_settings.py --each max_action=0.999999 z_resampling=step   each beside the default, on equal data
 
---short trains for about a third of the steps; --five takes five seeds; --run FOLDER (with --each) takes the data and
-config of a run's first seed.
+--short trains for about a third of the steps; --five takes five seeds; --run FOLDER (with --each) takes data and config
+of a run's first seed.
 """
 
 import ast
@@ -31,9 +31,9 @@ SHORT = {"offline_steps": 1_500, "online_iterations": 8, "online_updates": 150}
 
 
 class Emulated(TorchFunctionMode):
-    """Emulation of dense products in another precision, in forward and backward passes; sums are in float32.
+    """Emulation of dense products in another precision, forward and backward; sums are in float32.
 
-    "tf32" rounds only operands; "bf16" also rounds results. `check_emulation` compares "bf16" with PyTorch's bf16.
+    "tf32" rounds only operands; "bf16" also rounds results.
     """
 
     def __init__(self, precision):
@@ -48,7 +48,7 @@ class Emulated(TorchFunctionMode):
             operands = (Tf32Operand.apply(a) for a in args[first : first + 2])
             args = (*args[:first], *operands, *args[first + 2 :])
             return Tf32Gradient.apply(function(*args, **(kwargs or {})))
-        if function is torch.baddbmm and args[2].shape[-1] == 1:  # the critics' last layer, which is exact
+        if function is torch.baddbmm and args[2].shape[-1] == 1:  # the critics' last layer is exact
             return function(*args, **(kwargs or {}))
         args = tuple(rounded(a) if isinstance(a, torch.Tensor) else a for a in args)
         return rounded(function(*args, **(kwargs or {})))
@@ -59,13 +59,13 @@ def rounded(values):
 
 
 def to_tf32(values):
-    """Round float32 numbers to the nearest with 10 bits after the point (Veltkamp's splitting)."""
+    """Round float32 to 10 bits after the point (Veltkamp's splitting)."""
     large = (2.0**13 + 1) * values
     return large - (large - values)
 
 
 class Tf32Operand(torch.autograd.Function):
-    """An operand of a product, rounded in the forward pass."""
+    """An operand, rounded in the forward pass."""
 
     generate_vmap_rule = True
     setup_context = staticmethod(lambda context, inputs, output: None)
@@ -80,7 +80,7 @@ class Tf32Operand(torch.autograd.Function):
 
 
 class Tf32Gradient(torch.autograd.Function):
-    """A product's result; its gradient is rounded, as an operand of the two products of the backward pass."""
+    """A result, whose gradient is rounded as an operand of the backward pass."""
 
     generate_vmap_rule = True
     setup_context = staticmethod(lambda context, inputs, output: None)
@@ -95,7 +95,7 @@ class Tf32Gradient(torch.autograd.Function):
 
 
 def check_emulation(config):
-    """Compute relative differences of the critics' gradients: emulated to real bf16, and real bf16 to float32."""
+    """Compute differences of the critics' gradients: emulated to real bf16, and real bf16 to float32."""
     family = lab.make_family("point-robot")
     buffer = lab.collect_behaviour(family, family.split(config.n_train_tasks, 1, 0)[0], config)
     gradients = []
@@ -109,7 +109,6 @@ def check_emulation(config):
 
 
 def collect(config, seeds):
-    """Return the family, and tasks and data of each seed."""
     family = lab.make_family("point-robot")
     tasks = [family.split(config.n_train_tasks, config.n_test_tasks, seed)[0] for seed in seeds]
     return (
@@ -120,7 +119,7 @@ def collect(config, seeds):
 
 
 def learn(config, seeds, collected=None):
-    """Train both phases with the preset's arm; return measurements after each, `(seed,)` by name, and the seconds."""
+    """Train both phases; return measurements after each, `(seed,)` by name, and the seconds."""
     family, tasks, data = collected or collect(config, seeds)
     agent, buffer = lab.SMAC(config, family.spec, seed=seeds), lab.TransitionBuffer.join(data)
 
@@ -142,7 +141,7 @@ def learn(config, seeds, collected=None):
 
 
 def compare_each(settings, seeds, short, run=None):
-    """Print the results of the default and of each setting, from equal data, with 95 % intervals over seeds."""
+    """Print the results of the default and each setting, from equal data, with 95 % intervals over seeds."""
     if run is None:
         base = dataclasses.replace(lab.SMACConfig.preset("point-robot", "cpu"), **(SHORT if short else {}))
         collected = collect(base, seeds)
@@ -163,11 +162,7 @@ def compare_each(settings, seeds, short, run=None):
 
 
 def compare(changes, seeds=tuple(range(10)), short=False, emulate=False):
-    """Print both settings and their paired difference, each with its 95 % interval over seeds.
-
-    Returns:
-        The intervals of the differences by name.
-    """
+    """Print both settings and return their paired differences by name, with 95 % intervals over seeds."""
     base = dataclasses.replace(lab.SMACConfig.preset("point-robot", "cpu"), **(SHORT if short else {}))
     precision = changes.get("precision", "")
     if emulate:

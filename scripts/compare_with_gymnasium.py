@@ -1,8 +1,8 @@
-"""Compare our MuJoCo families with gymnasium's v5 environments: same states, same actions, one control step.
+"""Compare our MuJoCo families with gymnasium's v5 environments over one control step.
 
-`python scripts/compare_with_gymnasium.py` prints a Markdown table of the largest differences in the next state, the
-observation and the reward. Documented differences in the reward are subtracted, and listed with their largest effect.
-`test_against_gymnasium.py` asserts the values in the table.
+`python scripts/compare_with_gymnasium.py` prints a Markdown table of the largest differences in state, observation and
+reward. Documented differences in the reward are subtracted, and listed with their largest effect.
+`test_against_gymnasium.py` asserts the values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import smac_lab as lab
 from smac_lab.tasks import MujocoFamily
 
 STEPS = 250  # states per comparison
-EPISODES = 25  # of random actions, side by side, from which the states are drawn
+EPISODES = 25  # of random actions, from which states are drawn
 
 LATE = "gymnasium pays for positions and contact forces of the last Runge-Kutta stage, here they are those of the state"
 BONUS = "gymnasium pays the alive bonus to the healthy only, here it is paid on the step of a fall, too"
@@ -29,31 +29,29 @@ DIRECTION = "gymnasium pays the speed along x, here along the task's direction"
 
 
 class Sample(NamedTuple):
-    """One step of gymnasium's environment; `fresh` values are read after an update of its derived fields."""
+    """One step of gymnasium's environment; `fresh` values follow an update of derived fields."""
 
-    body: Any  # the environment
+    body: Any
     action: np.ndarray  # in [-1, 1]
     task: np.ndarray
     reward: float
     terminated: bool
     info: Mapping[str, float]
-    fresh_reward: float  # gymnasium's formula on fresh fields
-    fresh_info: Mapping[str, float]  # its terms
-    velocity: np.ndarray  # m/s: displacement / dt of the rewarded point (`place`), from fresh fields
+    fresh_reward: float
+    fresh_info: Mapping[str, float]
+    velocity: np.ndarray  # m/s: displacement / dt of the rewarded point (`place`)
 
 
-Differences = dict[str, float]  # difference to its effect on this reward: ours - gymnasium's
+Differences = dict[str, float]  # effects on the reward: ours - gymnasium's
 
 
 class Comparison(NamedTuple):
-    """One row of the table."""
-
     family: str
     body: str  # gymnasium's id
     options: Mapping[str, Any]  # of gymnasium's environment
     differences: Callable[[Sample], Differences]
     scale: float = 1.0  # gymnasium's action for our action of 1
-    drawn_physics: bool = False  # write the task's physics into gymnasium's model; otherwise the model stays as it is
+    drawn_physics: bool = False  # write the task's physics into gymnasium's model
 
     @property
     def label(self) -> str:
@@ -61,14 +59,14 @@ class Comparison(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Results of `compare`: largest absolute values over all steps, and numbers of steps."""
+    """Largest absolute values over all steps, and numbers of steps."""
 
     state: float
     observation: float
     reward: float  # after the documented differences
-    endings_of_one: int  # steps that end the episode in only one of the two
-    endings: int  # steps that end the episode in both
-    differences: Differences  # largest effect of each on a reward
+    endings_of_one: int  # in only one of the two
+    endings: int  # in both
+    differences: Differences  # largest effect of each
 
 
 def late(sample: Sample) -> float:
@@ -138,7 +136,7 @@ COMPARISONS = [
 
 
 def gymnasium_body(name: str, **options: Any) -> Any:
-    """Make gymnasium's environment, also without imageio, which its module imports for saving pictures."""
+    """Make gymnasium's environment, also without imageio."""
     try:
         import imageio  # noqa: F401
 
@@ -150,13 +148,13 @@ def gymnasium_body(name: str, **options: Any) -> Any:
 
 
 def compare(comparison: Comparison, steps: int = STEPS, seed: int = 0) -> Result:
-    """Step our environment and gymnasium's from the same states with the same actions, and compare the results."""
+    """Step both environments from the same states with the same actions, and compare."""
     family = lab.make_family(comparison.family)
     assert isinstance(family, MujocoFamily)
     rng = np.random.default_rng(seed)
     tasks = family.sample_tasks(rng, EPISODES)
     if family.context_includes_next and not comparison.drawn_physics:
-        tasks[:] = 0.0  # exponents of 0: the unchanged physics of the model
+        tasks[:] = 0.0  # exponents of 0: unchanged physics
     states, actions, rows = random_states(family, tasks, steps, rng)
     tasks = tasks[rows]
 
@@ -193,7 +191,7 @@ def compare(comparison: Comparison, steps: int = STEPS, seed: int = 0) -> Result
 def random_states(
     family: MujocoFamily, tasks: np.ndarray, steps: int, rng: np.random.Generator
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Draw states and actions at random steps of episodes of random actions, with their rows in `tasks`.
+    """Draw states and actions from episodes of random actions, with their rows in `tasks`.
 
     Up to a tenth of the steps are the last step of an episode that ended by termination.
     """
@@ -216,7 +214,7 @@ def random_states(
 def step(
     body: Any, state: Mapping[str, np.ndarray], action: np.ndarray, task: np.ndarray, scale: float = 1.0
 ) -> Sample:
-    """Make one control step of gymnasium's environment from a state, with its other data reset."""
+    """Make one control step of gymnasium's environment from a state, other data reset."""
     mujoco.mj_resetData(body.model, body.data)
     body.set_state(state["qpos"], state["qvel"])
     before = place(body)
@@ -229,7 +227,7 @@ def step(
 
 
 def place(body: Any) -> np.ndarray:
-    """Return the point whose velocity gymnasium rewards: the humanoid's centre of mass; the root of other bodies."""
+    """Return the point whose velocity gymnasium rewards: the humanoid's centre of mass, or the root."""
     if type(body).__name__ == "HumanoidEnv":
         return body.model.body_mass @ body.data.xipos[:, :2] / body.model.body_mass.sum()
     return body.data.qpos[:2].copy()

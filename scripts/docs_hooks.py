@@ -1,4 +1,4 @@
-"""Add generated pages to `docs/`: front page with its explorer, notebooks, source, reference."""
+"""Add generated pages to `docs/`: front page, notebooks, source, reference."""
 
 import ast
 import functools
@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import draw_layers  # found in this file's folder while mkdocs loads this file
+import draw_layers  # in this file's folder
 import make_front_page
 from latex2mathml.converter import convert
 from mkdocs.plugins import event_priority
@@ -20,10 +20,8 @@ PLACE = '<div id="shift-explorer"></div>'
 LAYERS = '<div id="layers"></div>'  # on the design page
 
 
-@event_priority(100)  # before the plugin that turns notebooks into pages
+@event_priority(100)  # before the notebooks' plugin
 def on_files(files, config):
-    """Add the pages that are generated from files of the repository."""
-
     def add(path, content):
         files.append(File.generated(config, path, content=content))
 
@@ -42,7 +40,7 @@ def on_files(files, config):
 
 
 def on_page_content(html, page, config, files):
-    """Insert pictures, which bypass the Markdown parser, and convert equations to MathML, which needs no script."""
+    """Insert pictures, which bypass the Markdown parser, and convert equations."""
     if page.is_homepage:
         html = html.replace(PLACE, make_front_page.fragment())
     if LAYERS in html:
@@ -61,7 +59,7 @@ def on_page_content(html, page, config, files):
 
 
 def on_post_page(html, page, config):
-    """Change links to files of the repository into links to pages of the site."""
+    """Link files of the repository to pages of the site."""
     home = home_of(page.file.src_uri)
 
     def led(match):
@@ -79,7 +77,7 @@ ARITHMATEX = re.compile(
 
 
 def mathml(match):
-    """Return a LaTeX equation as MathML, which browsers draw without a script."""
+    """Return a LaTeX equation as MathML, which needs no script."""
     if match["block"] is None:
         return convert(markup.unescape(match["inline"]).strip())
     return f'<div class="equation">{convert(markup.unescape(match["block"]).strip(), display="block")}</div>'
@@ -87,18 +85,17 @@ def mathml(match):
 
 # -- words of the glossary -------------------------------------------------------------------------------
 def anchor(word):
-    """Return the anchor of a word in the glossary."""
     return re.sub(r"\W+", "-", word.strip().lower()).strip("-")
 
 
 def glossary():
-    """Return the words of the glossary's table, each with its anchor; a row of two words counts for both."""
+    """Return the words of the glossary, each with its anchor."""
     rows = re.findall(r"^\| ([^|]+?) \|", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
     return {word.strip(): anchor(row) for row in rows if row not in ("word", "---") for word in row.split(",")}
 
 
 def link_words(html, words):
-    """Link the first use of each word in each docstring of the reference to its entry in the glossary."""
+    """Link the first use of each word in each docstring to the glossary."""
     pattern = re.compile(
         rf"\b({'|'.join(sorted(map(re.escape, words), key=len, reverse=True))})(?=s?\b)", re.IGNORECASE
     )
@@ -123,14 +120,14 @@ def link_words(html, words):
 
 # -- links into the repository ---------------------------------------------------------------------------
 def home_of(uri):
-    """Return the folder of the repository to which a page's links are relative."""
+    """Return the folder to which a page's links are relative."""
     if uri in ("index.md", "contributing.md"):
         return ROOT
     return (ROOT / uri if uri.startswith("notebooks/") else ROOT / "docs" / uri).parent
 
 
 def site_target(home, link):
-    """Return the address in the site of a linked file of the repository; None for other links."""
+    """Return a linked file's address in the site; None for other links."""
     parts = urlsplit(link)
     path = (home / parts.path).resolve()
     if parts.scheme or parts.netloc or not parts.path or ROOT not in path.parents:
@@ -151,7 +148,7 @@ def site_target(home, link):
 
 @functools.cache
 def linked_sources():
-    """List the files of the repository, without pages, to which a page or a notebook links."""
+    """List the files without pages to which a page or notebook links."""
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
     found = set()
     for page in [*pages, *sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))]:
@@ -176,7 +173,7 @@ def line_of(path, name):
 
 
 def source_page(path):
-    """Return a page with a file of the repository and its line numbers, or with the names in a folder."""
+    """Return a page with a file and its line numbers, or with a folder's names."""
     file = ROOT / path
     if file.is_dir():
         shown = "\n".join(f"- `{path}/{one.name}`" for one in sorted(file.iterdir()) if not one.name.startswith("."))
@@ -187,9 +184,8 @@ def source_page(path):
 
 
 # -- pages -----------------------------------------------------------------------------------------------
-@functools.cache  # once for all builds of `mkdocs serve`
+@functools.cache  # once per `mkdocs serve`
 def shift_data():
-    """Compute the explorer's data from the shipped agents."""
     return make_front_page.data()
 
 
@@ -214,7 +210,7 @@ def explorer_pages():
 
 
 def front_page():
-    """Return the README, with the explorer in place of the picture `demo.png`."""
+    """Return the README with the explorer in place of `demo.png`."""
     readme = re.sub(r"\]\(docs/", "](", (ROOT / "README.md").read_text())
     explorer = (
         f"{make_front_page.WORDS}\n\n{PLACE}\n\n"
@@ -229,7 +225,7 @@ def front_page():
 
 
 def reference():
-    """List the public names of `smac_lab` by concept, in the order of `__init__.py`."""
+    """List the public names of `smac_lab` by concept."""
     source = (ROOT / "smac_lab" / "__init__.py").read_text()
     homes = {}
     for module, names in re.findall(r"^from (smac_lab[\w.]*) import (\([^)]*\)|.+)$", source, re.MULTILINE):

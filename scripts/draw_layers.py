@@ -1,4 +1,4 @@
-"""Draw the imports between the rooms of `smac_lab` as SVG, from the contract in `pyproject.toml` and the source.
+"""Draw the imports between the rooms of `smac_lab` as SVG.
 
 python scripts/draw_layers.py > layers.svg
 """
@@ -16,14 +16,14 @@ CELL, LEFT, TOP = 19, 118, 112
 
 
 def layers() -> list[list[str]]:
-    """Return the rooms of each layer, from the highest to the lowest."""
+    """Return the rooms of each layer, highest first."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     contract = next(one for one in contracts if one["type"] == "layers")
     return [[room.strip() for room in layer.split("|")] for layer in contract["layers"]]
 
 
 def imports() -> Counter[tuple[str, str]]:
-    """Count the imports between modules of different rooms: (importing room, imported room) to number."""
+    """Count the imports between rooms: (importing, imported) to number."""
     rooms, found = {room for layer in layers() for room in layer}, set()
     for file in sorted((ROOT / "smac_lab").rglob("*.py")):
         module = file.relative_to(ROOT / "smac_lab").with_suffix("").parts
@@ -35,7 +35,7 @@ def imports() -> Counter[tuple[str, str]]:
 
 
 def targets(node: ast.AST) -> list[tuple[str, ...]]:
-    """Return the names that a statement imports from `smac_lab`, as parts without the package's name."""
+    """Return the names that a statement imports from `smac_lab`, as parts."""
     if isinstance(node, ast.Import):
         names = [alias.name.split(".") for alias in node.names]
     elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -46,19 +46,18 @@ def targets(node: ast.AST) -> list[tuple[str, ...]]:
 
 
 def is_module(parts: tuple[str, ...]) -> bool:
-    """Return whether `smac_lab` has a module of that name."""
     place = ROOT / "smac_lab" / Path(*parts)
     return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
 
 
 def svg() -> str:
-    """Return the picture: one row per importing room, one column per imported room, one dot per pair that imports."""
+    """Return the picture: a row per importing room, a column per imported room, dots for imports."""
     stack, counts = layers(), imports()
     rooms = [room for layer in stack for room in layer]
     width, height = LEFT + len(rooms) * CELL + 4, TOP + len(rooms) * CELL + 4
     place = {room: i for i, room in enumerate(rooms)}
     drawn, row = [], 0
-    for layer in stack:  # a square on the diagonal and a line for each
+    for layer in stack:
         side, y = len(layer) * CELL, TOP + row * CELL
         drawn.append(
             f'<rect x="{LEFT + row * CELL}" y="{y}" width="{side}" height="{side}" fill="#7f7f7f" fill-opacity=".3"/>'

@@ -1,9 +1,9 @@
-"""A notebook with explorers, and their operation in a browser, for tests and to measure response times.
+"""A notebook with explorers, and their operation in a browser.
 
     python scripts/explorers.py [--example cheetah-vel] [--pictures FOLDER]
 
-prints, for every slider, the time from a key press to the changed picture; `--pictures` also writes pictures of each
-explorer on a light and on a dark page.
+prints, for every slider, the time from a key press to the changed picture; `--pictures` also writes pictures on a light
+and on a dark page.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ run = replace(run, buffer=lab.collect_behaviour(run.family, run.tasks, config), 
 def write_notebook(
     file: Path, example: str = "point-robot-narrow", monitor: bool = True, exploration: bool = False
 ) -> Path:
-    """Write a notebook that shows the explorers in `NAMES` for an example, one per cell, and a training monitor.
+    """Write a notebook of the explorers in `NAMES` for an example, and a training monitor.
 
-    With `exploration` (for a family with a script), the buffer has exploration, which the encoder reads in place of
-    the other offline transitions.
+    With `exploration` (for a family with a script), the buffer has exploration, which the encoder reads instead of
+    other offline transitions.
     """
     start = "import smac_lab as lab\nfrom smac_lab import widgets\nfrom smac_lab.runs.snapshots import example\n"
     sources = [
@@ -63,10 +63,10 @@ def write_notebook(
     return file
 
 
-# The data of a plotly figure as text, with typed arrays as lists.
+# A plotly figure's data as text.
 READ_DATA = """box => JSON.stringify([...box.querySelector('.js-plotly-plot').data],
     (key, value) => ArrayBuffer.isView(value) ? Array.from(value) : key === 'uid' ? undefined : value)"""
-# Milliseconds from a key press or a click to the end of the redraw.
+# Milliseconds from an input to the end of the redraw.
 WATCH = """box => {
     const plot = box.querySelector('.js-plotly-plot');
     box.smacTimes = [];
@@ -84,8 +84,8 @@ class Hands:
     """Actions of a person on one explorer of a page.
 
     Args:
-        page: `browser.Page` in which the notebook has been run.
-        index: number of the explorer on the page, from the top.
+        page: `browser.Page` after a run.
+        index: of the explorer, from the top.
     """
 
     def __init__(self, page: Any, index: int):
@@ -94,38 +94,32 @@ class Hands:
         self.box.scroll_into_view_if_needed()
 
     def data(self) -> str:
-        """Return the data of the figure as text."""
         return self.box.evaluate(READ_DATA)
 
     def says(self) -> str:
-        """Return the line of text."""
         return self.box.locator("[role=status]").inner_text()
 
     def film(self) -> str | None:
-        """Return the URL of the first film, which contains the film, or None."""
+        """Return the first film's URL, or None."""
         films = self.box.locator("video")
         return films.first.get_attribute("src") if films.count() else None
 
     def press(self, name: str, keys: str) -> None:
-        """Move a slider by a key."""
         handle = self.box.locator(f".smac-{name} .noUi-handle")
         handle.focus()
         handle.press(keys)
 
     def choose(self, name: str, label: str) -> None:
-        """Choose from a list."""
         self.box.locator(f".smac-{name} select").select_option(label=label)
 
     def tick(self, name: str) -> None:
-        """Tick a box."""
         self.box.locator(f".smac-{name} input[type=checkbox]").click()
 
     def click(self, button: str) -> None:
-        """Press a button."""
         self.box.locator(f"button.smac-{button}").click()
 
     def click_plane(self, x: float, y: float) -> None:
-        """Click a point of the first panel, given in the panel's coordinates."""
+        """Click a point of the first panel, in its coordinates."""
         self.box.evaluate("box => box.querySelector('.subplot.xy').scrollIntoView({block: 'center'})")
         self.page.wait_for_timeout(300)
         place = self.box.evaluate(
@@ -135,11 +129,11 @@ class Hands:
             [x, y],
         )
         self.page.mouse.move(*place)
-        self.page.wait_for_timeout(200)  # plotly needs time to find the element under the pointer
+        self.page.wait_for_timeout(200)  # plotly looks for the element
         self.page.mouse.click(*place)
 
     def wait_for_change(self, before: str, what: str = "data", timeout: float = 30.0) -> None:
-        """Wait until the data (or text, or film) differs from `before`; raise TimeoutError after `timeout` seconds."""
+        """Wait until data, text or film differ from `before`; raise TimeoutError after `timeout` seconds."""
         read = {"data": self.data, "says": self.says, "film": self.film}[what]
         for _ in range(int(timeout / 0.05)):
             if read() != before:
@@ -149,7 +143,7 @@ class Hands:
 
 
 def measure(page: Any, presses: int = 12) -> list[tuple[str, str, list[float]]]:
-    """Measure the response to each key press, for every slider of the page: explorer, slider, times in ms."""
+    """Measure every slider's response to key presses: explorer, slider, times in ms."""
     found = []
     for index, name in enumerate(NAMES):
         hands = Hands(page, index)
@@ -171,7 +165,6 @@ def measure(page: Any, presses: int = 12) -> list[tuple[str, str, list[float]]]:
 
 
 def main() -> None:
-    """Print response times, and write pictures."""
     from browser import DARK, LIGHT, Browser, JupyterLab
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -184,7 +177,7 @@ def main() -> None:
             page.open_notebook(lab, "explorers.ipynb")
             page.run_all()
             if options.pictures:
-                page.page.set_viewport_size({"width": 1366, "height": 1500})  # the whole of the tallest
+                page.page.set_viewport_size({"width": 1366, "height": 1500})  # the tallest
             for theme in (LIGHT, DARK) if options.pictures else ():
                 page.theme(theme)
                 for index, name in enumerate(NAMES):

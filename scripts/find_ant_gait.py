@@ -9,7 +9,7 @@ from smac_lab.tasks.ant import gait
 
 
 def score(family: AntDir, parameters: np.ndarray, directions: np.ndarray, seed: int, steps: int) -> np.ndarray:
-    """Compute the mean reward per step of each parameter vector, `(candidate, 19)`; ended episodes add no reward."""
+    """Compute the mean reward per step of parameter vectors, `(candidate, 19)`; ended episodes add none."""
     n, k = len(parameters), len(directions)
     coefficients, hertz = parameters[:, :18].reshape(n, 2, 3, 3).repeat(k, 0), parameters[:, 18].repeat(k)
     pursued = np.tile(directions, n)
@@ -24,7 +24,7 @@ def score(family: AntDir, parameters: np.ndarray, directions: np.ndarray, seed: 
 
 
 def search(generations: int = 45, population: int = 40, elite: int = 8, seed: int = 0) -> np.ndarray:
-    """Search by the cross-entropy method; the first half of the generations has episodes of half length."""
+    """Search by the cross-entropy method; the first half of the generations has half episodes."""
     family, rng = AntDir(), np.random.default_rng(seed)
     mean, std = np.array([0.0] * 18 + [1.5]), np.full(19, 0.5)
     for generation in range(generations):

@@ -1,11 +1,11 @@
-"""Hashes of the results of short runs, to compare before and after code is moved.
+"""Hashes of short runs, to compare before and after code is moved.
 
 python scripts/fingerprints.py > before.txt
 python scripts/fingerprints.py | diff before.txt -
 
-The runs cover every family, phase and arm in the `smoke` presets, with one seed and, for two families, with two seeds
-at once. Equal hashes mean results equal to the bit. Hashes depend on the machine, the number of threads (here one) and
-the version of PyTorch.
+The runs cover every family, phase and arm in the `smoke` presets, with one seed and, for two families, two seeds at
+once. Equal hashes mean results equal to the bit. They depend on the machine, the threads (here one) and PyTorch's
+version.
 """
 
 import dataclasses
@@ -23,7 +23,6 @@ from smac_lab.arms import ARMS
 
 
 def fingerprint(values: Iterable[Any]) -> str:
-    """Return a short hash of tensors, arrays and numbers."""
     made = hashlib.sha256()
     for value in (value for value in values if value is not None):
         made.update(np.ascontiguousarray(torch.as_tensor(value).detach().cpu().numpy()).tobytes())
@@ -31,17 +30,15 @@ def fingerprint(values: Iterable[Any]) -> str:
 
 
 def of_agent(agent: lab.SMAC) -> str:
-    """Hash parameters, moments and random state."""
     return fingerprint(tree_leaves(agent.state_dict()))
 
 
 def of_buffer(buffer: lab.TransitionBuffer) -> str:
-    """Hash the rows and their origin."""
     return fingerprint([buffer.rows, buffer.segments])
 
 
 def runs(name: str, seeds: Any, precision: str) -> Iterable[tuple[str, str]]:
-    """Make a run, and yield the name and the hash of each part."""
+    """Make a run, and yield each part's name and hash."""
     family = lab.make_family(name)
     config = dataclasses.replace(lab.SMACConfig.preset(name, "smoke"), device="cpu", precision=precision)
     each = (0,) if seeds == 0 else seeds
@@ -67,7 +64,6 @@ def runs(name: str, seeds: Any, precision: str) -> Iterable[tuple[str, str]]:
 
 
 def main() -> None:
-    """Print one line per part of each run."""
     torch.set_num_threads(1)
     cases = [(name, 0, "fp32") for name in lab.tasks.FAMILIES]
     cases += [("point-robot", (0, 1), "fp32"), ("cheetah-vel", (0, 1), "fp32"), ("point-robot", 0, "bf16")]

@@ -1,10 +1,10 @@
-"""Read damaged and hostile files: every kind that the library reads, mutated at random.
+"""Read damaged and hostile files of every kind, mutated at random.
 
 python scripts/fuzz_files.py [--mutants 10000] [--seed 0] [--kinds checkpoint dataset ...]
 
-Each mutant must either load or end in one error of the library's (ValueError or OSError, with a message). A crash, a
-hang of over 10 seconds, a file written, a path opened outside the mutant's folder, a pickle read, a process started, or
-memory that grows without bound is a problem. The script prints each, and ends with 1 if there is one.
+Each mutant must load or end in ValueError or OSError with a message. A crash, a hang of over 10 seconds, a file
+written, a path opened outside the mutant's folder, a pickle read, a process started, or unbounded memory is a problem.
+The script prints each, and ends with 1 if there is one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 SECONDS = 10
-MEMORY = 3 << 30  # bytes that reading one small folder may take, the libraries' own included
+MEMORY = 3 << 30  # bytes for one small folder, the libraries' included
 NUMBERS: list[Any] = [0, -1, 1, 3, 10**9, 10**12, 10**30, -(10**18), 1e308, -0.5, float("nan"), float("inf")]
 VALUES: list[Any] = [
     *NUMBERS, None, True, False, "", "x", "..", "../../../etc/passwd", "/etc/passwd", "\x00", "é" * 300, "1" * 5000,
@@ -37,7 +37,7 @@ VALUES: list[Any] = [
 
 
 class Kind(NamedTuple):
-    """A kind of file or folder that the library reads.
+    """A kind of file or folder.
 
     Args:
         make: writes a sound one into a folder.
@@ -50,26 +50,24 @@ class Kind(NamedTuple):
 
 # -- sound files -----------------------------------------------------------------------------------------
 def run_folder(folder: Path) -> None:
-    """Write a finished smoke run."""
     from smac_lab.config import SMACConfig
     from smac_lab.runs.experiment import run_experiment
     from smac_lab.runs.plan import Experiment
 
     config = SMACConfig.preset("point-robot", "smoke")
     run_experiment(folder, Experiment("point-robot", "smoke", config, (0,), ("frozen",)), workers=1, quiet=True)
-    for events in folder.rglob("events.out*"):  # TensorBoard's; never read here
+    for events in folder.rglob("events.out*"):  # never read here
         events.unlink()
 
 
 def checkpoint_folder(folder: Path) -> None:
-    """Write the checkpoint of a smoke run's offline phase."""
+    """Write a smoke run's offline checkpoint."""
     with tempfile.TemporaryDirectory() as there:
         run_folder(Path(there) / "run")
         shutil.copytree(Path(there) / "run" / "seed_0" / "offline" / "checkpoint", folder)
 
 
 def dataset_folder(folder: Path) -> None:
-    """Write a small data set."""
     import smac_lab as lab
     from smac_lab.data.storage import save_dataset
 
@@ -80,14 +78,12 @@ def dataset_folder(folder: Path) -> None:
 
 
 def excerpt_folder(folder: Path) -> None:
-    """Copy the point robot's example."""
     from smac_lab.runs.snapshots import EXAMPLES
 
     shutil.copytree(EXAMPLES / "point-robot", folder)
 
 
 def minari_folder(folder: Path) -> None:
-    """Write a small Minari data set."""
     import os
 
     import smac_lab as lab
@@ -101,7 +97,6 @@ def minari_folder(folder: Path) -> None:
 
 
 def sweep_folder(folder: Path) -> None:
-    """Write a sweep file."""
     folder.mkdir()
     (folder / "sweep.yaml").write_text(
         "out: runs/fuzz\npreset: smoke\nfamilies: [point-robot]\nmethods: [smac, macaw]\narms: [frozen]\n"
@@ -111,7 +106,6 @@ def sweep_folder(folder: Path) -> None:
 
 # -- reading ---------------------------------------------------------------------------------------------
 def read_checkpoint(folder: Path) -> object:
-    """Load agent and buffer, and act."""
     import numpy as np
 
     import smac_lab as lab
@@ -121,7 +115,6 @@ def read_checkpoint(folder: Path) -> object:
 
 
 def read_dataset(folder: Path) -> object:
-    """Load a data set with all checks."""
     import smac_lab as lab
     from smac_lab.data.storage import load_dataset
 
@@ -129,14 +122,13 @@ def read_dataset(folder: Path) -> object:
 
 
 def read_excerpt(folder: Path) -> object:
-    """Read an excerpt's agents."""
     from smac_lab.runs.snapshots import read_snapshots
 
     return read_snapshots(folder)
 
 
 def read_run_folder(folder: Path) -> object:
-    """Read a run as reports, comparisons, explorers and a resumed run do."""
+    """Read a run as reports, comparisons, explorers and resumed runs do."""
     from smac_lab.data.storage import read_json
     from smac_lab.figures import comparison, findings, report
     from smac_lab.runs.plan import Experiment
@@ -150,7 +142,6 @@ def read_run_folder(folder: Path) -> object:
 
 
 def read_minari(folder: Path) -> object:
-    """Read a Minari data set and its tasks."""
     import os
 
     import smac_lab as lab
@@ -162,7 +153,6 @@ def read_minari(folder: Path) -> object:
 
 
 def read_sweep(folder: Path) -> object:
-    """Read a sweep file, and list its trials."""
     from smac_lab.runs.sweep import Sweep
 
     return Sweep.read(folder / "sweep.yaml").trials()
@@ -180,7 +170,7 @@ KINDS = {
 
 # -- mutating --------------------------------------------------------------------------------------------
 def mutate(folder: Path, rng: random.Random) -> str:
-    """Damage one file of a folder, in one of several ways; return what was done."""
+    """Damage one file of a folder; return what was done."""
     file = rng.choice(sorted(path for path in folder.rglob("*") if path.is_file()))
     data = file.read_bytes()
     ways: list[Callable[[bytes, random.Random], bytes | None]] = [truncate, flip, insert, pickle_in, header]
@@ -201,12 +191,10 @@ def remove(data: bytes, rng: random.Random) -> None:
 
 
 def truncate(data: bytes, rng: random.Random) -> bytes:
-    """Cut the end off."""
     return data[: rng.randrange(len(data) + 1)]
 
 
 def flip(data: bytes, rng: random.Random) -> bytes:
-    """Flip some bits."""
     changed = bytearray(data)
     for _ in range(rng.choice([1, 3, 30])):
         if changed:
@@ -215,18 +203,17 @@ def flip(data: bytes, rng: random.Random) -> bytes:
 
 
 def insert(data: bytes, rng: random.Random) -> bytes:
-    """Insert random bytes."""
     at = rng.randrange(len(data) + 1)
     return data[:at] + rng.randbytes(rng.choice([1, 8, 1000])) + data[at:]
 
 
 def pickle_in(data: bytes, rng: random.Random) -> bytes:
-    """Put a pickle in the file's place, which would write a file if it were read."""
+    """Replace the file by a pickle that writes a file if it is read."""
     return b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x11touch /tmp/pickled\x85R."
 
 
 def header(data: bytes, rng: random.Random) -> bytes:
-    """Replace a number in the first kilobyte, where formats keep sizes and shapes."""
+    """Replace a number in the first kilobyte, where sizes and shapes are."""
     digits = [i for i, byte in enumerate(data[:1000]) if 48 <= byte <= 57]
     if not digits:
         return rng.randbytes(8) + data[8:]
@@ -235,7 +222,7 @@ def header(data: bytes, rng: random.Random) -> bytes:
 
 
 def change_value(data: bytes, rng: random.Random) -> bytes:
-    """Replace, remove or rename one value of a JSON or YAML file."""
+    """Replace, remove or rename a value of JSON or YAML."""
     try:
         tree = json.loads(data)
         dump: Callable[[Any], str] = json.dumps
@@ -259,7 +246,7 @@ def change_value(data: bytes, rng: random.Random) -> bytes:
 
 
 def containers(tree: Any) -> Iterator[Any]:
-    """List every non-empty dict and list in a tree."""
+    """List the non-empty dicts and lists in a tree."""
     if isinstance(tree, (dict, list)) and tree:
         yield tree
         for value in tree.values() if isinstance(tree, dict) else tree:
@@ -267,7 +254,7 @@ def containers(tree: Any) -> Iterator[Any]:
 
 
 def mend_hashes(folder: Path, file: Path) -> None:
-    """Write the changed file's hash where its old hash is recorded, as somebody with intent would."""
+    """Record the changed file's hash, as an attacker would."""
     from smac_lab.data.storage import file_sha256
 
     new = file_sha256(file)
@@ -310,7 +297,6 @@ class Watch:
         sys.addaudithook(self.hook)
 
     def hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Note an event while a mutant is read."""
         if self.folder is None:
             return
         if event in ("pickle.find_class", "os.system", "subprocess.Popen", "os.exec", "socket.connect"):
@@ -335,7 +321,7 @@ def _too_slow(*_: object) -> None:
 
 
 def try_one(kind: Kind, folder: Path) -> tuple[str, str]:
-    """Read a mutant; return "loaded", "refused" or "problem", and the message."""
+    """Return "loaded", "refused" or "problem", and the message."""
     global WATCH
     WATCH = WATCH or Watch()
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
@@ -354,7 +340,7 @@ def try_one(kind: Kind, folder: Path) -> tuple[str, str]:
     except TooSlow:
         outcome, message = "problem", f"not done after {time.monotonic() - began:.0f} s"
     except BaseException as error:
-        WATCH.folder = None  # finding the line opens the source
+        WATCH.folder = None  # a traceback opens the source
         last = traceback.extract_tb(error.__traceback__)[-1]
         outcome, message = "problem", f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
     finally:
@@ -367,7 +353,7 @@ def try_one(kind: Kind, folder: Path) -> tuple[str, str]:
 
 
 def fuzz(names: list[str], mutants: int, seed: int, say: Callable[[str], None] = print) -> dict[str, Counter[str]]:
-    """Read so many mutants of each kind; return the counts of outcomes by kind."""
+    """Count the outcomes of reading mutants by kind."""
     found: dict[str, Counter[str]] = {}
     with tempfile.TemporaryDirectory() as here:
         for name in names:
@@ -394,7 +380,6 @@ def fuzz(names: list[str], mutants: int, seed: int, say: Callable[[str], None] =
 
 
 def main() -> None:
-    """Print problems as they are found, and a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--mutants", type=int, default=10_000, help="in all")
     parser.add_argument("--seed", type=int, default=0)

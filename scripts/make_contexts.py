@@ -1,4 +1,4 @@
-"""Draw two runs with different data for the encoder side by side: returns over the self-supervised phase.
+"""Draw returns over the self-supervised phase of two runs with different data for the encoder.
 
 python scripts/make_contexts.py runs/cheetah runs/near-random [docs/cheetah.png]
 """
@@ -16,7 +16,6 @@ TITLES = ("the encoder reads exploration", "the encoder reads the transitions")
 
 
 def main() -> None:
-    """Draw the figure."""
     folders, out = sys.argv[1:3], Path(sys.argv[3] if len(sys.argv) > 3 else "docs/cheetah.png")
     figure, places = style.grid(list(TITLES), 380, columns=2)
     for folder, place in zip(folders, places, strict=True):

@@ -11,7 +11,7 @@ import smac_lab as lab
 from smac_lab.engine.rollout import near_random_policy, scripted_policy
 from smac_lab.figures.video import render_episodes
 
-BODIES = {  # control steps before the still of each body
+BODIES = {  # control steps before the still
     "cheetah-vel": 12,
     "ant-dir": 30,
     "humanoid-dir": 8,
@@ -23,7 +23,7 @@ SIZE = (400, 300)
 
 
 def still(name: str, steps: int) -> Image.Image:
-    """Draw a body in an episode of its script, or of near-random actions."""
+    """Draw a body acting by its script, or near-randomly."""
     family = lab.make_family(name)
     family.horizon = steps + 1
     tasks, _ = family.split(1, 1, seed=3)

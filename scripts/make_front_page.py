@@ -1,9 +1,9 @@
-"""The shift explorer of the site's front page: its data from the shipped agents, and the explorer as one file.
+"""The shift explorer of the front page, with data from the shipped agents.
 
     python scripts/make_front_page.py --out shift-explorer.html
 
-`make docs` calls these functions (`scripts/docs_hooks.py`), so the repository stores no output. The page contains the
-actors and reward decoders, which are small, and no rollouts: the browser computes the rollouts.
+`make docs` calls these functions (`scripts/docs_hooks.py`). The page contains actors and reward decoders, from which
+the browser computes rollouts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the context, self-collected
 
 
 def data(example: str = "point-robot") -> dict:
-    """Collect the data of the page for JSON; networks and posteriors are in `halves`.
+    """Collect the page's data; networks and posteriors are in `halves`.
 
     Args:
         example: a shipped run of the point robot.
@@ -39,7 +39,7 @@ def data(example: str = "point-robot") -> dict:
     blob, agents, places = [], [], {}
 
     def put(values) -> int:
-        """Store numbers in half precision and return their offset; equal arrays are stored once."""
+        """Store numbers in half precision, equal arrays once, and return their offset."""
         half = np.asarray(values, np.float64).ravel().astype(np.float16)
         if (key := half.tobytes()) not in places:
             places[key] = sum(map(len, blob))
@@ -94,12 +94,12 @@ def data(example: str = "point-robot") -> dict:
 
 
 def script(found: dict) -> str:
-    """Return the data as a script: a page opened from disk may load scripts, but no JSON."""
+    """Return the data as a script, because a page on disk may not load JSON."""
     return f"const SHIFT = {json.dumps(found, ensure_ascii=False)};\n"
 
 
 def fragment(folder: str = "explorer") -> str:
-    """Return the explorer for a page whose scripts and styles are in `folder`."""
+    """Return the explorer, with scripts and styles in `folder`."""
     return (
         f'<link rel="stylesheet" href="{folder}/explorer.css">\n{(PARTS / "fragment.html").read_text()}'
         f'<script defer src="{folder}/data.js"></script>\n<script defer src="{folder}/explorer.js"></script>\n'
@@ -107,7 +107,7 @@ def fragment(folder: str = "explorer") -> str:
 
 
 def page(found: dict) -> str:
-    """Return the explorer as one self-contained page."""
+    """Return one self-contained page."""
     look = (PARTS / "explorer.css").read_text() + (
         ":root { color-scheme: light dark; }\n"
         "body { max-width: 1100px; margin: 0 auto; padding: 12px; font-family: system-ui, sans-serif; }\n"
@@ -131,7 +131,6 @@ WORDS = (
 
 
 def main() -> None:
-    """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--example", default="point-robot", help="a shipped run of the point robot")
     parser.add_argument("--out", type=Path, default=Path("shift-explorer.html"))

@@ -1,9 +1,9 @@
-"""Run the tutorial notebooks from a clean kernel and store their outputs; called by `make notebooks`.
+"""Run the notebooks from a clean kernel and store their outputs; called by `make notebooks`.
 
     python scripts/run_notebooks.py [name ...] [--preset cpu | smoke] [--table]
 
-Names may be shortened: `03` is `notebooks/03_context_encoder.ipynb`. A notebook is written only if all of its cells
-have run without an error. `--preset smoke` only shows that the notebooks run, and writes nothing.
+Names may be shortened: `03` is `notebooks/03_context_encoder.ipynb`. A notebook is written only if all cells ran
+without an error. `--preset smoke` only shows that they run, and writes nothing.
 """
 
 from __future__ import annotations
@@ -27,21 +27,19 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 
 
 class Measure(NamedTuple):
-    """Amounts of code and text in a notebook."""
-
     code_cells: int
     median: float  # lines of a code cell
     longest: int  # lines
-    prose: float  # words of text per line of code
+    prose: float  # words per line of code
     size: int  # bytes
 
 
 class CellError(Exception):
-    """A cell failed; the message names it."""
+    """The message names the failed cell."""
 
 
 def measure(path: Path) -> Measure:
-    """Measure a notebook's file. Blank lines of a cell count in its length, but not in words per line."""
+    """Measure a notebook's file. Blank lines count in a cell's length, but not in words per line."""
     notebook = nbformat.read(path, as_version=4)
     code = [cell.source.strip() for cell in notebook.cells if cell.cell_type == "code"]
     lines = [len(source.splitlines()) for source in code]
@@ -53,7 +51,7 @@ def measure(path: Path) -> Measure:
 
 
 def run(path: Path, preset: str) -> Any:
-    """Run a notebook in a new kernel and return it with its outputs; write nothing.
+    """Run a notebook in a new kernel and return it with its outputs.
 
     Raises:
         CellError: a cell failed, took too long, or ended the kernel.
@@ -73,11 +71,11 @@ def run(path: Path, preset: str) -> Any:
         resources={"metadata": {"path": str(path.parent)}},
         record_timing=False,
         store_widget_state=False,
-        coalesce_streams=True,  # keep only the last state of a progress bar
-        extra_arguments=["--log-level=ERROR"],  # otherwise the kernel prints warnings about its connection
+        coalesce_streams=True,  # keep only a progress bar's last state
+        extra_arguments=["--log-level=ERROR"],  # no warnings about the connection
         on_cell_execute=lambda cell, cell_index: begun.append(cell_index),
     )
-    # Every figure is stored twice: for JupyterLab, and as the picture that a page without scripts shows.
+    # Figures are stored for JupyterLab, and as pictures for pages without scripts.
     env = os.environ | {"PLOTLY_RENDERER": "plotly_mimetype+png", "SMAC_LAB_PRESET": preset}
     try:
         client.execute(env=env)
@@ -89,7 +87,6 @@ def run(path: Path, preset: str) -> Any:
 
 
 def _why(error: Exception, cell: Any) -> str:
-    """Describe the error, with its traceback without colours, or else with the source of the cell."""
     for output in cell.outputs:
         if output.output_type == "error":
             trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output.traceback))
@@ -99,10 +96,9 @@ def _why(error: Exception, cell: Any) -> str:
 
 
 def tidy(notebook: Any) -> Any:
-    """Remove, in place, metadata and outputs that a reader cannot use or that differ between runs.
+    """Remove, in place, metadata and outputs that are useless or differ between runs.
 
-    Widgets are removed: without the kernel's state they are shown as an error message, and on a page without scripts
-    as a line of code. The picture that follows an explorer remains.
+    Widgets are removed, because without the kernel they are shown as an error. The picture after an explorer remains.
     """
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     for cell in notebook.cells:
@@ -116,7 +112,7 @@ def tidy(notebook: Any) -> Any:
 
 
 def write(path: Path, notebook: Any) -> None:
-    """Replace the notebook at `path`, completely or not at all."""
+    """Replace a notebook, completely or not at all."""
     nbformat.validate(notebook)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", suffix=".partial", delete=False) as file:
         try:
@@ -131,7 +127,7 @@ def write(path: Path, notebook: Any) -> None:
 
 
 def chosen(names: list[str]) -> list[Path]:
-    """Find notebooks by name or by the beginning of a name; without names, all notebooks."""
+    """Find notebooks by beginnings of names; all without names."""
     known = sorted(FOLDER.glob("[0-9]*.ipynb"))
     found = []
     for name in names:
@@ -148,13 +144,11 @@ HEAD = f"{'notebook':30} {'seconds':>8} {'cells':>6} {'median':>7} {'longest':>8
 
 
 def row(path: Path, seconds: float | None) -> str:
-    """Format a line of the table."""
     m, took = measure(path), "-" if seconds is None else f"{seconds:.0f}"
     return f"{path.stem:30} {took:>8} {m.code_cells:6} {m.median:7g} {m.longest:8} {m.prose:11.1f} {m.size / 1e3:6.0f}"
 
 
 def main() -> int:
-    """Run the notebooks that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="notebooks; default all")
     parser.add_argument("--preset", choices=("cpu", "smoke"), default="cpu", help="smoke: small and quick, not written")

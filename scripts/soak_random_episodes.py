@@ -1,7 +1,7 @@
-"""Many episodes of random actions: warnings of Python and MuJoCo, and steps in which the physics diverges.
+"""Warnings of Python and MuJoCo, and steps in which the physics diverges, over many random episodes.
 
-`python scripts/soak_random_episodes.py [FAMILY ...] [--episodes 1000]` prints a Markdown table with one row per family,
-by default for all families. A name may contain options, as in "walker-params:set_const=False".
+`python scripts/soak_random_episodes.py [FAMILY ...] [--episodes 1000]` prints a Markdown table, by default of all
+families. A name may have options, as in "walker-params:set_const=False".
 """
 
 from __future__ import annotations
@@ -18,22 +18,20 @@ import numpy as np
 import smac_lab as lab
 from smac_lab.tasks import FAMILIES, BatchEnv, MujocoFamily
 
-SIMULATIONS = 200  # side by side, each with a separate task
+SIMULATIONS = 200  # side by side, a task each
 
 
 class Soak(NamedTuple):
-    """Counts of `soak`."""
-
     episodes: int
     steps: int  # control steps
-    python_warnings: Counter[str]  # by category and the beginning of the message
-    mujoco_warnings: Counter[str]  # by the name of MuJoCo's counter
-    diverged: int  # steps in which a simulation diverged
+    python_warnings: Counter[str]  # by category and message
+    mujoco_warnings: Counter[str]  # by counter
+    diverged: int
     seconds: float
 
 
 def soak(name: str, episodes: int, simulations: int = SIMULATIONS, seed: int = 0, num_threads: int = 1) -> Soak:
-    """Run episodes of uniform actions, one task per simulation, until `episodes` of them have ended."""
+    """Run episodes of uniform actions until `episodes` of them have ended."""
     family = lab.make_family(name)
     rng = np.random.default_rng(seed)
     simulations = min(simulations, episodes)
@@ -55,7 +53,7 @@ def soak(name: str, episodes: int, simulations: int = SIMULATIONS, seed: int = 0
 
 
 def count_warnings(env: BatchEnv, counted: Counter[str]) -> None:
-    """Make each physics step of `env` add the increase of MuJoCo's warning counters to `counted`."""
+    """Make physics steps of `env` add new MuJoCo warnings to `counted`."""
     if not isinstance(env.family, MujocoFamily):
         return
     engine, counters = env.simulation.engine, env.simulation.engine.batch.warning
@@ -63,7 +61,7 @@ def count_warnings(env: BatchEnv, counted: Counter[str]) -> None:
 
     def step(actions: np.ndarray) -> np.ndarray:
         before = counters[:, :, 1].copy()
-        diverged = plain_step(actions)  # the restart that clears the counters comes later
+        diverged = plain_step(actions)  # the counters are cleared later
         for kind, member in mujoco.mjtWarning.__members__.items():
             if kind != "mjNWARNING" and (rise := int((counters[:, member, 1] - before[:, member]).clip(0).sum())):
                 counted[kind] += rise
@@ -73,7 +71,6 @@ def count_warnings(env: BatchEnv, counted: Counter[str]) -> None:
 
 
 def row(name: str, found: Soak) -> str:
-    """Format one line of the table."""
     kinds = found.python_warnings + found.mujoco_warnings
     text = f"{kinds.total()}" + (f" ({', '.join(f'{kind}: {n}' for kind, n in kinds.items())})" if kinds else "")
     cells = [name, f"{found.episodes:,}", f"{found.steps:,}", text, str(found.diverged), f"{found.seconds:.0f}"]

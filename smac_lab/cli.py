@@ -40,17 +40,17 @@ def demo(
     workers: int | None = None,
     acts: tuple[Literal["claim", "narrow"], ...] = ("claim", "narrow"),
 ) -> None:
-    """Run the paper on the point robot in two acts, each with three seeds side by side, and write a report.
+    """Run the paper on the point robot in two acts, and write a report of each.
 
-    The first act shows the paper's claim on the paper's kind of data. In the second act the behaviour data alone gives
-    the task away, and the encoder reads nothing else.
+    Act one shows the paper's claim on its kind of data. In act two the encoder reads only behaviour data, which give
+    the task away.
 
     Args:
-        out: folder of the first act's run, and of the second's under `narrow`; interrupted runs there are continued.
+        out: folder of act one; act two is in its folder `narrow`. Interrupted runs are continued.
         preset: smoke (seconds), cpu (minutes on two cores), gpu (minutes on one, by reckoning) or paper.
         seed: seeds, a separate run each.
         workers: processes; default one per seed.
-        acts: which of the two acts to run.
+        acts: the acts to run.
     """
     from smac_lab.figures import report
 
@@ -74,7 +74,7 @@ def config(
     *,
     settings: Settings,
 ) -> None:
-    """Print every number of a preset; those that differ from the paper's are marked.
+    """Print every number of a preset, and mark those that differ from the paper's.
 
     Args:
         family: as in `smac-lab train`.
@@ -103,7 +103,7 @@ def collect(
     *,
     settings: Settings,
 ) -> None:
-    """Collect the offline data set of a task family. Run the same command again to continue after a stop.
+    """Collect a task family's offline data set. The same command continues after a stop.
 
     Args:
         family: point-robot, cheetah-vel, ant-dir, humanoid-dir, walker-params, hopper-params, sawyer, ...; options may
@@ -112,7 +112,7 @@ def collect(
         behaviour: how much scripted data gives the task away; default: the preset's.
         seed: of tasks and data.
         out: folder; default data/<family>-<preset>-<seed>.
-        starter: also store a small excerpt in this folder, with states to replay, as in smac_lab/starter.
+        starter: folder for a small excerpt with states to replay, as in smac_lab/starter.
         settings: fields of SMACConfig that replace the preset's.
     """
     import numpy as np
@@ -186,7 +186,7 @@ def train(
     *,
     settings: Settings,
 ) -> None:
-    """Meta-train: both phases, every arm, measurements, a report. Run the same command again to continue after a stop.
+    """Meta-train: both phases, every arm, measurements, a report. The same command continues after a stop.
 
     Args:
         family: point-robot, cheetah-vel, ant-dir, humanoid-dir, walker-params, hopper-params, sawyer, ...; options may
@@ -194,14 +194,13 @@ def train(
         preset: smoke, cpu, gpu or paper.
         behaviour: how much scripted data gives the task away; default: the preset's.
         seed: seeds, a separate run each.
-        method: the method that learns from the data: smac, or prior work.
+        method: smac, or prior work.
         arms: variants of the self-supervised phase; default frozen, self-labelled and oracle for smac, else none.
-        data: data set made by `smac-lab collect` with the same seed, or a run with the same seeds, whose static data
-            is used; default: collect it.
+        data: data set of `smac-lab collect` with the same seed, or a run of the same seeds; default: collect it.
         out: folder of the run; default runs/<family>-<preset>.
         workers: processes for several seeds; default one per group of seeds that learn at once.
         threads: PyTorch threads of a run in this process; default all processors.
-        at_once: seeds that learn at once, as one agent; default all of them on a GPU, one on a CPU.
+        at_once: seeds that learn at once, as one agent; default all on a GPU, one on a CPU.
         settings: fields of SMACConfig that replace the preset's.
     """
     import torch
@@ -240,11 +239,11 @@ def train(
 
 
 def sweep(file: Annotated[Path, tyro.conf.Positional], address: str | None = None, plan: bool = False) -> None:
-    """Run all trials of a sweep file, on this machine or on a Ray cluster. Run the same command again to continue.
+    """Run all trials of a sweep file, on this machine or on a Ray cluster. The same command continues after a stop.
 
     Args:
         file: YAML, or Python that defines `sweep`, with families, methods, arms, seeds, variants and resources.
-        address: address of a Ray cluster to join, such as auto; default: start Ray on this machine alone.
+        address: of a Ray cluster to join, such as auto; default: start Ray on this machine alone.
         plan: only list the trials.
     """
     from smac_lab.figures import comparison, report
@@ -285,16 +284,16 @@ def reproduce(
     address: str | None = None,
     run: bool = True,
 ) -> None:
-    """Answer a claim of the paper: run what is missing, and judge it from intervals. Run it again to continue.
+    """Answer a claim of the paper: run what is missing, and judge it. The same command continues after a stop.
 
     Args:
         claim: all, or one of the claims.
         preset: smoke, cpu, gpu or paper.
         seed: seeds of every run.
-        results: folder in which summaries and curves are kept; default results/<preset>.
+        results: folder of the summaries and curves; default results/<preset>.
         out: folder of the runs; default runs/reproduce-<preset>.
-        address: address of a Ray cluster to join, such as auto; default: start Ray on this machine alone.
-        run: run what is missing; otherwise only judge the results that there are.
+        address: of a Ray cluster to join, such as auto; default: start Ray on this machine alone.
+        run: run what is missing; otherwise only judge the results.
     """
     from smac_lab.data.storage import replace_text
     from smac_lab.figures import claims
@@ -331,7 +330,7 @@ def evaluate(
     Args:
         run: folder of one phase of a run, such as runs/demo/seed_0/frozen.
         seed: of simulations and draws.
-        diagnose: also replace the links between exploration and action one at a time, on training tasks.
+        diagnose: also replace the links from exploration to action one at a time, on training tasks.
         out: file for the returns; default <run>/evaluation.json.
     """
     from smac_lab import adaptation, diagnosis
@@ -371,12 +370,12 @@ def compare(
     table: Literal["markdown", "latex"] = "markdown",
     figure: Path | None = None,
 ) -> None:
-    """Print finished runs in one table, methods and arms side by side, with intervals.
+    """Print finished runs in one table, with intervals.
 
     Args:
         runs: folders of runs, such as runs/ant-dir-cpu; a family may occur in one variant only.
         table: format of the table.
-        figure: also draw intervals and performance profiles to this file (.html, or .png if Chromium is installed).
+        figure: file for intervals and performance profiles (.html, or .png if Chromium is installed).
     """
     from smac_lab.data.storage import replace_text, replacing
     from smac_lab.figures import comparison, report
@@ -409,14 +408,14 @@ def explore(
 ) -> None:
     """Open the ShiftExplorer on a finished run in the web browser, on this machine only. Ctrl-C ends it.
 
-    With --html it is written to a file instead, which needs neither a server nor a network.
+    With --html, write it to a file that needs neither a server nor a network.
 
     Args:
         run: folder of a run or of an excerpt, or the name of an example in the package: point-robot, cheetah-vel, ...
         seed: one of the run's seeds; default the first.
         port: port of the page's server.
-        browser: open the page; otherwise its address, with the token, is only printed.
-        html: a file to write the explorer to.
+        browser: open the page; otherwise only print its address, with the token.
+        html: file to write instead.
     """
     import subprocess
     import tempfile
@@ -460,14 +459,14 @@ def excerpt(
     iterations: tuple[int, ...] = (),
     arms: tuple[ArmName, ...] = (),
 ) -> None:
-    """Store a small copy of a run's agents to share: networks in half precision, at a few iterations of each arm.
+    """Store a small copy of a run's agents: networks in half precision, at a few iterations of each arm.
 
     Args:
         run: folder of a finished run.
         out: folder to write.
         seed: one of the run's seeds; default the first.
-        iterations: iterations of each arm to keep; default the last one.
-        arms: arms to keep; default all of the run.
+        iterations: iterations of each arm to keep; default the last.
+        arms: arms to keep; default all.
     """
     from smac_lab.figures import findings, report
     from smac_lab.runs import snapshots
@@ -500,24 +499,24 @@ def bench(
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     quick: bool = False,
 ) -> None:
-    """Measure speed as ratios: to the limits of this machine, and to the code that one would otherwise write.
+    """Measure speed relative to this machine's limits and to the code that one would otherwise write.
 
     Args:
         what: simulation, update, evaluate, pipeline; default all.
         family: family of the run that `pipeline` measures.
         preset: preset of that run.
         processes: environments of gymnasium's AsyncVectorEnv, a process each; default four per core.
-        profile: also show how the time of each stage divides.
-        scaling: also draw cost against size to this file (.html, with .json and .png beside it).
+        profile: also show how each stage's time divides.
+        scaling: .html file for cost against size, with .json and .png beside it.
         as_json: print one JSON object instead of tables.
-        quick: use tiny sizes, which only show that everything runs.
+        quick: tiny sizes, which only show that everything runs.
     """
     import contextlib
 
     from smac_lab import bench as bm
 
     effort = bm.QUICK if quick else bm.Effort()
-    SMACConfig.preset(family, preset)  # raises for unknown names
+    SMACConfig.preset(family, preset)
     record: dict[str, Any] = {"machine": bm.machine(), "quick": quick, "interrupted": True}
     rows: list[bm.Row] = []
     stages: list[bm.pipeline.Stage] = []
@@ -552,7 +551,7 @@ def bench(
 
 
 def film(out: Path, family_name: str, phase: Path) -> None:
-    """Film a body on four held-out tasks after adaptation as `video.mp4`, if this machine can render."""
+    """Film a body on four held-out tasks after adaptation, if this machine can render."""
     import numpy as np
     import torch
 
@@ -590,7 +589,7 @@ AS_JSON = tyro.constructors.PrimitiveConstructorSpec(
 
 
 def flags_of_config() -> type:
-    """Build the type of `Settings`: a key per field of SMACConfig, with its type and the comment beside it."""
+    """Build the type of `Settings`: each field of SMACConfig, with its type and comment."""
     comments = dict(re.findall(r"^    (\w+): .*  # (.*)$", inspect.getsource(SMACConfig), re.MULTILINE))
     hints = get_type_hints(SMACConfig, include_extras=True) | {"behaviour_changes": Annotated[dict[str, Any], AS_JSON]}
     flags = {}
@@ -602,7 +601,7 @@ def flags_of_config() -> type:
 
 
 def refuse_repeated(words: list[str]) -> None:
-    """Raise ValueError if an option is given twice: the first value would be dropped silently."""
+    """Raise ValueError if an option is given twice, because the first value would be lost silently."""
     options = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--") and len(word) > 2]
     options = [option.replace("--no-", "--") for option in options]
     for option in options:
@@ -611,7 +610,7 @@ def refuse_repeated(words: list[str]) -> None:
 
 
 def read(words: list[str]) -> Callable[[], None]:
-    """Parse a command line into the command that it calls, bound to its arguments.
+    """Parse a command line into a command, bound to its arguments.
 
     Raises:
         ValueError: no command takes these words.
@@ -642,14 +641,14 @@ def read(words: list[str]) -> Callable[[], None]:
 
 
 def unboxed(box: str) -> str:
-    """Return the message in one of tyro's boxes, with the options that it proposes, as one line."""
+    """Return the message and proposed options of one of tyro's boxes as one line."""
     parts = [""]
     for line in (line.strip("│ ") for line in box.splitlines()):
         if re.match("[╭╰]|[─-]{4}", line):  # a rule
             parts.append("")
         else:
             parts[-1] += f" {line}"
-    _, message, *more = (" ".join(part.split()) for part in parts)  # above the first rule, at most the title
+    _, message, *more = (" ".join(part.split()) for part in parts)  # the title, or nothing, is above the first rule
     said = [message, *(part for part in more if part.startswith("Available"))]
     proposed = {option for part in more if part.startswith("Perhaps") for option in re.findall(r" (--[a-z-]+)", part)}
     if options := sorted(proposed - {"--help"}):
@@ -663,7 +662,7 @@ def wrote(file: Path, next_step: str, *more: Path) -> None:
 
 
 def main() -> None:
-    """Run `smac-lab`: print bad input as one line; an interrupted run can be continued."""
+    """Run `smac-lab`, and print bad input as one line."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds as Ctrl-C does, which ends the workers
     try:
         read(sys.argv[1:])()

@@ -1,7 +1,4 @@
-"""Benchmarks: each row is a ratio of two measurements that are taken in turns in the same run.
-
-The cases are `simulation`, `update`, `evaluate` and `pipeline`; each yields rows.
-"""
+"""Benchmarks: each row is a ratio of two measurements, taken in turns in one run."""
 
 from __future__ import annotations
 
@@ -41,9 +38,9 @@ def rows(
     """Measure the ratios of one of `CASES`.
 
     Args:
-        case: name of the case.
+        case: its name.
         effort: amount of work.
-        processes: numbers of processes of gymnasium's `AsyncVectorEnv`.
+        processes: of gymnasium's `AsyncVectorEnv`.
         run: family and preset that `pipeline` measures.
     """
     if case == "simulation":
@@ -64,7 +61,7 @@ def rows(
 def report(
     record: dict[str, Any], found: list[Row], stages: list[pipeline.Stage], profiles: list[profiling.Profile]
 ) -> Iterator[str]:
-    """Format all measurements as lines of text, followed by a summary and the machine."""
+    """Format all measurements, a summary and the machine as lines of text."""
     here, tables = record["machine"], [table(found)]
     tables += [pipeline.stage_table(stages)] if stages else []
     tables += [profiling.profile_table(profiles)] if profiles else []

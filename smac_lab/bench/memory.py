@@ -1,4 +1,4 @@
-"""Separate process that stores a run's transitions and prints the memory used, as JSON."""
+"""Process that stores a run's transitions and prints its memory as JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def widths(spec: FamilySpec) -> dict[str, int]:
 
 
 def hold(family_name: str, transitions: int, n_tasks: int, updates: int = 3) -> dict[str, int]:
-    """Append `transitions` one episode at a time, make a few of the paper's updates, and measure memory, in bytes."""
+    """Append `transitions` by episodes, make some of the paper's updates, and measure memory, in bytes."""
     family, rng = make_family(family_name), np.random.default_rng(0)
     buffer, agent = TransitionBuffer(family.spec, n_tasks), SMAC(SMACConfig(device="cpu"), family.spec)
     before = resident_memory()

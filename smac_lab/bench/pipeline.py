@@ -1,4 +1,4 @@
-"""Cost of a whole run: seconds of each stage, memory, and the time of the import."""
+"""Cost of a whole run: seconds of each stage, memory, and import time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Stage(NamedTuple):
 
     name: str
     seconds: float  # per execution: median
-    times: int  # executions in a whole run with one arm
+    times: int  # in a run with one arm
 
     @property
     def total(self) -> float:
@@ -48,7 +48,7 @@ class Stage(NamedTuple):
 
 
 def final_transitions(family_name: str, config: SMACConfig) -> int:
-    """Return the number of transitions at the end of a run."""
+    """Return a run's final number of transitions."""
     collected = min(config.online_tasks, config.n_train_tasks) * (config.prior_episodes + config.posterior_episodes)
     return (
         config.n_train_tasks * config.behaviour_transitions
@@ -57,17 +57,17 @@ def final_transitions(family_name: str, config: SMACConfig) -> int:
 
 
 def stages(family_name: str, preset: str, effort: Effort) -> Iterator[Stage]:
-    """Time each stage of a preset's run separately; the buffer is that of the start of the self-supervised phase."""
+    """Time each stage of a preset's run; the buffer is that of the self-supervised phase's start."""
     family, c = make_family(family_name), SMACConfig.preset(family_name, preset)
     train, test = family.split(c.n_train_tasks, c.n_test_tasks, 0)
     agent, few = SMAC(c, family.spec), max(1, effort.rounds // 3)
     updates = 2 * effort.updates
     evaluations = Experiment(family_name, preset, c).evaluations
     saves = [-(-n // max(1, n // evaluations)) if n else 0 for n in (c.offline_steps, c.online_iterations)]
-    measured = 2 + saves[1]  # after the offline phase, before the arm and at each save of the arm
+    measured = 2 + saves[1]  # after the offline phase, before the arm, at each save
     online_updates = c.online_iterations * c.online_updates
 
-    by_pearl = c.behaviour_policy == "pearl"  # PEARL's collection is timed in parts, on random data of the same size
+    by_pearl = c.behaviour_policy == "pearl"  # timed in parts, on random data of the same size
     recipe = dataclasses.replace(c, behaviour_policy="random") if by_pearl else c
     if not by_pearl:
         collecting = _median(lambda: collect_behaviour(family, train, c), 1 if few < 3 else 2)
@@ -99,7 +99,7 @@ def stages(family_name: str, preset: str, effort: Effort) -> Iterator[Stage]:
 
 
 def stage_table(found: list[Stage]) -> Iterator[str]:
-    """Format stages as aligned text, with shares of the total."""
+    """Format stages as text, with shares of the total."""
     whole = sum(stage.total for stage in found)
     cells = [("stage", "seconds", "times", "hours", "share")]
     cells += [
@@ -110,7 +110,7 @@ def stage_table(found: list[Stage]) -> Iterator[str]:
 
 
 def memory(family_name: str, preset: str) -> Iterator[Ratio]:
-    """Measure the peak memory of a process that stores the transitions of a whole run, relative to its limit."""
+    """Measure the peak memory of storing a run's transitions, relative to its limit."""
     config = SMACConfig.preset(family_name, preset)
     found = hold(family_name, final_transitions(family_name, config), config.n_train_tasks)
     peak, limit = np.array([found["peak"] / GIB]), np.array([1.2 * found["stored"] / GIB + 1.5])
@@ -120,7 +120,7 @@ def memory(family_name: str, preset: str) -> Iterator[Ratio]:
 
 
 def hold(family_name: str, transitions: int, n_tasks: int) -> dict[str, int]:
-    """Return the result of `memory.hold`, run in a separate process."""
+    """Run `memory.hold` in a separate process."""
     words = [sys.executable, "-m", "smac_lab.bench.memory", family_name, str(transitions), str(n_tasks)]
     return json.loads(subprocess.run(words, stdout=subprocess.PIPE, check=True, text=True).stdout)
 
@@ -129,10 +129,10 @@ def imports(rounds: int = 5) -> Iterator[Ratio]:
     """Time `import smac_lab` relative to `import torch`, and count the `LIBRARIES` that it loads."""
     found = {"torch": [], "smac_lab": []}  # type: dict[str, list[float]]
     loaded: set[str] = set()
-    for turn in range(-1, rounds):  # the first turn fills the file system's cache
+    for turn in range(-1, rounds):  # the first fills the file system's cache
         for module, seconds in found.items():
             answer = _import(module)
-            loaded = set(answer["modules"])  # in the end those of smac_lab
+            loaded = set(answer["modules"])  # at last smac_lab's
             if turn >= 0:
                 seconds.append(answer["seconds"])
     ours, limit = np.array(found["smac_lab"]), np.array(found["torch"])
@@ -157,7 +157,7 @@ def _import(module: str) -> dict[str, Any]:
 
 
 def _median(call: Callable[[], object], times: int) -> float:
-    """Return the median seconds of `times` calls; if `times` > 1, an additional first call is a warm-up."""
+    """Return the median seconds of `times` calls, after a warm-up if `times` > 1."""
     seconds = []
     for turn in range(times if times == 1 else times + 1):
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Profiles of stages. The parts of a stage add up to its wall time; the last part is the remainder."""
+"""Profiles of stages, whose parts add up to the wall time; the last part is the remainder."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class Profile(NamedTuple):
 
 
 def update(case: Case, count: int) -> Profile:
-    """Profile one update by kinds of operations, in the setting `PLAIN`, with PyTorch's profiler.
+    """Profile one update in the setting `PLAIN`, with PyTorch's profiler.
 
-    The profiler takes time at each operation, which is included in the Python overhead.
+    The profiler's own time counts as Python overhead.
     """
     config = case.config()
     agent, buffer = make_agent(config), make_buffer(config)
     loss = getattr(agent, f"{case.loss}_loss")
     agent.update(case.sample(agent, buffer), loss=loss)
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise it writes to stderr when it starts and stops
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise it writes to stderr
     with profile(use_kineto=False) as profiler:
         began = time.perf_counter()
         for _ in range(count):
@@ -69,13 +69,13 @@ def update(case: Case, count: int) -> Profile:
 
 
 class Stopwatch:
-    """Sum of the seconds that functions take, by part; timed functions must not call each other."""
+    """Seconds of functions by part; timed functions must not call each other."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
 
     def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `function` so that each call adds its seconds to `part`."""
+        """Return `function`, whose calls add their seconds to `part`."""
 
         def call(*arguments: Any, **options: Any) -> Any:
             began = time.perf_counter()
@@ -87,11 +87,11 @@ class Stopwatch:
         return call
 
     def watch(self, thing: Any, name: str, part: str) -> None:
-        """Time a method of one object in place."""
+        """Time an object's method in place."""
         setattr(thing, name, self.timed(part, getattr(thing, name)))
 
     def watch_env(self, env: Any) -> Any:
-        """Time the engine of a `BatchEnv`, and return the environment."""
+        """Time a `BatchEnv`'s engine, and return the environment."""
         self.watch(env.simulation.engine, "step", "physics")
         self.watch(env.simulation.engine, "set_state", "physics")
         return env
@@ -114,7 +114,7 @@ class Stopwatch:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run PyTorch on one thread, so that a rollout is not shared out to several threads and timings do not overlap."""
+    """Run PyTorch on one thread, so that timings do not overlap."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -124,7 +124,7 @@ def one_thread() -> Iterator[None]:
 
 
 def collecting(family_name: str, effort: Effort) -> Profile:
-    """Profile one `rollout` with the paper's actor, of half the simulations on one thread."""
+    """Profile one `rollout` of half the simulations with the paper's actor, on one thread."""
     with one_thread():
         env, watch = make_env(family_name, max(1, effort.simulations // 2)), Stopwatch()
         agent = paper_agent(env)
@@ -160,7 +160,7 @@ def profiles(effort: Effort, family_name: str = "cheetah-vel") -> Iterator[Profi
 
 
 def profile_table(found: list[Profile]) -> Iterator[str]:
-    """Format the parts of each stage as aligned text, the longest first."""
+    """Format each stage's parts as text, the longest first."""
     cells = [("where the time goes", "ms", "share")]
     for stage in found:
         cells.append((stage.stage, f"{1e3 * stage.wall:,.2f}", "100.0%"))

@@ -1,4 +1,4 @@
-"""Tools of all cases: timing in turns, ratios with their spread, bars, and a description of the machine."""
+"""Tools of all cases: timing in turns, ratios with their spread, and bars."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Array = NDArray[np.float64]
 
 
 class Effort(NamedTuple):
-    """Amount of work: by default the sizes to which the bars apply; `QUICK` only shows that the code runs."""
+    """Amount of work; bars apply to the defaults, and `QUICK` only shows that the code runs."""
 
     rounds: int = 7
     simulations: int = 128
-    steps: int = 200  # control steps of each simulation in one timing: a horizon
+    steps: int = 200  # of each simulation in one timing: a horizon
     tasks: int = 130  # of an evaluation: 100 training, 30 held-out ones
     updates: int = 6  # in one timing
     seeds: int = 16  # at once
@@ -31,7 +31,7 @@ QUICK = Effort(rounds=2, simulations=4, steps=5, tasks=2, updates=1, seeds=2)
 
 
 class Bar(NamedTuple):
-    """The target of a figure, and whether it is met."""
+    """A target, and whether it is met."""
 
     wanted: str
     met: bool
@@ -63,7 +63,7 @@ class Ratio(NamedTuple):
     device: str = "cpu"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the ratio as a dictionary for JSON."""
+        """Return a dictionary for JSON."""
         return {**self._asdict(), "bar": None if self.bar is None else self.bar._asdict()}
 
 
@@ -78,7 +78,7 @@ Row = Ratio | Skipped
 
 
 class Call(NamedTuple):
-    """A function to time: one `run` does `amount` units; `prepare` is called before `run`, untimed."""
+    """A function to time: `run` does `amount` units, after an untimed `prepare`."""
 
     run: Callable[[], object]
     amount: float = 1.0
@@ -86,7 +86,7 @@ class Call(NamedTuple):
 
 
 def repeat(times: int, call: Callable[[], object]) -> Callable[[], None]:
-    """Return a function that makes `times` calls of `call` and discards their results."""
+    """Return a function that makes `times` calls."""
 
     def run() -> None:
         for _ in range(times):
@@ -96,13 +96,13 @@ def repeat(times: int, call: Callable[[], object]) -> Callable[[], None]:
 
 
 def race(name: str, calls: Sequence[Call], rounds: int, device: str = "cpu") -> Array:
-    """Time `calls` in turns, after a warm-up of each; every other round runs in the opposite order.
+    """Time `calls` in turns, after a warm-up; every other round runs backwards.
 
     Args:
         name: label of the progress bar.
-        calls: the calls to compare.
+        calls: to compare.
         rounds: timings per call.
-        device: if it is "cuda", each timing waits for the device at its start and end.
+        device: with "cuda", each timing waits for the device at both ends.
 
     Returns:
         Units per second, `(call, round)`.
@@ -129,13 +129,13 @@ def against(
     name: str, limit_name: str, unit: str, ours: Array, limit: Array, bar: Callable[[float], Bar] | None = None,
     device: str = "cpu",
 ) -> Ratio:  # fmt: skip
-    """Compute the ratio of two rows of a race, or of other measurements of the same rounds.
+    """Compute the ratio of two measurements of the same rounds.
 
     Args:
-        name, limit_name, unit: labels of both measurements, and their unit.
+        name, limit_name, unit: labels and unit.
         ours, limit: one number per round.
-        bar: function of the median ratio that returns its bar.
-        device: device of the measurement.
+        bar: median ratio to bar.
+        device: of the measurement.
     """
     ratios = ours / limit
     ratio = float(np.median(ratios))
@@ -148,18 +148,18 @@ def against(
 def compare(
     name: str, unit: str, amount: float, ours: Callable[[], object], limit: Callable[[], object], rounds: int = 9
 ) -> Ratio:
-    """Compare the rates of two callables that do `amount` units each, timed in turns."""
+    """Race two callables that do `amount` units each."""
     rates = race(name, [Call(ours, amount), Call(limit, amount)], rounds)
     return against(name, "", unit, rates[0], rates[1])
 
 
 def slope(sizes: Iterable[float], values: Iterable[float]) -> float:
-    """Fit the exponent p of values ~ sizes^p: the least-squares line through the logarithms."""
+    """Fit p of values ~ sizes^p by least squares of the logarithms."""
     return float(np.polyfit(np.log(list(sizes)), np.log(list(values)), 1)[0])
 
 
 def resident_memory() -> int:
-    """Return the resident memory of this process in bytes; on systems without /proc, its peak so far."""
+    """Return this process's resident memory in bytes; without /proc, its peak."""
     status = Path("/proc/self/status")
     if not status.exists():
         return peak_memory()
@@ -167,9 +167,9 @@ def resident_memory() -> int:
 
 
 def peak_memory() -> int:
-    """Return the peak resident memory of this process so far, in bytes."""
+    """Return this process's peak resident memory, in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # on Linux, getrusage starts from the memory of the parent process
+    if status.exists():  # Linux's getrusage starts from the parent's memory
         (line,) = (line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     import resource
@@ -178,7 +178,7 @@ def peak_memory() -> int:
 
 
 def native_bf16() -> bool:
-    """Return whether this processor multiplies bfloat16 in hardware; otherwise bfloat16 is emulated and slower."""
+    """Return whether this processor has bfloat16 products; otherwise they are emulated and slower."""
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     if any(getattr(torch.cpu, name, bool)() for name in names):
         return True
@@ -188,7 +188,7 @@ def native_bf16() -> bool:
 
 
 def machine() -> dict[str, Any]:
-    """Describe the machine and the package versions for which the figures hold."""
+    """Describe the machine and the package versions."""
     from smac_lab.runs.summary import versions
 
     info = Path("/proc/cpuinfo")
@@ -209,7 +209,7 @@ def machine() -> dict[str, Any]:
 
 
 def table(rows: Sequence[Row]) -> Iterator[str]:
-    """Format rows as aligned text, one line per row."""
+    """Format rows as text, one line each."""
     found = [row for row in rows if isinstance(row, Ratio)]
     cells = [("figure", "ours", "of", "unit", "ratio", "[low, high] x rounds", "wanted", "", "device", "against")]
     for r in found:
@@ -225,7 +225,7 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def aligned(cells: Sequence[Sequence[str]], right: set[int]) -> Iterator[str]:
-    """Format rows of cells as lines of text; the columns with an index in `right` are right-aligned."""
+    """Format cells as lines of text; columns in `right` are right-aligned."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         pieces = (c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))

@@ -45,7 +45,7 @@ FEW = Sizes(((2, 4), (2, 16)), (2, 4), (1, 2), (100_000, 300_000))
 
 
 def curves(effort: Effort, sizes: Sizes) -> list[Curve]:
-    """Measure the four curves; all sizes of a timed curve are timed in turns."""
+    """Measure the four curves, with all sizes in turns."""
     rounds = max(2, effort.rounds // 3)
 
     def timed(name: str, x: str, y: str, counts: list[float], scale: float, calls: list[Call]) -> Curve:
@@ -70,7 +70,7 @@ def _update(tasks: int, batch: int) -> Call:
 
 
 def _steps(simulations: int, steps: int) -> Call:
-    """Return a call whose unit is one step of all simulations."""
+    """Return a call in units of one step of all simulations."""
     env = make_env(FAMILY, simulations)
     return vector_call(env, random_actions(env, steps))._replace(amount=steps)
 
@@ -83,14 +83,13 @@ def _evaluate(tasks: int) -> Call:
 
 
 def _memory(transitions: tuple[int, ...]) -> Curve:
-    """Measure the growth of a process that stores transitions."""
     costs = [max(hold(FAMILY, n, 10)["grown"], 1) / MIB for n in transitions]
     sizes = list(map(float, transitions))
     return Curve("memory of a buffer", "transitions", "MiB", sizes, costs, slope(sizes, costs))
 
 
 def curve_table(found: list[dict[str, Any]]) -> Iterator[str]:
-    """Format curves as aligned text."""
+    """Format curves as text."""
     cells = [("cost against size", "exponent", "costs")]
     for c in found:
         pairs = ", ".join(f"{size:,g}: {cost:.3g}" for size, cost in zip(c["sizes"], c["costs"], strict=True))
@@ -99,7 +98,7 @@ def curve_table(found: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def write(file: Path, curves: list[Curve], about: dict[str, Any], say: Callable[[str], object] = print) -> list[Path]:
-    """Write the curves as HTML, as JSON, and, if kaleido and a browser are available, as PNG; return the paths."""
+    """Write curves as HTML, JSON and, with kaleido and a browser, PNG; return the paths."""
     from smac_lab.figures import plots
 
     figure = plots.scaling([(c.name, c.x, c.y, c.sizes, c.costs, c.exponent) for c in curves])
@@ -109,7 +108,7 @@ def write(file: Path, curves: list[Curve], about: dict[str, Any], say: Callable[
     numbers.write_text(json.dumps({**about, "scaling": [c._asdict() for c in curves]}, indent=1), encoding="utf-8")
     try:
         figure.update_layout(paper_bgcolor="white").write_image(picture, width=1100, scale=2)
-    except Exception as error:  # no kaleido, no browser, or a browser that does not start: the exceptions differ
+    except Exception as error:  # without kaleido or a browser that starts, its class differs
         say(f"no {picture.name}: {' '.join(str(error).split())[:200]}")
         return [page, numbers]
     return [page, numbers, picture]

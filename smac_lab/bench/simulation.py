@@ -1,4 +1,4 @@
-"""Speed of simulations: `BatchEnv` relative to the bare engine and to gymnasium's environments."""
+"""Speed of simulations relative to the bare engine and to gymnasium."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from smac_lab.tasks.spec import Array, Tasks
 
 Vector = gym.vector.VectorEnv[Any, Any, Any]
 BARE = "bare mujoco.batch.Batch"
-# gymnasium's environment, and the target share of the bare engine's speed
+# gymnasium's environment, and target share of the bare engine's speed
 BODIES = {"cheetah-vel": ("HalfCheetah-v5", 0.92), "ant-dir": ("Ant-v5", 0.85)}
 
 
@@ -49,33 +49,33 @@ class Bare:
         self.frame_skip, self.stage = family.frame_skip, env.simulation.engine.stage
 
     def restart(self) -> None:
-        """Reset `env`, and set these simulations to the same initial states."""
+        """Reset `env`, and copy its initial states."""
         self.env.reset(seed=0)
         self.batch.reset()
         for name in ("qpos", "qvel"):
             self.state[name][:] = getattr(self.env.simulation.state, name)
 
     def step(self, actions: Array) -> None:
-        """Make one control step per row of `actions`, `(step, simulation, action_dim)`."""
+        """Make the control steps of `actions`, `(step, simulation, action_dim)`."""
         for action in actions:
             self.control[:] = action
             self.batch.step(nstep=self.frame_skip, stage=self.stage)
 
 
 def make_body(name: str) -> gym.Env[Any, Any]:
-    """Make one of gymnasium's MuJoCo environments, also without imageio, which only drawing requires."""
+    """Make one of gymnasium's MuJoCo environments, also without imageio."""
     try:
         import imageio  # type: ignore[import-not-found]  # noqa: F401
-    except ImportError:  # gymnasium's module imports imageio when it is first loaded
+    except ImportError:  # gymnasium's module imports it
         sys.modules["imageio"] = types.ModuleType("imageio")
         try:
             importlib.import_module("gymnasium.envs.mujoco.mujoco_rendering")
         finally:
             del sys.modules["imageio"]
-    if multiprocessing.parent_process() is not None:  # a worker ignores Ctrl-C: its parent ends it
+    if multiprocessing.parent_process() is not None:  # workers ignore Ctrl-C
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     log = _load_mujoco().MjLogConfig.get()
-    log.logto_console = False  # each HalfCheetah-v5 logs a deprecation warning about its file
+    log.logto_console = False  # each HalfCheetah-v5 logs a deprecation warning
     log.set()
     try:
         return gym.make(name)
@@ -85,7 +85,7 @@ def make_body(name: str) -> gym.Env[Any, Any]:
 
 
 def make_env(family_name: str, simulations: int) -> BatchEnv:
-    """Make an environment of `simulations` random tasks of a family."""
+    """Make an environment of random tasks."""
     family = make_family(family_name)
     return family.batch_env(Tasks(family.sample_tasks(np.random.default_rng(0), simulations)))
 
@@ -96,10 +96,10 @@ def paper_agent(env: BatchEnv) -> SMAC:
 
 
 def simulation(family_name: str, effort: Effort, processes: tuple[int, ...] = ()) -> Iterator[Ratio]:
-    """Race `BatchEnv.step` against the same `mujoco.batch.Batch` and against gymnasium's vector environments.
+    """Race `BatchEnv.step` against its `mujoco.batch.Batch` and gymnasium's vector environments.
 
-    All take random actions from initial states. `AsyncVectorEnv` has one process per environment and is measured
-    with each number in `processes`, by default four per core; its processes are idle during the other timings.
+    All take random actions from initial states. `AsyncVectorEnv` has one process per environment, with each number in
+    `processes`, by default four per core; they are idle during other timings.
     """
     body, share = BODIES[family_name]
     n, steps = effort.simulations, effort.steps
@@ -130,12 +130,12 @@ def simulation(family_name: str, effort: Effort, processes: tuple[int, ...] = ()
 
 
 def random_actions(vector: Vector, steps: int) -> Array:
-    """Draw actions in [-1, 1] for each step, `(step, environment, action_dim)`."""
+    """Draw actions in [-1, 1], `(step, environment, action_dim)`."""
     return np.random.default_rng(0).uniform(-1, 1, (steps, *(vector.action_space.shape or ())))
 
 
 def vector_call(vector: Vector, actions: Array) -> Call:
-    """Return a call that steps through `actions` from initial states; the unit is a step of one environment."""
+    """Return a call that takes `actions`; the unit is a step of one environment."""
 
     def run() -> None:
         for action in actions:
@@ -145,7 +145,7 @@ def vector_call(vector: Vector, actions: Array) -> Call:
 
 
 def collection(family_name: str, effort: Effort) -> Iterator[Ratio]:
-    """Race `rollout` with the paper's actor in the loop against the bare simulation of the same actions."""
+    """Race `rollout` with the paper's actor against the bare simulation of its actions."""
     env = make_env(family_name, effort.simulations)
     agent, bare = paper_agent(env), Bare(env)
     policy = agent.policy(agent.prior(env.num_envs), torch.Generator().manual_seed(0), deterministic=False)
@@ -158,7 +158,7 @@ def collection(family_name: str, effort: Effort) -> Iterator[Ratio]:
 
 
 def evaluation(family_name: str, effort: Effort) -> Iterator[Ratio]:
-    """Race `evaluate`, with the paper's repeats and episodes, against the bare simulation of its steps."""
+    """Race `evaluate` at the paper's size against the bare simulation of its steps."""
     tasks = Tasks(make_family(family_name).sample_tasks(np.random.default_rng(0), effort.tasks))
     repeats = SMACConfig().repeats
     env = make_env(family_name, len(tasks) * repeats)

@@ -1,4 +1,4 @@
-"""Speed of updates, relative to dense products with the same number of floating-point operations."""
+"""Speed of updates, relative to dense products of as many floating-point operations."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from smac_lab.sampling import sample_offline, sample_self_supervised
 from smac_lab.tasks import make_family
 
 FAMILY = "cheetah-vel"
-WIDTH = 300  # of the products; it is that of the hidden layers of the paper's actor and critics
+WIDTH = 300  # of the products, and of the hidden layers of the paper's actor and critics
 REFERENCE = Path(smac_lab.__file__).parents[1] / "tests" / "reference_smac.py"
-OFFLINE_MINUTES = 15.0  # target for the offline phase of the paper preset
+OFFLINE_MINUTES = 15.0  # target for the paper preset's offline phase
 
 
 class Setting(NamedTuple):
@@ -44,7 +44,7 @@ class Setting(NamedTuple):
         return f"{self.precision} compiled" if self.compiled else self.precision
 
     def missing(self, device: str) -> str | None:
-        """Return the reason why the setting is not measured on this machine, or None."""
+        """Return why the setting is not measured on this machine, or None."""
         if self.precision == "bf16" and device == "cpu" and not native_bf16():
             return "no native bf16 here"
         if self.precision == "tf32" and not has_tf32(torch.device(device)):
@@ -56,13 +56,13 @@ PLAIN = Setting("fp32", compiled=False)
 ON_CPU = (PLAIN, Setting("fp32", compiled=True), Setting("bf16", compiled=True))
 TF32 = (Setting("tf32", compiled=False), Setting("tf32", compiled=True))
 SETTINGS = {"cpu": ON_CPU, "cuda": (*ON_CPU[:2], *TF32, ON_CPU[2])}
-SHARES = {"fp32": 0.70, "bf16": 0.40}  # target share of the ceiling in that precision, at 4 x 256
+SHARES = {"fp32": 0.70, "bf16": 0.40}  # target share of the ceiling, at 4 x 256
 
 
 class Case(NamedTuple):
     """An update of the paper's networks."""
 
-    loss: str  # name of the agent's loss method, without "_loss"
+    loss: str  # the agent's method, without "_loss"
     meta_batch: int
     batch_size: int
 
@@ -72,7 +72,7 @@ class Case(NamedTuple):
         return f"{self.loss.replace('_', '-')} update, {self.meta_batch} x {self.batch_size}"
 
     def config(self, device: str = "cpu") -> SMACConfig:
-        """Return the paper's config with this case's batch in both phases."""
+        """Return the paper's config with this case's batch."""
         return SMACConfig(
             n_train_tasks=max(8, self.meta_batch),
             meta_batch=self.meta_batch,
@@ -87,11 +87,11 @@ class Case(NamedTuple):
         return (sample_offline if self.loss == "offline" else sample_self_supervised)(agent, buffer)
 
     def step(self, agent: SMAC, buffer: TransitionBuffer) -> Info:
-        """Make one update as in training: sampling, loss, gradients, optimizer, slow copies."""
+        """Make one update as in training, with sampling."""
         return agent.update(self.sample(agent, buffer), loss=getattr(agent, f"{self.loss}_loss"))
 
     def stepper(self, agent: SMAC, buffer: TransitionBuffer) -> Callable[[], Info]:
-        """Return `step` as training repeats it: on a GPU, as a CUDA graph."""
+        """Return `step` as in training: on a GPU, as a CUDA graph."""
         return captured(agent, buffer, partial(self.step, agent, buffer))
 
 
@@ -105,26 +105,26 @@ CUDA_CASES = (Case("offline", 4, 256),)
 
 
 def make_agent(config: SMACConfig, setting: Setting = PLAIN, seed: Any = 0) -> SMAC:
-    """Make an agent that computes in `setting`."""
+    """Make an agent in `setting`."""
     config = dataclasses.replace(config, precision=setting.precision, compile=setting.compiled)
     return SMAC(config, make_family(FAMILY).spec, seed=seed)
 
 
 def make_buffer(config: SMACConfig) -> TransitionBuffer:
-    """Collect behaviour data of the config's tasks, on the device of its agents."""
+    """Collect behaviour data on the config's device."""
     family = make_family(FAMILY)
     return collect_behaviour(family, family.split(config.n_train_tasks, 1, 0)[0], config, 0)
 
 
 def operations(update: Callable[[], object]) -> int:
-    """Run `update` and count the floating-point operations of its dense products (a product and a sum are two)."""
+    """Count the floating-point operations of `update`'s dense products (a product and a sum are two)."""
     with FlopCounterMode(display=False) as counter:
         update()
     return int(counter.get_total_flops())
 
 
 def eager_operations(case: Case) -> int:
-    """Count the operations of the library's update in the setting `PLAIN`."""
+    """Count the operations of an update in the setting `PLAIN`."""
     config = case.config()
     agent, buffer = make_agent(config), make_buffer(config)
     return operations(lambda: case.step(agent, buffer))
@@ -133,7 +133,7 @@ def eager_operations(case: Case) -> int:
 def ceiling(
     flops: float, rows: int, precision: str, device: str = "cpu", members: int = 1, width: int = WIDTH
 ) -> Callable[[], None]:
-    """Return a function that makes `flops` of products `(rows, width) x (width, width)`, `members` per call."""
+    """Return a function that makes `flops` of products `(rows, width) x (width, width)`, `members` at once."""
     stack = (members,) if members > 1 else ()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     left = torch.randn(*stack, rows, width, device=device, dtype=dtype)
@@ -156,10 +156,10 @@ def update(effort: Effort, cases: tuple[Case, ...] = CPU_CASES, device: str = "c
 
 
 def _one_case(case: Case, effort: Effort, device: str) -> Iterator[Row]:
-    """Race one update in each setting, the ceiling in each precision, and the textbook version."""
+    """Race an update in each setting, the ceilings, and the textbook version."""
     count, rows, config = effort.updates, case.meta_batch * case.batch_size, case.config(device)
     flops, buffer = eager_operations(case), make_buffer(config)
-    members = 1 if device == "cpu" else effort.seeds  # one product at a time does not keep a GPU busy
+    members = 1 if device == "cpu" else effort.seeds  # a single product leaves a GPU idle
     calls: dict[str, Call] = {}
     settings: list[Setting] = []
     for setting in SETTINGS[device]:
@@ -176,7 +176,7 @@ def _one_case(case: Case, effort: Effort, device: str) -> Iterator[Row]:
     found = race(case.name, list(calls.values()), effort.rounds, device)
     rates: dict[str, Array] = dict(zip(calls, found, strict=True))
 
-    # The bar applies to the fastest setting of a precision.
+    # The bar applies to a precision's fastest setting.
     fastest = {
         precision: max((s for s in settings if s.precision == precision), key=lambda s: float(np.median(rates[s.name])))
         for precision in {s.precision for s in settings}
@@ -204,10 +204,10 @@ def _one_case(case: Case, effort: Effort, device: str) -> Iterator[Row]:
 
 
 def seeds(effort: Effort, device: str = "cpu") -> Iterator[Row]:
-    """Race one update of many seeds at once against as many updates of one seed, and against batched products.
+    """Race an update of many seeds at once against as many of one seed, and against batched products.
 
-    The networks have the paper's size. On a CPU, the race is repeated at the size of the point robot's preset, where
-    an update of one seed is too small to keep the CPU busy.
+    The networks have the paper's size and, on a CPU, also that of the point robot's preset, where one seed does not
+    keep the CPU busy.
     """
     n = effort.seeds
     effort = effort._replace(updates=max(1, effort.updates // 5), rounds=min(5, effort.rounds))
@@ -243,7 +243,7 @@ def _seeds(case: Case, sizes: dict[str, Any], n: int, effort: Effort, device: st
 
 
 def _compiles_not(step: Callable[[], Info]) -> str | None:
-    """Make a first step; return the reason why it was not compiled although this was requested, or None."""
+    """Make a first step; return why it was not compiled as requested, or None."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         step()
@@ -261,7 +261,7 @@ def cuda(effort: Effort) -> Iterator[Row]:
 
 
 def _textbook(case: Case, config: SMACConfig, buffer: TransitionBuffer) -> Callable[[], object] | None:
-    """Return one update of the textbook version, with sampling; None in an installed package, which has no tests."""
+    """Return an update of the textbook version, with sampling; None without the tests' files."""
     if not REFERENCE.exists():
         return None
     name = "smac_lab_textbook"

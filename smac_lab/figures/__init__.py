@@ -1,1 +1,1 @@
-"""Pictures, films, tables and reports of experiments."""
+"""Pictures, films, tables and reports."""

@@ -1,8 +1,8 @@
-"""The claims of the paper's abstract: which runs answer each, and a verdict computed from intervals.
+"""The claims of the paper's abstract, the runs that answer them, and verdicts.
 
-A claim is judged on a share, one value per seed. It holds where the 95 % interval over seeds is above the claim's
-bound, does not hold where the interval is below, and cannot be told otherwise. Results are kept without agents, as
-`<folder>/<run>/summary.json` and `curves.csv`, so that a finished run need not be repeated.
+A claim is judged on a share, one value per seed. It holds if the 95 % interval over seeds is above its bound, does not
+hold if the interval is below, and cannot be told otherwise. Results are kept as `<folder>/<run>/summary.json` and
+`curves.csv`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BODIES = ("cheetah-vel", "ant-dir", "humanoid-dir", "walker-params", "hopper-par
 DOMAINS = (*BODIES, "sawyer")
 PRIOR_WORK = ("macaw", "borel", "cloning", "offline-pearl")
 UNABLE = ("walker-params-borel", "hopper-params-borel")  # rewards alone do not make data of another body
-NEAR_RANDOM = {"behaviour_policy": "random", "exploration_transitions": 0}  # and the encoder reads nothing else
+NEAR_RANDOM = {"behaviour_policy": "random", "exploration_transitions": 0}
 VARIANTS: dict[str, dict[str, Any]] = {"default": {}, "near-random": NEAR_RANDOM}
 CURVES = ("offline_context_return", "online_context_return", "test_return")
 
@@ -38,7 +38,7 @@ Measures = dict[str, dict[str, Array]]
 
 
 class Runs(NamedTuple):
-    """Runs that a claim needs: all of these methods and arms on all of these families, on one kind of data."""
+    """Runs that a claim needs: all methods and arms on all families, on one kind of data."""
 
     families: tuple[str, ...] = DOMAINS
     methods: tuple[str, ...] = ("smac",)
@@ -47,14 +47,14 @@ class Runs(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A claim, the runs that answer it, and how they do.
+    """A claim, and the runs that answer it.
 
     Args:
-        says: the claim in words.
+        says: the claim.
         share: what is judged, in words.
-        bound: the least share at which the claim holds.
+        bound: the least share at which it holds.
         judge: `(results, family)` to shares `(seed,)` by what is compared, NaN where undefined.
-        needs: the runs; the claim is judged on the families of the first.
+        needs: the runs; the first has the judged families.
     """
 
     says: str
@@ -69,7 +69,7 @@ class Verdict(NamedTuple):
 
     claim: str
     family: str
-    about: str  # what is compared
+    about: str
     share: Interval
     bound: float
     seeds: int
@@ -88,7 +88,7 @@ class Verdict(NamedTuple):
 
 # -- shares ----------------------------------------------------------------------------------------------
 def _scales(summary: Mapping[str, Any]) -> Iterator[tuple[str, Measures, float]]:
-    """List the scales of a run: its returns above those of random actions, and where it has one, success."""
+    """List a run's scales: returns above those of random actions, and success if it has one."""
     found = findings.measures(summary)
     yield "return", found, float(summary["random"])
     if "online_context_success" in found["before"]:
@@ -97,7 +97,7 @@ def _scales(summary: Mapping[str, Any]) -> Iterator[tuple[str, Measures, float]]
 
 
 def _share(part: Array, whole: Array) -> Array:
-    """Divide, per seed; NaN where there is no positive whole."""
+    """Divide; NaN where the whole is not positive."""
     return part / np.where(whole > 0, whole, np.nan)
 
 
@@ -177,12 +177,12 @@ CLAIMS: dict[str, Claim] = {
 
 # -- runs ------------------------------------------------------------------------------------------------
 def sweeps(names: Sequence[str], preset: str, out: Path, seeds: Sequence[int], kept: Results) -> list[Sweep]:
-    """List what is to be run for some claims: a sweep per variant of the data, without the runs that are kept.
+    """List the missing runs of some claims: a sweep per variant of the data.
 
     Args:
         names: of claims.
         preset, out, seeds: of the runs.
-        kept: results that there are; those of the same seeds are not run again.
+        kept: results, which are not run again for the same seeds.
     """
     found = []
     for variant, fields in VARIANTS.items():
@@ -200,7 +200,7 @@ def sweeps(names: Sequence[str], preset: str, out: Path, seeds: Sequence[int], k
 
 
 def _is_kept(summary: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
-    """Return whether a summary answers for a run: the same config and at least its seeds and arms."""
+    """Return whether a summary has a run's config and at least its seeds and arms."""
     return (
         summary is not None
         and summary["config"] == json.loads(json.dumps(wanted["config"]))
@@ -210,7 +210,7 @@ def _is_kept(summary: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bo
 
 
 def keep(run: Path, results: Path) -> None:
-    """Copy a finished run's summary, and the curves of its returns, to a folder of results."""
+    """Copy a finished run's summary and return curves to a folder of results."""
     found, folder = findings.read_run(run), results / run.name
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -227,7 +227,7 @@ def keep(run: Path, results: Path) -> None:
 
 
 def read_results(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read the summaries that were kept, by the run's name.
+    """Read the kept summaries by the run's name.
 
     Raises:
         StorageError: a summary is damaged.
@@ -237,14 +237,14 @@ def read_results(folder: Path) -> dict[str, dict[str, Any]]:
 
 # -- verdicts --------------------------------------------------------------------------------------------
 def verdicts(names: Sequence[str], results: Results) -> list[Verdict]:
-    """Judge claims on every family for which there are results."""
+    """Judge claims on every family that has results."""
     found = []
     for name in names:
         claim = CLAIMS[name]
         for family in claim.needs[0].families:
             try:
                 shares = claim.judge(results, family)
-            except KeyError:  # a run or an arm that there is no result of
+            except KeyError:  # a run or an arm without result
                 continue
             for about, values in shares.items():
                 known = int(np.isfinite(values).sum())
@@ -253,7 +253,7 @@ def verdicts(names: Sequence[str], results: Results) -> list[Verdict]:
 
 
 def markdown(found: Sequence[Verdict]) -> str:
-    """Format verdicts as a Markdown table per claim; what does not hold comes first."""
+    """Format verdicts as a Markdown table per claim, misses first."""
     order = ["does not hold", "cannot be told", "holds"]
     lines: list[str] = []
     for name in dict.fromkeys(verdict.claim for verdict in found):

@@ -1,4 +1,4 @@
-"""Comparison of several runs: methods and arms on the same families, with the statistics of rliable.
+"""Comparison of methods and arms on the same families, with the statistics of rliable.
 
 Scores are means over tasks, one per seed. The aggregates are from Agarwal et al., "Deep RL at the Edge of the
 Statistical Precipice" (NeurIPS 2021, arXiv 2108.13264): interquartile mean with a stratified bootstrap interval,
@@ -27,7 +27,7 @@ COLOURS = ("#4D4D4D", "#56B4E9", "#D55E00", "#CC79A7", "#332288", "#44AA99", "#8
 
 
 class Entry(NamedTuple):
-    """One method or arm on one family. Measures have one value per seed, NaN if unknown."""
+    """One method or arm on one family; measures have one value per seed, NaN if unknown."""
 
     family: str
     name: str
@@ -40,13 +40,13 @@ class Entry(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Entries, and for each family the returns that have the normalised scores 0 and 1."""
+    """Entries, and each family's returns of the normalised scores 0 and 1."""
 
     entries: list[Entry]
     ends: dict[str, tuple[float, float]]
 
     def scores(self, entry: Entry, kind: str) -> Array:
-        """Compute normalised returns, `(seed,)`: random actions have 0, the best known return has 1."""
+        """Compute normalised returns, `(seed,)`: 0 is random actions, 1 the best known return."""
         return share_of_range(entry.measures[kind], *self.ends[entry.family])
 
     @property
@@ -67,11 +67,11 @@ class Comparison(NamedTuple):
 def gather(runs: Sequence[str | Path]) -> Comparison:
     """Read finished runs.
 
-    The best known return of a family is that of its controller if it has one, otherwise the highest mean among the
-    entries and the behaviour data.
+    The best known return of a family is its controller's or, without one, the highest mean among the entries and the
+    behaviour data.
 
     Raises:
-        ValueError: there is no run, or there are two variants of a family, whose returns cannot be compared.
+        ValueError: there is no run, or a family has two variants, which cannot be compared.
         FileNotFoundError: a folder contains no finished run.
     """
     found = [read_run(run) for run in runs]
@@ -88,7 +88,7 @@ def gather(runs: Sequence[str | Path]) -> Comparison:
 
 
 def _told_apart(entries: list[Entry]) -> list[Entry]:
-    """Add the run's folder to the names of entries that are not unique in their family."""
+    """Add the run's folder to names that are not unique in their family."""
     kinds = [(entry.family, entry.name) for entry in entries]
     return [
         entry._replace(name=f"{entry.name} ({entry.run})") if kinds.count(kind) > 1 else entry
@@ -97,7 +97,7 @@ def _told_apart(entries: list[Entry]) -> list[Entry]:
 
 
 def _entries(summary: Mapping[str, Any], folder: str) -> list[Entry]:
-    """List the entries of a run: the method's offline phase, and each arm."""
+    """List a run's entries: the offline phase and each arm."""
     method, seconds = summary.get("method", "smac"), summary.get("seconds", {})
     known = {name: summary.get(name) for name in ("random", "behaviour", "best")}
     entries = []
@@ -159,16 +159,15 @@ def rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def _estimate(values: Array) -> Interval:
-    """Compute the interquartile mean, with interval, over the seeds that have a value."""
     known = np.asarray(values, dtype=np.float64)
     known = known[np.isfinite(known)]
     return interval(known, "iqm") if len(known) else Interval(np.nan, np.nan, np.nan)
 
 
 def overall(comparison: Comparison) -> dict[str, dict[str, Interval]]:
-    """Compute interquartile means of normalised scores over all families and seeds, by method and kind of context.
+    """Compute interquartile means of normalised scores over families and seeds, by method and context.
 
-    Includes only methods that were run on all families, with equally many seeds on each.
+    Methods that lack a family, or differ in their number of seeds, are left out.
     """
     found: dict[str, dict[str, Interval]] = {}
     for name in comparison.names:
@@ -179,7 +178,7 @@ def overall(comparison: Comparison) -> dict[str, dict[str, Interval]]:
 
 
 def markdown(comparison: Comparison) -> str:
-    """Format the comparison as a Markdown table, with a second table over all families if there are several."""
+    """Format as a Markdown table, with a second one over all families if there are several."""
     titles, table = rows(comparison)
     lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
     lines += [f"| {' | '.join(cells)} |" for cells in table]
@@ -193,7 +192,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def latex(comparison: Comparison) -> str:
-    r"""Format the comparison as a LaTeX `tabular`, which requires `\usepackage{booktabs}`."""
+    r"""Format as a LaTeX `tabular`, which requires `\usepackage{booktabs}`."""
     titles, table = rows(comparison)
 
     def line(cells: Sequence[str]) -> str:
@@ -207,9 +206,9 @@ def latex(comparison: Comparison) -> str:
 
 # -- figure ----------------------------------------------------------------------------------------------
 def figure(comparison: Comparison) -> go.Figure:
-    """Draw interquartile means with intervals (left) and performance profiles given self-collected context (right).
+    """Draw interquartile means (left) and performance profiles given self-collected context (right).
 
-    Both use normalised scores, pooled over families. A profile is the share of scores above tau.
+    Scores are normalised and pooled over families. A profile is the share of scores above tau.
     """
     names = comparison.names
     titles = ["interquartile mean over seeds [95 %]", "share of runs above a score"]

@@ -1,4 +1,4 @@
-"""Findings of a run: the contents of its folder as arrays, and the sections of its report with computed captions."""
+"""Findings of a run: its folder as arrays, and the sections of its report."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NOTE_OF_ONE_SEED = "one seed: no interval"
 
 
 class Run(NamedTuple):
-    """Contents of a run's folder. A phase is "before" (the offline phase) or the name of an arm."""
+    """Contents of a run's folder. A phase is "before" (after the offline phase) or an arm."""
 
     folder: Path
     summary: dict[str, Any]
@@ -50,23 +50,23 @@ class Run(NamedTuple):
     phases: dict[str, dict[str, Array]]  # phase to measure to one value per seed, NaN if unknown
     measurements: dict[str, dict[int, dict[str, Array]]]  # phase to seed to arrays
     metrics: dict[str, dict[int, dict[str, Array]]]  # phase to seed to columns of metrics.csv, NaN for empty cells
-    missing: list[str]  # arms and files that a complete run has and this one lacks
+    missing: list[str]  # arms and files that this run lacks
 
     @property
     def default(self) -> str | None:
-        """The arm that the text describes: the default arm if it was run, else the first arm; None without arms."""
+        """The arm of the text: the default arm if it was run, else the first; None without arms."""
         arms = list(self.summary["arms"])
         return self.summary["default_arm"] if self.summary["default_arm"] in arms else (arms[0] if arms else None)
 
     @property
     def shown_seed(self) -> int | None:
-        """The seed whose tasks are drawn: the first of those measured in most phases; None if there is none."""
+        """The first seed among those measured in most phases; None if there is none."""
         measured = self.measurements["before"]
         return max(measured, key=lambda s: sum(s in found for found in self.measurements.values()), default=None)
 
     @property
     def family(self) -> Any:
-        """The task family, or None if this installation has no family of that name."""
+        """The task family; None if it is not installed."""
         from smac_lab.tasks import make_family
 
         try:
@@ -79,24 +79,24 @@ class Run(NamedTuple):
         return style.task_scale(tasks, getattr(self.family, "task_label", "task"))
 
     def posteriors(self, seed: int) -> dict[str, plots.Posteriors]:
-        """Return a seed's posteriors in each phase in which it was measured; empty if the method has no z."""
+        """Return a seed's posteriors in each measured phase; empty without z."""
         found = {p: seeds[seed] for p, seeds in self.measurements.items() if "online_mean" in seeds.get(seed, {})}
         return {p: plots.Posteriors(*(f[name] for name in plots.Posteriors._fields)) for p, f in found.items()}
 
 
 class Section(NamedTuple):
-    """A heading that directs the reader, a caption computed from data, and a figure, table or film."""
+    """A heading, a computed caption, and a figure, table or film."""
 
     heading: str
     caption: str
-    body: go.Figure | dict[str, dict[str, str]] | str  # a figure, a table (row to phase to cell), or a film as a URL
+    body: go.Figure | dict[str, dict[str, str]] | str  # table: row to phase to cell; film: URL
 
 
 # -- reading -------------------------------------------------------------------------------------------
 
 
 def read_run(run_dir: str | Path) -> Run:
-    """Read the contents of a run's folder that a report shows.
+    """Read a run's folder.
 
     Raises:
         FileNotFoundError: the folder has no `summary.json`.
@@ -109,7 +109,7 @@ def read_run(run_dir: str | Path) -> Run:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """Read and check the `summary.json` of a run, or of results that were kept.
+    """Read and check the `summary.json` of a run, or of kept results.
 
     Raises:
         FileNotFoundError: the folder has none.
@@ -127,7 +127,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def _check_summary(summary: Mapping[str, Any]) -> None:
-    """Raise ValueError, naming the entry, if one of a summary has another type than `write_summary` gives it."""
+    """Raise ValueError if an entry has another type than `write_summary` gives it."""
     seeds = summary["seeds"]
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         raise ValueError(f"seeds={seeds!r:.100} must be a list of integers")
@@ -178,7 +178,7 @@ def _read_columns(path: Path) -> dict[str, Array]:
 
 
 def measures(summary: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
-    """Collect the measures of a summary: phase to measure to values, `(seed,)`; missing values are NaN."""
+    """Collect the measures of a summary: phase to measure to `(seed,)`; NaN where missing."""
     n = len(summary["seeds"])
     phases: dict[str, dict[str, Array]] = {}
     for phase, lists in {"before": summary["before"], **summary["arms"]}.items():
@@ -194,7 +194,7 @@ def measures(summary: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
 
 
 def negligible_gap(before: Mapping[str, Array], random: float | None) -> float:
-    """Return the gap up to which no share is given: 2 % of the gain of offline context over random actions."""
+    """Return the gap up to which no share is given: 2 % of offline context's gain over random actions."""
     return 0.0 if random is None else 0.02 * abs(float(np.mean(before["offline_context"])) - random)
 
 
@@ -202,7 +202,7 @@ def negligible_gap(before: Mapping[str, Array], random: float | None) -> float:
 
 
 def number(value: float | None, percent: bool = False) -> str:
-    """Format a number with two decimals, fewer for large ones; an unknown number is a dash."""
+    """Format a number with two decimals, or fewer if it is large; a dash if unknown."""
     if value is None or not np.isfinite(value):
         return "\N{EN DASH}"
     if percent:
@@ -212,14 +212,14 @@ def number(value: float | None, percent: bool = False) -> str:
 
 
 def bounds(estimate: Interval, percent: bool = False) -> str:
-    """Format the bounds of an interval in brackets; empty if they are unknown."""
+    """Format the bounds of an interval in brackets; empty if unknown."""
     if not np.isfinite(estimate.low):
         return ""
     return f"[{number(estimate.low, percent)}, {number(estimate.high, percent)}]".replace(" %,", ",")
 
 
 def references(summary: Mapping[str, Any]) -> str:
-    """List the known returns of random actions, of the behaviour data and of the best controller, as text."""
+    """List the known returns of random actions, behaviour data and best controller, as text."""
     labels = {"random": "random actions", "behaviour": "behaviour data", "best": "best known controller"}
     return ", ".join(f"{label} {number(summary[k])}" for k, label in labels.items() if summary.get(k) is not None)
 
@@ -233,7 +233,7 @@ def _each(values: Mapping[str, float]) -> str:
 
 
 def _wins(first: Array, second: Array) -> str:
-    """Count the seeds in which `second` is higher, as text; empty with fewer than two seeds."""
+    """Count the seeds in which `second` is higher; empty with fewer than two."""
     both = np.isfinite(first) & np.isfinite(second)
     return f", higher in {int((second > first)[both].sum())} of {int(both.sum())} seeds" if both.sum() > 1 else ""
 
@@ -241,7 +241,7 @@ def _wins(first: Array, second: Array) -> str:
 def success_cells(summary: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Return success at the last step, in %, by task description and phase: offline / self-collected / held-out.
 
-    Values are means over seeds. The result is empty if the family defines no success or does not describe its tasks.
+    Values are means over seeds. The result is empty without success or descriptions.
     """
     phases = {phase: found for phase, found in summary.get("success_by_description", {}).items() if found}
     cells: dict[str, dict[str, str]] = {}
@@ -254,7 +254,7 @@ def success_cells(summary: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def headline(run: Run) -> str:
-    """Summarise the result in a few sentences."""
+    """Summarise the result."""
     before = run.phases["before"]
     gap = over_seeds(before["offline_context"] - before["online_context"])
     text = (
@@ -267,7 +267,7 @@ def headline(run: Run) -> str:
         return text + "No arm of the self-supervised phase was run."
     after = run.phases[run.default]
     online, left = over_seeds(after["online_context"]), over_seeds(after["offline_context"] - after["online_context"])
-    # The share of the mean gap: a mean of the seeds' shares is meaningless if a seed has almost no gap.
+    # Share of the mean gap: a mean of shares is meaningless if a seed has almost no gap.
     of_it = (
         f": {number(1 - left.point / gap.point, True)} of it closed"
         if gap.point > negligible_gap(before, run.summary.get("random"))
@@ -285,7 +285,7 @@ def headline(run: Run) -> str:
 
 
 def sections(run: Run) -> Iterator[Section]:
-    """Yield the sections of a report in order, without sections that have no data."""
+    """Yield a report's sections that have data, in order."""
     yield _returns(run)
     yield from _successes(run)
     if run.shown_seed is not None:
@@ -316,7 +316,7 @@ def _returns(run: Run) -> Section:
 
 
 def _true_rewards(run: Run) -> str:
-    """Compare arms with true rewards, in words: without and with an encoder that learns from these rewards."""
+    """Compare arms with true rewards, without and with an encoder that learns from them."""
     online, text = {phase: found["online_context"] for phase, found in run.phases.items()}, ""
     if {"frozen-true-rewards", "frozen"} <= online.keys():
         true, decoded = online["frozen-true-rewards"], online["frozen"]
@@ -384,7 +384,7 @@ def _plane(run: Run, seed: int) -> Section:
 
 
 def _distance_ratio(posteriors: plots.Posteriors) -> float:
-    """Compute the median distance of online from offline means, divided by that between tasks; NaN for one task."""
+    """Divide the median distance of online from offline means by that between tasks; NaN for one task."""
     offline, online = np.asarray(posteriors.offline_mean)[:, 0], np.asarray(posteriors.online_mean)[:, 0]
     others = np.linalg.norm(offline[:, None] - offline[None], axis=-1)[np.triu_indices(len(offline), 1)]
     if not others.any():
@@ -421,7 +421,7 @@ def _shift(run: Run) -> Iterator[Section]:
 
 
 def curves(run: Run, phases: Sequence[str], wanted: Sequence[str]) -> dict[str, dict[str, list[plots.Curve]]]:
-    """Collect curves, metric to phase to one curve per seed; columns without any number are omitted."""
+    """Collect curves, metric to phase to one per seed, without columns that have no number."""
     picked: dict[str, dict[str, list[plots.Curve]]] = {}
     for metric in wanted:
         for phase in phases:
@@ -506,5 +506,5 @@ def _episodes(run: Run, seed: int) -> Section:
 
 
 def signed(text: str) -> str:
-    """Replace minus signs by typographic ones and spaces before % by no-break spaces, for web pages."""
+    """Replace minus signs by typographic ones and spaces before % by no-break spaces."""
     return re.sub(r"(?<!\w)-(?=\d)|(?<= )-(?= )", "\N{MINUS SIGN}", text).replace(" %", "\N{NO-BREAK SPACE}%")

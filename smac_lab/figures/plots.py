@@ -1,4 +1,4 @@
-"""Figures of an experiment: pure functions from arrays to `plotly.graph_objects.Figure`, in the colours of `style`."""
+"""Figures of an experiment: pure functions from arrays to plotly figures, in the colours of `style`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Posteriors(NamedTuple):
 
 
 class Divergences(NamedTuple):
-    """KL divergences of posteriors, in nats; each `(task,)`, with the tasks of all seeds concatenated."""
+    """KL divergences of posteriors, in nats; each `(task,)`, all seeds concatenated."""
 
     online_offline: ArrayLike
     online_prior: ArrayLike
@@ -58,14 +58,14 @@ class TaskReturns(NamedTuple):
 
 
 class Rollouts(NamedTuple):
-    """One episode per shown task, given offline and given self-collected context; each `(shown_task, time, dim)`."""
+    """One episode per shown task and kind of context; each `(shown_task, time, dim)`."""
 
     offline: ArrayLike
     online: ArrayLike
 
 
 class Axes(NamedTuple):
-    """A plane in z-space: centre `(z_dim,)`, two directions `(2, z_dim)`, their shares of the variance `(2,)`."""
+    """A plane of z: centre `(z_dim,)`, directions `(2, z_dim)`, their shares of variance `(2,)`."""
 
     centre: Array
     directions: Array
@@ -76,14 +76,14 @@ class Axes(NamedTuple):
 
 
 def principal_axes(means: ArrayLike) -> Axes:
-    """Compute the plane in which posterior means differ most: their centre and first two principal axes.
+    """Compute the centre and first two principal axes of posterior means.
 
     Args:
         means: `(..., z_dim)`.
 
     Returns:
-        Axes, each direction with its largest coordinate positive. If z is one-dimensional, the second
-        direction is zero; if all means are equal, the axes are the first two coordinates.
+        Axes, each with its largest coordinate positive. For one-dimensional z the second is zero; for equal means they
+        are the first two coordinates.
     """
     points = np.asarray(means, dtype=np.float64).reshape(-1, np.shape(means)[-1])
     z_dim, centre = points.shape[1], points.mean(0)
@@ -102,7 +102,7 @@ def project(points: ArrayLike, axes: Axes) -> Array:
 
 
 def ellipse(mean: ArrayLike, std: ArrayLike, axes: Axes) -> Array:
-    """Return the outline of one standard deviation of a diagonal Gaussian, projected onto the plane.
+    """Return the projected outline of one standard deviation of a diagonal Gaussian.
 
     Args:
         mean, std: `(z_dim,)`.
@@ -116,11 +116,11 @@ def ellipse(mean: ArrayLike, std: ArrayLike, axes: Axes) -> Array:
 
 
 def posterior_plane(panels: Mapping[str, Posteriors], tasks: TaskScale) -> go.Figure:
-    """Draw the posteriors of all tasks in one plane of z, one panel per phase: offline filled, self-collected hollow.
+    """Draw posteriors in one plane of z, one panel per phase: offline filled, self-collected hollow.
 
-    A thin line joins the two markers of a task; its length shows the shift. All panels share one plane, spanned by
-    the principal axes of their offline posterior means. Of repeated contexts only the first is drawn, because an
-    average would hide how far they differ. If there are at most 12 tasks, outlines of one standard deviation are drawn.
+    A line joins the two markers of a task; its length shows the shift. The plane is spanned by the principal axes of
+    all offline posterior means. Of repeated contexts only the first is drawn. Up to 12 tasks have outlines of one
+    standard deviation.
 
     Args:
         panels: phase to posteriors.
@@ -166,7 +166,7 @@ def _draw_planes(fig: go.Figure, places: Sequence[Place], panels: Mapping[str, P
                 hovertemplate=f"{tasks.label} %{{marker.color:.2f}}<extra>{name}, {phase_label(phase)}</extra>",
                 **shared,
             )  # fmt: skip
-            if legend:  # a grey marker for the legend, which would show a colour scale as black
+            if legend:  # grey, because the legend shows a colour scale as black
                 fig.add_scatter(x=[None], y=[None], marker={"color": GREY, **look}, hoverinfo="skip", **shared)
         if {**place, "row": place["row"] + 1} not in places:
             fig.update_xaxes(title=f"axis 1 of z ({axes.share[0]:.0%} of variance)", **place)
@@ -188,11 +188,11 @@ def return_bars(
 ) -> go.Figure:
     """Draw returns before and after each arm: mean over seeds with 95 % interval, and one dot per seed.
 
-    Bars start at the return of random actions if it is known, so that longer is better.
+    Bars start at the return of random actions if it is known.
 
     Args:
         returns: phase to "offline_context", "online_context", "test", each `(seed,)`; NaN where unknown.
-        random, best, behaviour: values of horizontal lines; None omits the line.
+        random, best, behaviour: values of horizontal lines, or None.
     """
     fig, places = style.grid([""], 305)
     _draw_returns(fig, places[0], returns, random, best, behaviour)
@@ -200,7 +200,7 @@ def return_bars(
 
 
 def shift_bars(shift: Mapping[str, ArrayLike]) -> go.Figure:
-    """Draw the normalised shift before and after each arm: mean over seeds with 95 % interval, and one dot per seed.
+    """Draw the normalised shift before and after each arm, as `return_bars` does.
 
     Args:
         shift: phase to `(seed,)`.
@@ -220,7 +220,7 @@ def overview(
     random: float | None = None,
     best: float | None = None,
 ) -> go.Figure:
-    """Draw an experiment in one row: the returns, and the latent plane of each phase.
+    """Draw the returns and the latent plane of each phase in one row.
 
     Args: see `posterior_plane` and `return_bars`.
     """
@@ -232,12 +232,11 @@ def overview(
 
 
 def returns_by_task(panels: Mapping[str, TaskReturns], tasks: TaskScale) -> go.Figure:
-    """Draw the return of each task: of the behaviour data, given offline context, and given self-collected context.
+    """Draw each task's return in the behaviour data, given offline and given self-collected context.
 
     Args:
-        panels: phase to returns; one panel per phase.
-        tasks: order of the tasks on the x axis: by value, or by the rank of the data's return if a task is more than
-            one number.
+        panels: phase to returns; one panel each.
+        tasks: order on the x axis: by value, or by the rank of the data's return if a task has several numbers.
     """
     fig, places = style.grid([phase_label(phase) for phase in panels], 300, columns=len(panels))
     for i, (place, found) in enumerate(zip(places, panels.values(), strict=True)):
@@ -287,7 +286,7 @@ def _bars(
     offset: float = 0.0,
     width: float = 0.26,
 ) -> None:
-    """Draw one bar per phase with its interval, and the seeds as dots side by side, so that equal ones stay visible."""
+    """Draw one bar per phase with its interval, and the seeds as dots side by side."""
     centres, values = np.arange(len(phases)) + offset, np.array(list(phases.values()), np.float64)  # (phase, seed)
     mean, low, high = np.array([over_seeds(seeds) for seeds in values]).T
     fig.add_bar(
@@ -319,10 +318,10 @@ def _bars(
 
 
 def kl_histograms(panels: Mapping[str, Divergences]) -> go.Figure:
-    """Draw histograms of KL divergences, one row per phase: self-collected to offline left, both to the prior right.
+    """Draw histograms of KL divergences, one row per phase: self-collected to offline, and both to the prior.
 
     Args:
-        panels: phase to divergences. Values below 1e-6 nats count as 1e-6.
+        panels: phase to divergences; values below 1e-6 nats count as 1e-6.
     """
     titles = [
         t for p in panels for t in (f"{phase_label(p)}: self-collected against offline", "each against the prior")
@@ -359,12 +358,11 @@ def learning_curves(
     best: float | None = None,
     x_label: str = "iterations of the self-supervised phase",
 ) -> go.Figure:
-    """Draw metrics over training, one panel per metric and one colour per arm: mean over seeds thick, each seed thin.
+    """Draw metrics over training, a panel per metric and a colour per arm: mean over seeds thick, seeds thin.
 
     Args:
-        curves: metric to arm to one curve per seed. The mean is drawn at the steps that all seeds share. Points that
-            are not finite are omitted.
-        best: value of a horizontal line in the panels of returns.
+        curves: metric to arm to one curve per seed. Points that are not finite are omitted.
+        best: horizontal line in panels of returns.
         x_label: unit of the steps.
     """
     fig, places = style.grid([METRIC_LABELS.get(metric, metric) for metric in curves], 190)
@@ -385,14 +383,14 @@ def learning_curves(
                 name=phase_label(arm), showlegend=arm not in named, **shared,
             )  # fmt: skip
             named.add(arm)
-        if metric.endswith("_return"):  # one scale for all panels of returns
+        if metric.endswith("_return"):  # one scale for returns
             first_return = first_return or style.axis_name(fig, place, "y")
             fig.update_yaxes(matches=first_return, **place)
             style.level(fig, place, best, "best known", "dash")
         if {**place, "row": place["row"] + 1} not in places:
             fig.update_xaxes(title=x_label, **place)
     if max((max(trace.x) for trace in fig.data if len(trace.x)), default=0) <= 6:
-        fig.update_xaxes(dtick=1)  # iterations are whole numbers
+        fig.update_xaxes(dtick=1)
     return fig
 
 
@@ -427,18 +425,17 @@ def trajectories(
     y_label: str = "y (m)",
     dt: float = 1.0,
 ) -> go.Figure:
-    """Draw episodes after adaptation, one row per phase: given offline context left, self-collected context right.
+    """Draw episodes after adaptation, one row per phase: offline context left, self-collected right.
 
-    Two-dimensional rollouts are drawn as paths in a plane (m). Of other rollouts the first coordinate is drawn over
-    time.
+    Two-dimensional rollouts are paths in a plane (m). Of others the first coordinate is drawn over time.
 
     Args:
         panels: phase to rollouts of the same shown tasks.
-        tasks: colours of the shown tasks.
-        goals: for paths, points drawn as crosses, `(shown_task, 2)` (if tasks are directions: distant points in these
-            directions); over time, values drawn as dashed lines, `(shown_task,)`.
-        goal_name: name of the goals in the legend.
-        radius: radius of a circle around each cross (m).
+        tasks: colours of the tasks.
+        goals: for paths, crosses `(shown_task, 2)`, or distant points in the directions of tasks; over time, dashed
+            lines `(shown_task,)`.
+        goal_name: in the legend.
+        radius: of a circle around each cross (m).
         y_label: label of the y axis, with unit.
         dt: seconds per step, for the time axis; 1 labels the axis in steps.
     """
@@ -451,7 +448,7 @@ def trajectories(
     titles = [f"{phase_label(p)}: {kind} context" for p in panels for kind in ("offline", "self-collected")]
     fig, places = style.grid(titles, _panel_height(corners, least=150) if plane else 180)
     where = np.clip((tasks.values - tasks.low) / (tasks.high - tasks.low), 0.0, 1.0)
-    colours = sample_colorscale(tasks.palette, where.tolist())  # plotly cannot colour lines by a scale
+    colours = sample_colorscale(tasks.palette, where.tolist())  # plotly has no scale for lines
     for place, paths in zip(places, cells, strict=True):
         legend = place is places[0]
         for task, (path, colour) in enumerate(zip(paths, colours, strict=True)):
@@ -487,18 +484,18 @@ def trajectories(
 
 
 def _panel_height(points: Array, least: int) -> int:
-    """Compute the height in pixels that gives a panel about 400 pixels wide equal scales on both axes."""
+    """Compute the height in pixels that gives a panel of width 400 equal scales."""
     width, height = np.ptp(points, axis=0)
     return int(np.clip(400 * height / max(width, 1e-6), least, 400))
 
 
 # -- speed -----------------------------------------------------------------------------------------------
 def scaling(curves: Sequence[tuple[str, str, str, ArrayLike, ArrayLike, float]]) -> go.Figure:
-    """Draw cost against size on logarithmic axes, with the fitted power law.
+    """Draw cost against size on logarithmic axes, with a fitted power law.
 
     Args:
-        curves: for each panel the name of the measurement, label of the sizes, unit of the costs, sizes and costs
-            `(point,)`, and the exponent of `costs ~ sizes^exponent`.
+        curves: per panel: name, label of the sizes, unit of the costs, sizes and costs `(point,)`, and the exponent of
+            `costs ~ sizes^exponent`.
     """
     fig, places = style.grid([f"{name}: size^{exponent:.2f}" for name, *_, exponent in curves], height=300)
     for (name, x, y, sizes, costs, exponent), place in zip(curves, places, strict=True):

@@ -1,7 +1,4 @@
-"""`report.html`: the results of a run on one self-contained page, for a reader who is new to the project.
-
-Reads a run's folder (`findings`), draws figures (`plots`) and fills the page (`report.html.jinja`).
-"""
+"""`report.html`: the results of a run on one self-contained page."""
 
 from __future__ import annotations
 
@@ -28,13 +25,13 @@ LOSSES = ["reward_error", "kl", "critic_loss", "awac_loss", "weight_max"]
 def write_report(run_dir: str | Path) -> Path:
     """Write `report.html` into a run's folder.
 
-    Sections without data are omitted; the page lists the missing arms, measurements and metrics.
+    Sections without data are omitted; the page lists what is missing.
 
     Args:
         run_dir: folder with a `summary.json`.
 
     Returns:
-        Path of the page. The page contains plotly.js and needs no network.
+        Path of the page, which needs no network.
 
     Raises:
         FileNotFoundError: the folder has no `summary.json`.
@@ -46,14 +43,14 @@ def write_report(run_dir: str | Path) -> Path:
 
 
 def write_picture(run_dir: str | Path, path: str | Path) -> Path:
-    """Write a PNG of the returns and of the latent plane before and after the default arm.
+    """Write a PNG of returns and latent plane before and after the default arm.
 
     Args:
         run_dir: folder with a `summary.json`.
         path: file to write.
 
     Raises:
-        FileNotFoundError: the folder has no `summary.json` or no measurement of the offline phase.
+        FileNotFoundError: `summary.json` or the offline phase's measurement is missing.
         RuntimeError: kaleido or a Chromium browser is not installed.
     """
     run, path = read_run(run_dir), Path(path)
@@ -80,7 +77,7 @@ def png_of(figure: go.Figure, **size: int) -> bytes:
     figure.update_layout(paper_bgcolor="white", font_color="#333333")
     try:
         picture: bytes = figure.to_image(format="png", scale=1.5, **size)
-    except Exception as error:  # classes of kaleido and choreographer, which differ between versions
+    except Exception as error:  # its class differs between versions of kaleido
         raise RuntimeError(
             "plotly could not export a picture; it needs kaleido and a Chromium browser "
             f"(`pip install kaleido`, `apt-get install chromium`): {type(error).__name__}: {error}"
@@ -89,7 +86,7 @@ def png_of(figure: go.Figure, **size: int) -> bytes:
 
 
 def print_summary(summary: Mapping[str, Any]) -> str:
-    """Format the summary as a plain-text table: one column per phase, mean over seeds above its 95 % interval.
+    """Format the summary as text: one column per phase, mean over seeds above its 95 % interval.
 
     Args:
         summary: contents of `summary.json`.
@@ -128,7 +125,7 @@ def print_summary(summary: Mapping[str, Any]) -> str:
 
 
 def command(run: Run) -> str:
-    """Return the command line that repeats a run, with every setting that differs from the preset."""
+    """Return the command line that repeats a run."""
     s, stored = run.summary, run.experiment
     words = ["smac-lab", "train", s["family"], "--preset", s["preset"], "--seed", *map(str, s["seeds"])]
     arms = list(stored.get("arms", s["arms"]))
@@ -144,7 +141,6 @@ def command(run: Run) -> str:
 
 
 def _flag(name: str, value: Any) -> list[str]:
-    """Format a setting as options of the command line."""
     name = name.replace("_", "-")
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
@@ -154,7 +150,7 @@ def _flag(name: str, value: Any) -> list[str]:
 
 
 def _changed(run: Run) -> dict[str, Any]:
-    """Return the settings that differ from the preset, with the preset's values."""
+    """Return the preset's values of the settings that differ from it."""
     from smac_lab.config import SMACConfig
 
     try:
@@ -165,7 +161,7 @@ def _changed(run: Run) -> dict[str, Any]:
 
 
 def _known(phases: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, bool]]:
-    """Return the measures that have at least one known value."""
+    """Return measures with a known value."""
     return {
         name: label
         for name, label in MEASURES.items()
@@ -221,7 +217,6 @@ def _page(run: Run) -> str:
 
 
 def _offline_context(run: Run) -> str:
-    """Describe the source of a run's offline context."""
     if run.summary.get("offline_context") == "exploration":
         return (
             "recorded exploration of that task, which the encoder alone reads, while actor and critics learn from "
@@ -253,7 +248,6 @@ class _Row(NamedTuple):
 
 
 def _rows(run: Run) -> list[_Row]:
-    """Build the table of numbers."""
     rows = []
     for name, (label, percent) in _known(run.phases).items():
         cells = {}
@@ -268,7 +262,6 @@ def _rows(run: Run) -> list[_Row]:
 
 
 def _notes(run: Run) -> str:
-    """Explain how to read the table."""
     s = run.summary
     notes = "Bold: mean over seeds; in brackets: its 95 % interval; below: each seed"
     notes = (f"Of {NOTE_OF_ONE_SEED}" if len(s["seeds"]) == 1 else notes) + f" ({_seeds(s)})."
@@ -282,7 +275,6 @@ def _notes(run: Run) -> str:
 
 
 def _losses(run: Run) -> dict[str, go.Figure]:
-    """Draw the training metrics of each phase."""
     phases = {
         "Offline phase": (["before"], "updates of the offline phase"),
         "Self-supervised phase": (list(run.summary["arms"]), "iterations of the self-supervised phase"),

@@ -1,8 +1,8 @@
-"""Statistics of a few seeds: means, interquartile means, bootstrap intervals, and the share of a gap that closed.
+"""Statistics of a few seeds: means, interquartile means, bootstrap intervals, and shares of a gap.
 
-The intervals are those of Agarwal et al., "Deep RL at the Edge of the Statistical Precipice" (NeurIPS 2021,
-arXiv 2108.13264), computed by the authors' library, rliable: runs are resampled within each task, and the interval
-is between percentiles of the aggregate.
+The intervals are those of Agarwal et al., "Deep RL at the Edge of the Statistical Precipice" (NeurIPS 2021, arXiv
+2108.13264), computed by the authors' library, rliable: runs are resampled within each task, and the bounds are
+percentiles of the aggregate.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Aggregate = Literal["mean", "iqm"]
 
 
 class Interval(NamedTuple):
-    """An estimate and its bounds; with a single seed the bounds are NaN."""
+    """An estimate and its bounds, which are NaN with a single seed."""
 
     point: float
     low: float
@@ -44,20 +44,19 @@ def interval(
 ) -> Interval:
     """Aggregate over seeds (and tasks), with a stratified bootstrap interval.
 
-    For each task separately, a resample draws all seeds with replacement; the interval contains the middle
-    `confidence` of the aggregates. It estimates how the aggregate would vary with other seeds on the same tasks.
-    With three seeds or fewer, a 95 % interval spans about the whole range of the seeds. Equal input gives equal
-    intervals.
+    A resample draws seeds with replacement, for each task separately; the interval contains the middle `confidence` of
+    the aggregates. It estimates how the aggregate would vary with other seeds on the same tasks. With three seeds or
+    fewer, a 95 % interval spans about the whole range of the seeds.
 
     Args:
         values: scores, `(seed,)` or `(seed, task)`. A column must be one task for all seeds.
-        aggregate: "mean", or "iqm", the interquartile mean over all seeds and tasks together.
-        confidence: coverage of the interval, between 0 and 1.
-        resamples: number of bootstrap resamples.
+        aggregate: "mean", or "iqm", the interquartile mean over seeds and tasks together.
+        confidence: coverage, between 0 and 1.
+        resamples: number of resamples.
         seed: of the resampling.
 
     Returns:
-        The estimate and its bounds. Both bounds are NaN with a single seed. All three are NaN if any value is NaN.
+        The estimate and its bounds; the bounds are NaN with a single seed, all three if any value is NaN.
 
     Raises:
         ValueError: no values, a wrong shape, an unknown aggregate or a confidence outside (0, 1).
@@ -82,7 +81,7 @@ def interval(
 
 
 def _bootstrap(scores: Any, reduce: Callable[..., float], resamples: int, confidence: float, seed: int) -> Interval:
-    """Bootstrap `reduce` by rliable, stratified by task; scores are `(seed, task)`, or a pair of such arrays."""
+    """Bootstrap `reduce` by rliable; scores are `(seed, task)`, or a pair of such arrays."""
     from rliable import library  # imported late: it imports pandas and statsmodels
 
     state = np.random.get_state()  # noqa: NPY002  rliable draws from numpy's global generator
@@ -98,7 +97,7 @@ def _bootstrap(scores: Any, reduce: Callable[..., float], resamples: int, confid
 
 
 def over_seeds(values: ArrayLike) -> Interval:
-    """Return the mean and 95 % interval of the finite values, `(seed,)`; NaN if no value is finite."""
+    """Return the mean and 95 % interval of the finite values, `(seed,)`; NaN without any."""
     values = np.asarray(values, dtype=np.float64)
     known = values[np.isfinite(values)]
     return interval(known) if len(known) else Interval(np.nan, np.nan, np.nan)
@@ -107,13 +106,13 @@ def over_seeds(values: ArrayLike) -> Interval:
 def gap_closed(before: Mapping[str, ArrayLike], after: Mapping[str, ArrayLike], least: float = 0.0) -> Gap:
     """Compute the share of the gap that an arm closes, per seed.
 
-    gap = offline-context return - self-collected-context return; closed = 1 - gap_after / gap_before. A gap also
-    closes when the offline-context return *falls*. `recovered` therefore compares the self-collected-context
-    returns alone: (online_after - online_before) / gap_before.
+    gap = offline-context return - self-collected-context return; closed = 1 - gap_after / gap_before. A gap also closes
+    when the offline-context return *falls*. `recovered` therefore uses self-collected-context returns alone:
+    (online_after - online_before) / gap_before.
 
     Args:
         before, after: each with "offline_context" and "online_context", `(seed,)`.
-        least: shares are NaN for a seed whose gap before the arm is not above `least`.
+        least: shares are NaN for seeds whose gap before is not above this.
     """
     names = ("offline_context", "online_context")
     offline, online = (np.asarray(before[name], dtype=np.float64) for name in names)
@@ -124,14 +123,14 @@ def gap_closed(before: Mapping[str, ArrayLike], after: Mapping[str, ArrayLike], 
 
 
 def share_of_range(value: ArrayLike, random: float | None, best: float | None) -> Array:
-    """Normalise returns: random actions have 0, the best known controller has 1.
+    """Normalise returns: 0 is random actions, 1 the best known controller.
 
     Args:
         value: returns, any shape.
-        random, best: returns of both; None if unknown.
+        random, best: their returns; None if unknown.
 
     Returns:
-        (value - random) / (best - random), of the same shape; NaN if `random` or `best` is unknown or both are equal.
+        (value - random) / (best - random), of the same shape; NaN if one is unknown or both are equal.
     """
     value = np.asarray(value, dtype=np.float64)
     if random is None or best is None or best == random:
@@ -143,11 +142,11 @@ def probability_of_improvement(x: ArrayLike, y: ArrayLike, resamples: int = 2_00
     """Estimate P(X > Y) of two runs, with a stratified bootstrap 95 % interval (Agarwal et al., 2021); ties count half.
 
     Args:
-        x, y: scores, `(seed,)` or `(seed, task)`; the numbers of seeds may differ.
+        x, y: scores, `(seed,)` or `(seed, task)`; seeds may differ in number.
         resamples, seed: of the bootstrap.
 
     Returns:
-        The share and its bounds; all NaN if any value is NaN, bounds NaN if `x` or `y` has a single seed.
+        The share and its bounds; all NaN if any value is, bounds NaN if `x` or `y` has a single seed.
     """
     pair = [np.asarray(scores, dtype=np.float64) for scores in (x, y)]
     pair = [scores[:, None] if scores.ndim == 1 else scores for scores in pair]

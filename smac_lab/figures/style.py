@@ -1,12 +1,10 @@
-"""Style of pictures: colours, labels of phases and metrics, and the layout that figures share.
+"""Style of pictures: colours, labels, and the layout of figures.
 
-A colour has one meaning in all figures: blue is offline context, orange is self-collected context, green is
-held-out tasks. Each arm has a separate colour. Tasks are coloured on `TASK_SCALE` (directions: on `TASK_CYCLE`).
-The colours of contexts, held-out tasks and the arms `frozen`, `self-labelled` and `oracle` are from Okabe and
-Ito's palette, which colour-blind readers can tell apart. Backgrounds are transparent and lines grey, so that a
-figure can be read on light and on dark pages.
+A colour has one meaning in all figures. Each arm has a separate colour. Tasks are coloured on `TASK_SCALE` (directions:
+on `TASK_CYCLE`). The colours of contexts, held-out tasks and the arms `frozen`, `self-labelled` and `oracle` are Okabe
+and Ito's, which colour-blind readers can tell apart. Transparent backgrounds and grey lines suit light and dark pages.
 
-In this module a *phase* is "before" (the agent after the offline phase) or the name of an arm.
+Here a *phase* is "before" (after the offline phase) or an arm.
 """
 
 from __future__ import annotations
@@ -59,13 +57,13 @@ METRIC_LABELS = {
     "awac_loss": "AWAC loss of the actor",
     "weight_max": "largest AWAC weight",
 }
-# Both scales avoid near-white and near-black. The cycle runs in lightness and blue-yellow only.
+# Both scales avoid near-white and near-black.
 TASK_SCALE = ["#413f84", "#34608d", "#287c8e", "#20998a", "#32b37b", "#67cb5c", "#afdd2f"]
 TASK_CYCLE = ["#a8bbac", "#b9a35d", "#a87118", "#824614", "#613d40", "#315884", "#0084c5", "#5fadd8", "#a8bbac"]
 
 
 class TaskScale(NamedTuple):
-    """The number that colours each task, `(task,)`, its axis label, its range, and whether it is a cyclic angle."""
+    """The number that colours each task, `(task,)`, its label, its range, and whether it is a cyclic angle."""
 
     values: Array
     label: str
@@ -114,7 +112,7 @@ def task_scale(tasks: ArrayLike, label: str = "task") -> TaskScale:
 def grid(
     titles: Sequence[str], height: int, columns: int = 2, gap: int = 85, **options: Any
 ) -> tuple[go.Figure, list[Place]]:
-    """Build a figure with one panel per title, `height` pixels each, `gap` between rows; return it and the places."""
+    """Build a figure with one panel per title, `height` pixels each; return it and the places."""
     columns = min(columns, len(titles))
     rows = -(-len(titles) // columns)
     inside = rows * height + (rows - 1) * gap
@@ -146,7 +144,7 @@ def axis_name(fig: go.Figure, place: Place, which: str) -> str:
 
 
 def same_scale(fig: go.Figure, places: Sequence[Place], points: Array) -> None:
-    """Set equal ranges in all panels and equal scales on both axes, so that distances can be compared."""
+    """Set equal ranges in all panels and equal scales on both axes."""
     low, high = points.min(0), points.max(0)
     pad = 0.06 * max(float((high - low).max()), 1e-3)
     for place in places:
@@ -156,7 +154,7 @@ def same_scale(fig: go.Figure, places: Sequence[Place], points: Array) -> None:
 
 
 def colour_bar(fig: go.Figure, tasks: TaskScale) -> None:
-    """Add the scale of task colours beside the panels."""
+    """Add the scale of task colours."""
     bar: dict[str, Any] = {"title": {"text": tasks.label, "side": "right"}, "thickness": 12, "outlinewidth": 0}
     if tasks.cyclic:
         bar |= {"tickvals": np.arange(5) * np.pi / 2, "ticktext": ["0", "π/2", "π", "3π/2", "2π"]}
@@ -170,7 +168,7 @@ def circle(radii: Array) -> Array:
 
 
 def lines_of(fig: go.Figure, place: Place, lines: Iterable[Array], name: str, legend: bool, **line: Any) -> None:
-    """Add polylines `(point, 2)` as one trace with gaps, which a browser draws faster than many traces."""
+    """Add polylines `(point, 2)` as one trace, which browsers draw fast."""
     x, y = zip(*(point for path in lines for point in [*path.tolist(), (None, None)]), strict=True)
     fig.add_scatter(
         x=x, y=y, mode="lines", line=line, hoverinfo="skip", name=name, legendgroup=name, showlegend=legend, **place
@@ -180,7 +178,7 @@ def lines_of(fig: go.Figure, place: Place, lines: Iterable[Array], name: str, le
 def level(
     fig: go.Figure, place: Place, value: float | None, label: str, dash: str, position: str = "top right"
 ) -> None:
-    """Add a labelled horizontal line that the axis range includes; do nothing if the value is None or not finite."""
+    """Add a labelled horizontal line within the axis range; nothing if the value is None or not finite."""
     if value is not None and np.isfinite(value):
         text = f"{label} {value:.3g}".replace("-", "\N{MINUS SIGN}")
         fig.add_hline(

@@ -1,4 +1,4 @@
-"""Headless rendering: films of rollouts, video files and notebook players."""
+"""Films of rollouts, video files and notebook players, without a screen."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Film(NamedTuple):
     """A filmed rollout."""
 
     frames: Frames  # (time, height, width, 3)
-    fps: float  # frames per second for playback in real time
-    episodes: Episodes  # the rollout itself, (task, time, ...)
+    fps: float  # for playback in real time
+    episodes: Episodes  # (task, time, ...)
 
 
 def render_episodes(
@@ -34,17 +34,17 @@ def render_episodes(
     every: int = 1,
     steps: int | None = None,
 ) -> Film:
-    """Roll out `policy` on `tasks` side by side and film the rollout.
+    """Film a rollout of `policy` on `tasks` side by side.
 
-    The rollout equals `rollout(policy, family.batch_env(tasks), seed)`, so that a measured rollout can be filmed.
+    The rollout equals `rollout(policy, family.batch_env(tasks), seed)`.
 
     Args:
         policy: observations `(task, obs_dim)` to actions `(task, action_dim)`, such as `agent.policy(...)`.
-        family, tasks: the simulated tasks; several tasks are tiled into one picture, row by row.
+        family, tasks: the simulated tasks, tiled row by row.
         seed: of the resets.
-        width, height: size of each task's tile in pixels.
+        width, height: of each task's tile in pixels.
         every: control steps per frame.
-        steps: number of control steps to film; default all of the horizon.
+        steps: control steps to film; default the horizon.
 
     Raises:
         RuntimeError: no OpenGL backend works (bodies only; point robots need none).
@@ -79,7 +79,7 @@ def save_video(path: str | Path, frames: Frames, fps: float) -> Path:
 
 
 def data_url(frames: Frames, fps: float) -> str:
-    """Encode frames `(time, height, width, 3)` as a URL that contains the whole .mp4."""
+    """Encode frames `(time, height, width, 3)` as a URL that contains an .mp4."""
     import base64
 
     file = _mediapy().compress_video(_even(frames), fps=fps, codec="h264")
@@ -92,7 +92,7 @@ def video_html(frames: Frames, fps: float, title: str | None = None) -> str:
 
 
 def _tile(pictures: list[Frames], columns: int) -> Frames:
-    """Tile pictures row by row, with grey lines between them."""
+    """Tile pictures row by row."""
     pictures = pictures + [np.full_like(pictures[0], 255)] * (-len(pictures) % columns)
     for picture in pictures if len(pictures) > 1 else []:
         picture[-1] = picture[:, -1] = 128
@@ -101,7 +101,7 @@ def _tile(pictures: list[Frames], columns: int) -> Frames:
 
 
 def _even(frames: Frames) -> Frames:
-    """Drop the last row or column if their number is odd, which H.264 cannot encode."""
+    """Drop an odd last row or column, which H.264 cannot encode."""
     return frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
 
 

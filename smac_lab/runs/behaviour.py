@@ -1,4 +1,4 @@
-"""Behaviour data: the recipes for the static, truly rewarded data set that meta-training starts from."""
+"""Recipes for behaviour data, the static, truly rewarded data of meta-training."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from smac_lab.runs.log import MetricLog
 from smac_lab.tasks.family import MujocoFamily, TaskFamily
 from smac_lab.tasks.spec import Tasks
 
-Tick = Callable[[int, int], None]  # (done, total), in iterations of PEARL, or in episodes of the script
+Tick = Callable[[int, int], None]  # (done, total), in PEARL's iterations or the script's episodes
 SAVES = 10  # checkpoints of a PEARL run
-AT_ONCE = 2_000  # greatest number of scripted episodes of a body side by side, to bound memory and report progress
+AT_ONCE = 2_000  # scripted episodes of a body side by side, at most; bounds memory
 
 
 def check_recipe(family: TaskFamily, config: SMACConfig) -> None:
@@ -68,33 +68,33 @@ def collect_behaviour(
     tick: Tick = lambda *_: None,
     pearl: TransitionBuffer | None = None,
 ) -> TransitionBuffer:
-    """Make the static data set: transitions for actor and critics and, if the config has any, exploration.
+    """Make the static data set: transitions for actor and critics and, if configured, exploration.
 
-    `config.behaviour_policy` collects the `behaviour_transitions` that actor and critics learn from. "random":
-    near-random actions, as before PEARL's first update. "scripted": the family's script, `family.behave`; an episode
-    pursues its own task with probability `behaviour_on_task`, and otherwise takes a detour (`family.detours`).
-    "pearl": PEARL is trained on the tasks, and the data are each task's last transitions, as in the paper, or its
-    first, as in the paper's cheetah experiment (`behaviour_part`).
+    `behaviour_policy` collects the `behaviour_transitions` of actor and critics. "random": near-random actions, as
+    before PEARL's first update. "scripted": `family.behave`; an episode pursues its own task with probability
+    `behaviour_on_task`, and otherwise takes a detour (`family.detours`). "pearl": PEARL is trained on the tasks, and
+    `behaviour_part` selects each task's last transitions, as in the paper, or its first, as in the paper's cheetah
+    experiment.
 
-    `exploration_transitions` truly rewarded transitions per task are for the encoder alone. `exploration_policy`
-    "pearl": the task's last transitions in which PEARL explored with z ~ p(z), as in the authors' cheetah script.
-    "scripted": a substitute, in which the script takes only detours (`family.detours`) in every task. If
-    `exploration_transitions` is 0, the encoder reads the transitions of actor and critics.
+    `exploration_policy` collects `exploration_transitions` truly rewarded transitions per task for the encoder alone.
+    "pearl": the last transitions in which PEARL explored with z ~ p(z), as in the authors' cheetah script. "scripted":
+    a substitute, in which the script takes only detours. If the number is 0, the encoder reads the transitions of actor
+    and critics.
 
     Args:
         family: task family.
         tasks: training tasks.
         config: recipe.
         seed: of everything drawn.
-        folder: for checkpoints and `metrics.csv` of a PEARL run; an interrupted run in it is continued.
-        tick: called with the progress of PEARL's run or, without one, of the scripted collection.
-        pearl: transitions of an earlier PEARL run on these tasks; default: PEARL runs if the recipe needs it.
+        folder: for checkpoints and `metrics.csv` of a PEARL run, which is continued if interrupted.
+        tick: called with the progress of PEARL or, without PEARL, of the script.
+        pearl: transitions of an earlier PEARL run on these tasks; default: run PEARL if needed.
 
     Returns:
-        A buffer of "offline" transitions and of "exploration", on the config's device.
+        A buffer of "offline" and "exploration" transitions, on the config's device.
 
     Raises:
-        ValueError: a number of transitions is not a multiple of the horizon, or the family has no script.
+        ValueError: a number of transitions is no multiple of the horizon, or a script is missing.
         StorageError: `folder` holds a PEARL run of another family.
     """
     check_recipe(family, config)
@@ -118,7 +118,7 @@ def collect_behaviour(
             pursued = Tasks(np.where(on_task[:, None], own.values, family.detours(rng, own.values)))
             policy = scripted_policy(family, pursued, config.behaviour_noise, rng, own, on_task)
             act(policy, family, tasks, repeats, buffer, "offline", rng, ids)
-            if not uses_pearl(config):  # otherwise PEARL's iterations were reported
+            if not uses_pearl(config):
                 tick(int(ids[-1] + 1) * repeats, len(tasks) * repeats)
     if config.exploration_transitions == 0:
         return buffer
@@ -163,7 +163,7 @@ def run_pearl(
     Args:
         family, config, tick: as in `collect_behaviour`.
         tasks, seeds: each seed's training tasks, and its number.
-        folders: one per seed, for checkpoints and `metrics.csv`, or none; checkpoints in them are continued.
+        folders: one per seed, as in `collect_behaviour`, or none.
 
     Raises:
         StorageError: a folder holds a PEARL run of another family.
@@ -201,7 +201,7 @@ def run_pearl(
 
 
 def temperature_of(config: SMACConfig, iteration: int) -> float:
-    """Interpolate PEARL's alpha geometrically, from `behaviour_temperature` to `behaviour_last_temperature`."""
+    """Interpolate PEARL's alpha geometrically between its first and last value."""
     first, last = config.behaviour_temperature, config.behaviour_last_temperature
     return first * (last / first) ** (iteration / config.behaviour_iterations)
 
@@ -209,7 +209,7 @@ def temperature_of(config: SMACConfig, iteration: int) -> float:
 def copy_transitions(
     pearl: TransitionBuffer, buffer: TransitionBuffer, source: Source, to: Source, n: int, part: str
 ) -> None:
-    """Append to `buffer`, as `to`, the first or last `n` transitions of a source that each task has in `pearl`.
+    """Append to `buffer`, as `to`, each task's first or last `n` transitions of a source in `pearl`.
 
     Raises:
         ValueError: a task has fewer than `n`.

@@ -48,7 +48,7 @@ from smac_lab.tasks.spec import FamilySpec
 FORMAT = 3
 DEFAULT_PARTS = {"encoder": ContextEncoder, "actor": Actor, "critics": Critics, "reward_decoder": RewardDecoder}
 DEFAULT_LOSSES = {"actor_loss": awac_loss, "critic_loss": critic_loss, "reward_loss": reward_loss}
-# fields of specs, configs and methods' numbers that become sizes of layers
+# fields that become sizes of layers
 WIDTHS = {
     *("obs_dim", "action_dim", "context_dim", "z_dim", "latent", "hidden", "embeddings", "policy_hidden"),
     *("encoder_hidden", "decoder_hidden", "actor_hidden", "critic_hidden"),
@@ -58,7 +58,7 @@ WIDTHS = {
 class Run(NamedTuple):
     """Result of `load`."""
 
-    agent: Any  # an `SMAC`, or an agent of another method
+    agent: Any  # `SMAC` or another method's agent
     buffer: TransitionBuffer | None
     progress: dict[str, Any]
 
@@ -70,13 +70,13 @@ def save(
     buffer: TransitionBuffer | None = None,
     progress: dict[str, Any] | None = None,
 ) -> Path:
-    """Write a new checkpoint under `path` and make it the latest, atomically.
+    """Write a checkpoint under `path` and make it the latest, atomically.
 
     Args:
         path: folder of a run's checkpoints; created if missing.
-        agent: stored with everything that the next update depends on.
-        buffer: its rows not yet stored under `path` are added as further shards.
-        progress: anything that JSON can store; returned by `load`.
+        agent: stored with everything that the next update needs.
+        buffer: its new rows are added as shards.
+        progress: anything that JSON can store.
 
     Returns:
         The new step's folder.
@@ -89,10 +89,9 @@ def save(
 def save_seeds(
     paths: Sequence[Path], agent: Method, buffer: TransitionBuffer, progress: dict[str, Any] | None = None
 ) -> None:
-    """Save an agent of one or several seeds, in one folder per seed, as if every seed had run alone.
+    """Save an agent in one folder per seed, as if every seed had run alone.
 
-    The steps of all seeds are written before the first is made the latest, so that an interruption rarely leaves the
-    seeds at different steps.
+    All steps are written before any becomes the latest, so that an interruption rarely leaves seeds at different steps.
     """
     buffers = [buffer] if agent.seeds is None else buffer.split()
     parts = zip(paths, agent.split(), buffers, strict=True)
@@ -106,7 +105,7 @@ def _make_latest(step: Path) -> None:
 
 
 def _write_step(path: Path, agent: Method, buffer: TransitionBuffer | None, progress: dict[str, Any] | None) -> Path:
-    """Write a step's folder, complete and under its final name, but not yet the latest."""
+    """Write a step's folder, which is not yet the latest."""
     path.mkdir(parents=True, exist_ok=True)
     name = _free_name(path, f"step_{agent.updates:09d}")
     partial = path / f"{PARTIAL}{name}_{os.getpid()}"
@@ -159,11 +158,10 @@ def load(
 
     Args:
         path: folder passed to `save`, or returned by it.
-        family: family that the checkpoint must be of; default: any.
+        family: required family; default: any.
         device: of agent and buffer; default the saved config's.
-        buffer: whether to read the stored transitions; if False, `run.buffer` is None.
-        **parts: custom parts and losses that the agent was made with, by `SMAC`'s argument names; the stored
-            parameters are loaded into the modules passed.
+        buffer: whether to read the transitions; if False, `run.buffer` is None.
+        **parts: the agent's custom parts and losses, by `SMAC`'s argument names; parts receive the stored parameters.
 
     Raises:
         StorageError: no checkpoint under `path`, a pickle, a damaged file, another family, or a missing part.
@@ -221,7 +219,7 @@ def _load(
 
 
 def load_seeds(paths: Sequence[Path], *, family: TaskFamily | FamilySpec | None = None) -> Run:
-    """Read the latest checkpoints of seeds that are equally far, as one agent and one buffer; inverse of `save_seeds`.
+    """Read the latest checkpoints of equally far seeds as one agent and one buffer; inverse of `save_seeds`.
 
     Raises:
         StorageError: as `load`, or a checkpoint has no transitions.
@@ -236,7 +234,7 @@ def load_seeds(paths: Sequence[Path], *, family: TaskFamily | FamilySpec | None 
 
 
 def _may_differ(agent: Method, names: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the names of parts or losses that may be custom: only `SMAC` and its subclasses accept them."""
+    """Return the parts or losses that may be custom, which only `SMAC` and its subclasses accept."""
     return names if isinstance(agent, SMAC) else {}
 
 
@@ -250,13 +248,13 @@ def exists(path: str | Path) -> bool:
 
 
 def read_progress(path: str | Path) -> dict[str, Any]:
-    """Read the progress saved with the latest checkpoint, without the rest of it."""
+    """Read only the progress of the latest checkpoint."""
     folder, state = _read_state(Path(path))
     with reading(folder):
         return dict(state["progress"])
 
 
-# -- agent state as named tensors ------------------------------------------------------------------------
+# -- named tensors ------------------------------------------------------------------------
 def _flatten(state: dict[str, Any]) -> dict[str, Tensor]:
     tensors = {"generator": state["generator"]}
     for part, values in state["parts"].items():

@@ -1,4 +1,4 @@
-"""A whole experiment on disk: data, offline phase, every arm of the self-supervised phase, measurements; resumable.
+"""A whole, resumable experiment on disk: data, offline phase, arms, measurements.
 
 runs/<name>/config.json  summary.json  report.html
 runs/<name>/seed_<k>/<offline | arm>/checkpoint/  metrics.csv  events.out.tfevents.*  measurement.npz
@@ -40,14 +40,14 @@ from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import Tasks
 from smac_lab.training import train_self_supervised
 
-Tick = Callable[[str, int, int], None]  # (phase, done, total), in updates; in episodes for the script
+Tick = Callable[[str, int, int], None]  # (phase, done, total), in updates, or the script's episodes
 
 
 def read_data(experiment: Experiment, seed: int) -> TransitionBuffer:
-    """Read one seed's static data from the data set, or from the run, that an experiment names.
+    """Read one seed's static data from the experiment's data set or run.
 
     Raises:
-        StorageError: it is missing, damaged, of another family, or of other tasks than the seed's.
+        StorageError: it is missing, damaged, or of another family or other tasks.
     """
     assert experiment.data is not None
     family, config, folder = make_family(experiment.family), experiment.config, Path(experiment.data)
@@ -68,8 +68,6 @@ def read_data(experiment: Experiment, seed: int) -> TransitionBuffer:
 
 @dataclass(frozen=True)
 class _Seed:
-    """Number, folder and tasks of one seed of a run."""
-
     number: int
     folder: Path
     train: Tasks
@@ -84,8 +82,8 @@ class _Seed:
 def run_seeds(folder: Path, experiment: Experiment, seeds: Sequence[int], tick: Tick = lambda *_: None) -> None:
     """Make the data and run the offline phase and every arm, each from its last checkpoint.
 
-    Several seeds learn at once, as one agent, and are stored as if each had run alone. In a resumed run, only seeds
-    that are equally far learn at once.
+    Several seeds learn at once, as one agent, and are stored as if each had run alone. After a resume, only equally far
+    seeds learn at once.
 
     Args:
         folder, experiment: as in `run_experiment`.
@@ -147,7 +145,7 @@ def _start(
 
 
 class _Phase:
-    """One phase of seeds that learn at once, each in its folder: train, measure, save, log; resumable at every save."""
+    """One phase of seeds that learn at once, resumable at every save."""
 
     def __init__(self, name: str, family: TaskFamily, seeds: list[_Seed], experiment: Experiment):
         self.family, self.seeds, self.experiment = family, seeds, experiment
@@ -162,7 +160,7 @@ class _Phase:
     ) -> None:
         """Train from the last checkpoints, or from `start()`; `arm` is None for the offline phase."""
         began = time.monotonic()
-        if checkpoint.exists(self.paths[0]):  # then all seeds have one
+        if checkpoint.exists(self.paths[0]):  # all seeds have one
             agent, stored, progress = checkpoint.load_seeds(self.paths, family=self.family)
             assert stored is not None
             buffer = stored
@@ -211,7 +209,7 @@ class _Phase:
         return train_self_supervised(agent, buffer, self.family, tasks, iterations=remaining, arm=arm)
 
     def _measure(self, agent: Method, buffer: TransitionBuffer, last: bool) -> list[dict[str, Any]]:
-        """Measure each seed; store the measurement if it is the phase's last."""
+        """Measure each seed, and store the phase's last measurement."""
         train, test = [one.train for one in self.seeds], [one.test for one in self.seeds]
         measured = measure(agent, self.family, train, test, buffer, [one.number for one in self.seeds])
         if last:
@@ -242,24 +240,23 @@ def run_experiment(
     quiet: bool = False,
     at_once: int | None = None,
 ) -> dict[str, Any]:
-    """Run all seeds, with one progress bar per group that learns at once; then write the summary.
+    """Run all seeds, and write the summary.
 
     Args:
         folder: the run's folder; an interrupted run in it is continued, and further seeds and arms are added to it.
         experiment: the experiment to run.
-        workers: processes; default one per group of seeds that learn at once. One worker runs the groups in this
-            process, one after another.
+        workers: processes; default one per group of seeds that learn at once. One worker runs the groups in turn, in
+            this process.
         quiet: no progress bars.
-        at_once: number of seeds that learn at once, as one agent; default all on a GPU (if the method allows it), and
-            one on a CPU, which one seed's update keeps busy. The files written have the same form either way.
+        at_once: seeds that learn at once, as one agent; default all on a GPU, if the method allows it, and one on a
+            CPU. The files have the same form either way.
 
     Returns:
         The summary, as in `summary.json`.
 
     Raises:
-        StorageError: the folder holds another experiment, or another process is at work in it.
-        ValueError: fewer than one worker or one seed at once, several seeds at once for a method that learns one at a
-            time, or a device that this machine lacks.
+        StorageError: the folder holds another experiment, or another process uses it.
+        ValueError: `workers` or `at_once` is below 1 or not supported by the method, or the device is missing.
     """
     device = experiment.config.torch_device()
     if workers is not None and workers < 1:
@@ -274,7 +271,7 @@ def run_experiment(
     began = time.monotonic()
     if experiment.data is not None:
         for seed in experiment.seeds:
-            read_data(experiment, seed)  # raises before anything is written
+            read_data(experiment, seed)  # raises before any writing
     workers = min(workers or len(lots), len(lots))
     threads = torch.get_num_threads() if workers == 1 else max(1, (os.cpu_count() or 1) // workers)
     with holding(folder):
@@ -340,7 +337,7 @@ def _begin_worker(threads: int, ticks: Any) -> None:
 
     global TICKS
     TICKS = ticks
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
 
@@ -350,7 +347,7 @@ def _run_in_worker(folder: Path, experiment: Experiment, seeds: tuple[int, ...])
 
 
 def _end_with_parent() -> None:
-    """End this worker as soon as its parent ends, for any reason: no process would read its progress."""
+    """End this worker as soon as its parent ends."""
     import multiprocessing
     from multiprocessing.connection import wait
 
@@ -379,7 +376,7 @@ def _progress_bars(
 
     def tick(seeds: tuple[int, ...], what: str, done: int, total: int) -> None:
         bar = bars[seeds]
-        if what not in starts:  # it makes no updates: the description shows its progress
+        if what not in starts:  # no updates: the description shows progress
             bar.set_description(f"{names[seeds]}, {what}: {done:,} of {total:,}")
             return
         bar.set_description(f"{names[seeds]}, {what}", refresh=False)

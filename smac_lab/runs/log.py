@@ -1,4 +1,4 @@
-"""Metrics of one training phase, written to disk as they arrive."""
+"""Metrics of one training phase on disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class MetricLog:
 
     Args:
         folder: where to write.
-        done: rows after this step are dropped, because the resumed phase makes them again.
+        done: later rows are dropped, because the resumed phase makes them again.
     """
 
     def __init__(self, folder: Path, done: int):

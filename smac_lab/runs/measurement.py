@@ -1,4 +1,4 @@
-"""Measurements of an agent for the record: shift, returns, and episodes for pictures."""
+"""Measurements of an agent: shift, returns, and episodes for pictures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from smac_lab.shift import Shift, measure_shift
 from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import Array, Tasks
 
-SUCCESSES = {"offline": "offline_context", "online": "online_context", "test": "test"}  # arrays to metrics, prefixes
+SUCCESSES = {"offline": "offline_context", "online": "online_context", "test": "test"}  # prefixes: arrays to metrics
 SHOWN_TASKS = 24  # tasks whose episodes are kept for pictures
 
 
@@ -37,13 +37,13 @@ def measure(
     buffer: TransitionBuffer,
     seeds: Sequence[int],
 ) -> list[dict[str, Array]]:
-    """Measure everything that a report shows of an agent, as arrays; shared names are those of `Shift`.
+    """Measure everything that a report shows of an agent; shared names are those of `Shift`.
 
     Args:
-        agent: of one seed or of several, which are measured side by side.
+        agent: of one or several seeds.
         family: the family to act in.
         train, test: training and held-out tasks of each seed.
-        buffer: of the agent's seeds, as in `train_self_supervised`.
+        buffer: of all seeds, as in `train_self_supervised`.
         seeds: of simulations and draws, one per seed of the agent.
 
     Returns:
@@ -72,7 +72,6 @@ def _arrays(
     shift: Shift,
     held_out: Evaluation,
 ) -> dict[str, Array]:
-    """Collect the arrays of one seed."""
     shown, repeats = np.arange(min(SHOWN_TASKS, len(train))), config.repeats
     return {
         "tasks": train.values,
@@ -96,7 +95,7 @@ def _arrays(
 
 
 def _newest_labels(c: SMACConfig, family: TaskFamily, train: Tasks, buffer: TransitionBuffer) -> dict[str, float]:
-    """Compare decoded with true rewards on the transitions of the last iteration."""
+    """Compare decoded with true rewards in the last iteration."""
     last = c.online_tasks * (c.prior_episodes + c.posterior_episodes) * family.horizon
     return label_errors(buffer, family, train, last)
 
@@ -111,7 +110,7 @@ def behaviour_returns(buffer: TransitionBuffer) -> Array:
 
 
 def summarise(found: dict[str, Array]) -> Metrics:
-    """Reduce the arrays of `measure` to the scalars that are logged over a phase."""
+    """Reduce the arrays of `measure` to logged scalars."""
     metrics = {
         "offline_context_return": float(found["offline_returns"].mean()),
         "online_context_return": float(found["online_returns"].mean()),
@@ -127,7 +126,7 @@ def summarise(found: dict[str, Array]) -> Metrics:
 
 
 def _posteriors(shift: Shift) -> dict[str, Array]:
-    """Collect the posteriors and the distances between them; nothing if the method has no z."""
+    """Collect posteriors and their distances; nothing without z."""
     if shift.online.mean.shape[-1] == 0:
         return {}
     named = {"offline": shift.offline, "online": shift.online}
@@ -155,7 +154,7 @@ def _task_errors(family: TaskFamily, tasks: Tasks, shift: Shift) -> dict[str, Ar
 
 
 def _successes(family: TaskFamily, tasks: Tasks, episodes: Episodes, kind: str) -> dict[str, Array]:
-    """Compute each task's share of episodes successful at the last step, and at any; nothing without success."""
+    """Compute each task's share of episodes with success at the last step, and at any step."""
     n, horizon = episodes.rewards.shape
     each = tasks.repeat(n // len(tasks)).values.repeat(horizon, axis=0)
     reached = family.success(episodes.features.reshape(n * horizon, -1), each)
@@ -170,8 +169,8 @@ def success_by_description(family: TaskFamily, found: dict[str, Array]) -> dict[
     """Average the success at the last step over the tasks of each description.
 
     Returns:
-        `family.describe(task)` to "offline_context", "online_context" and, if a held-out task has that description,
-        "test", each in [0, 1]; nothing if the family defines no success or has no descriptions.
+        `family.describe(task)` to "offline_context", "online_context" and, if held-out tasks have that description,
+        "test", each in [0, 1]; empty without success or descriptions.
     """
     shares: dict[str, dict[str, float]] = {}
     for kind, name in SUCCESSES.items():
@@ -208,13 +207,13 @@ def load_measurement(file: Path) -> dict[str, Array]:
 def references(
     family: TaskFamily, tasks: Tasks, buffer: TransitionBuffer | None, seed: int = 0
 ) -> dict[str, float | None]:
-    """Measure mean returns to compare with: a uniformly random policy's, the controller's, the behaviour data's."""
+    """Measure mean returns of a uniformly random policy, the controller and the behaviour data."""
     env = family.batch_env(tasks.repeat(4))
     rng = np.random.default_rng(seed)
     random = rollout(lambda o: rng.uniform(-1.0, 1.0, (len(o), family.action_dim)), env, seed=seed)
     best = None
     if family.controller(np.zeros((1, family.obs_dim)), tasks.values[:1]) is not None:
-        # scripted behaviour of a family with a controller is that controller
+        # a family's script is its controller if it has one
         best = float(rollout(scripted_policy(family, env.tasks, 0.0, rng), env, seed=seed).returns.mean())
     behaviour = None if buffer is None else float(behaviour_returns(buffer).mean())
     return {"random": float(random.returns.mean()), "best": best, "behaviour": behaviour}

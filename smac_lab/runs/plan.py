@@ -18,7 +18,7 @@ DEFAULT_ARMS = ("frozen", "self-labelled", "oracle")
 
 
 def slug(family: str) -> str:
-    """Return a family's full name as a part of file names."""
+    """Return a family's full name for file names."""
     return re.sub("[:=,]", "-", family)
 
 
@@ -26,26 +26,26 @@ GROWS = ("seeds", "arms")  # settings of a run that may get further entries late
 
 
 def is_data_set(folder: str | Path) -> bool:
-    """Return whether a folder contains a data set of `smac-lab collect`."""
+    """Return whether a folder contains a data set."""
     return (Path(folder) / "dataset.json").exists()
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """The plan of an experiment; stored as `config.json`.
+    """The plan of an experiment.
 
     Args:
         family: name of the task family.
         preset: name that the config came from.
         config: every number.
-        seeds: each is an independent run, with separate tasks, data and agent.
-        arms: names from `ARMS`, the ways of going on after the offline phase.
-        data: folder of a data set from `smac-lab collect`, or of a run whose static data is used; None: collect data.
-        evaluations: number of measurements during each arm.
-        method: name from `METHODS`; the preset's name selects the method's numbers.
+        seeds: independent runs, each with its tasks, data and agent.
+        arms: names from `ARMS`.
+        data: folder of a data set, or of a run whose static data is used; None: collect data.
+        evaluations: measurements during each arm.
+        method: name from `METHODS`; the preset selects its numbers.
 
     Raises:
-        ValueError: unknown family, method or arm, no seed, or arms for a method that does not go online.
+        ValueError: unknown family, method or arm, no seed, or arms for an offline method.
     """
 
     family: str
@@ -98,7 +98,7 @@ class Experiment:
             return cls(**{**fields, "config": config, "seeds": tuple(fields["seeds"]), "arms": tuple(fields["arms"])})
 
     def updates(self) -> dict[str, int]:
-        """Count the updates per seed in each phase, in the order of the phases; "behaviour" is PEARL's."""
+        """Count the updates per seed by phase, in order; "behaviour" is PEARL's."""
         c = self.config
         pearl = self.data is None and uses_pearl(c)
         return {

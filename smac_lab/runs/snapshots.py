@@ -1,4 +1,4 @@
-"""Agents of a run, after the offline phase and at every saved iteration of each arm; and small excerpts."""
+"""Agents of a run at every saved iteration, and small excerpts."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from smac_lab.tasks.family import TaskFamily
 from smac_lab.tasks.spec import FamilySpec, Tasks
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-KEPT = ("actor", "critics", "encoder", "reward_decoder")  # parts of an agent in an excerpt
-RECIPE = (  # fields of the config that define the data
+KEPT = ("actor", "critics", "encoder", "reward_decoder")  # in an excerpt
+RECIPE = (  # fields that define the data
     *("behaviour_policy", "behaviour_part", "behaviour_on_task", "behaviour_noise"),
     *("exploration_transitions", "exploration_policy"),
 )
@@ -52,9 +52,9 @@ class Snapshots:
         tasks: training tasks; `tasks[i]` is the buffer's task `i`.
         buffer: their offline transitions.
         before: the agent after the offline phase.
-        arms: arm to iteration to agent. Iteration 0 of every arm is `before`.
+        arms: arm to iteration to agent; iteration 0 is `before`.
         test: held-out tasks.
-        known: cache of results, shared by the explorers of these agents.
+        known: cache that explorers share.
     """
 
     family: TaskFamily
@@ -79,10 +79,10 @@ class Snapshots:
         return cls(family, tasks, buffer, agent, {})
 
     def agent(self, arm: str | None = None, iteration: int = 0) -> SMAC:
-        """Return the agent of an arm after some iterations; without an arm, or at iteration 0, return `before`.
+        """Return an arm's agent at an iteration; without an arm, or at iteration 0, return `before`.
 
         Raises:
-            ValueError: no agent was kept of that arm or iteration; the message lists those that were.
+            ValueError: there is no such agent; the message lists those that were kept.
         """
         if arm is None or iteration == 0:
             return self.before
@@ -101,14 +101,14 @@ class Snapshots:
 
 
 def read_snapshots(run: str | Path, seed: int | None = None) -> Snapshots:
-    """Read a run's agents from its folder, or from an excerpt of it.
+    """Read a run's agents from its folder or an excerpt.
 
     Args:
-        run: folder that `smac-lab train` or `smac-lab excerpt` wrote, or the name of an example.
+        run: folder of a run or excerpt, or the name of an example.
         seed: one of the run's seeds; default the first.
 
     Raises:
-        StorageError: there is no run or excerpt, the seed was not run, or a file is damaged.
+        StorageError: the run, excerpt or seed is missing, or a file is damaged.
     """
     folder = find_run(run)
     if (folder / "excerpt.json").is_file():
@@ -137,7 +137,7 @@ def _read_run(folder: Path, stored: dict[str, Any], seed: int | None) -> Snapsho
 
 
 def find_run(run: str | Path) -> Path:
-    """Return the folder of a run, of an excerpt, or of the example of that name.
+    """Return the folder of a run, excerpt or example.
 
     Raises:
         StorageError: there is no such folder.
@@ -153,10 +153,10 @@ def find_run(run: str | Path) -> Path:
 
 
 def example(name: str) -> Snapshots:
-    """Read an example: agents shipped with the library, trained on the family's starter data and more of its kind.
+    """Read an example: shipped agents, trained on the family's starter data and more of its kind.
 
     Raises:
-        StorageError: there is no such example; the message lists the examples.
+        StorageError: there is no such example; the message lists all.
     """
     return _read_excerpt(find_run(EXAMPLES / name), None)
 
@@ -168,17 +168,17 @@ def write_excerpt(
     arms: Sequence[str] = (),
     about: dict[str, Any] | None = None,
 ) -> Path:
-    """Store agents in small files: parts only, in half precision, without optimizers and data.
+    """Store agents in small files: only parts, in half precision, without optimizers and data.
 
-    Readers get the family's starter data with the agents (or data of the starter tasks by the run's recipe), so the run
-    must be on the tasks of the starter data: of the same family and seed.
+    Readers get the starter data with the agents, or data of the starter tasks by the run's recipe. The run must
+    therefore be of the starter data's family and seed.
 
     Args:
-        folder: folder to write `agents.safetensors` and `excerpt.json` to.
+        folder: folder for `agents.safetensors` and `excerpt.json`.
         snapshots: agents to store.
-        iterations: of each arm; default only the last.
+        iterations: of each arm; default the last.
         arms: default all.
-        about: anything that JSON can store, for the record.
+        about: anything that JSON can store.
 
     Raises:
         ValueError: no agent was kept of an arm or iteration.
@@ -214,7 +214,7 @@ def _halved(prefix: str, agent: SMAC) -> dict[str, Tensor]:
 
 
 def _data_like(family: TaskFamily, config: SMACConfig, seed: int) -> tuple[TransitionBuffer, Tasks]:
-    """Read the starter data; if its recipe is not the config's, make as much data of its tasks by the config's."""
+    """Read the starter data; if its recipe is not the config's, make as much data by the config's."""
     buffer, tasks = starter_data(family)
     stored = SMACConfig.from_dict(read_json(STARTER / family.name / "dataset.json")["config"])
     if any(getattr(config, name) != getattr(stored, name) for name in RECIPE):

@@ -1,4 +1,4 @@
-"""`summary.json`: the results of all seeds of a run, in one file."""
+"""`summary.json`: the results of all seeds of a run."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def write_summary(
 
     Args:
         folder, experiment: a finished run.
-        seconds: wall times to record beside those of the phases.
-        threads: threads of each seed's process; default this process's.
+        seconds: wall times beside those of the phases.
+        threads: of each seed's process; default this process's.
     """
     family = make_family(experiment.family)
 
@@ -48,7 +48,7 @@ def write_summary(
         return {name: [s.get(of) for s in scalars] for name, of in names.items()}
 
     def described(phase: str) -> dict[str, dict[str, list[float]]]:
-        """Map each description of tasks to measures, with one value per seed that has such tasks."""
+        """Map descriptions of tasks to measures, one value per seed with such tasks."""
         listed: dict[str, dict[str, list[float]]] = {}
         for found in read(phase):
             for description, shares in success_by_description(family, found).items():
@@ -87,7 +87,7 @@ def write_summary(
 
 
 def _phase_seconds(folder: Path, experiment: Experiment) -> dict[str, float]:
-    """Read the seconds of each phase, averaged over seeds, from the checkpoints' progress."""
+    """Average each phase's seconds over seeds."""
 
     def seconds(seed: int, phase: str) -> float:
         return float(checkpoint.read_progress(folder / f"seed_{seed}" / phase / "checkpoint")["seconds"])
@@ -97,7 +97,7 @@ def _phase_seconds(folder: Path, experiment: Experiment) -> dict[str, float]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a result depends on; this package's is known even if it is not installed."""
+    """Return the versions that a result depends on."""
     from importlib.metadata import version
 
     from smac_lab.version import __version__

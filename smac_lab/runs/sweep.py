@@ -1,8 +1,8 @@
-"""Many runs on many machines: what a sweep file asks for, as tasks of Ray.
+"""The runs of a sweep file, on many machines, as tasks of Ray.
 
-A trial is one group of seeds of one run. It writes to its run's folder as `smac-lab train` does, so that a trial whose
-machine fails continues elsewhere from its last checkpoint, and a finished trial is never repeated. All machines need
-the same path to the folders.
+A trial is one group of seeds of one run, and writes to the run's folder as `smac-lab train` does. If its machine fails,
+it continues elsewhere from its last checkpoint. A finished trial is never repeated. All machines need the same path to
+the folders.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Trial(NamedTuple):
 
     @property
     def is_finished(self) -> bool:
-        """Whether all of its phases and measurements are on disk."""
+        """Whether all phases and measurements are on disk."""
         return all(is_finished(self.folder, self.experiment, seed) for seed in self.seeds)
 
 
@@ -54,20 +54,19 @@ class Sweep:
     """The contents of a sweep file: every family with every variant, method and seed.
 
     Args:
-        out: folder in which each run gets a folder, `<family>[-<variant>][-<method>]`.
+        out: folder of the runs' folders, `<family>[-<variant>][-<method>]`.
         families: names of task families.
         preset: preset of all runs.
-        methods: names from `METHODS`. Where `smac` is among them, the others learn from the static data of its runs.
-        arms: arms of methods that go online.
+        methods: names from `METHODS`. If `smac` is among them, the others learn from its static data.
+        arms: of methods that go online.
         seeds: seeds of each run.
-        variants: fields of SMACConfig that replace the preset's, by a name of the variant; one named `default` adds
-            nothing to the folder's name.
-        at_once: seeds per trial, which learn at once, if the method can.
-        num_cpus, num_gpus: resources that each trial reserves. `num_cpus` is also its number of PyTorch threads.
-        skip: names of runs, as of their folders, to leave out.
+        variants: name to fields of SMACConfig that replace the preset's; `default` adds nothing to the folder's name.
+        at_once: seeds per trial that learn at once, if the method can.
+        num_cpus, num_gpus: resources of each trial. `num_cpus` is also its number of PyTorch threads.
+        skip: folder names of runs to leave out.
 
     Raises:
-        ValueError: a name or a number that is not allowed.
+        ValueError: a name or number is not allowed.
     """
 
     out: str
@@ -106,8 +105,8 @@ class Sweep:
         """Read a sweep from YAML, or from a Python file that defines `sweep`.
 
         Raises:
-            StorageError: the file is missing or not readable as such.
-            ValueError: an unknown key, or a value that is not allowed.
+            StorageError: the file is missing or not readable.
+            ValueError: a key is unknown, or a value not allowed.
         """
         file = Path(file)
         if file.suffix == ".py":
@@ -180,22 +179,22 @@ def run_sweep(
     quiet: bool = False,
     finished: Callable[[Path], None] = lambda folder: None,
 ) -> dict[str, str]:
-    """Run every trial that is not finished, and write each run's summary as soon as the run is.
+    """Run every unfinished trial, and write each run's summary as soon as it can be.
 
     Args:
-        sweep: what to run; folders that are there are continued.
-        address: of a Ray cluster to join, such as `auto`; None starts one on this machine.
+        sweep: what to run; existing folders are continued.
+        address: of a Ray cluster, such as `auto`; None starts one on this machine.
         quiet: no progress bar.
         finished: called with the folder of each finished run.
 
     Returns:
-        The trials that failed, by name, with the reason. The others are finished.
+        The failed trials by name, with the reason.
 
     Raises:
         ImportError: Ray is not installed.
         OSError: Ray does not start, or is not at the address.
-        StorageError: a folder contains another experiment, or another process is at work in it.
-        ValueError: the machine has less than a trial reserves.
+        StorageError: a folder contains another experiment, or another process uses it.
+        ValueError: a trial reserves more than there is.
     """
     with ExitStack() as stack:
         for folder, experiment in sweep.runs().items():
@@ -222,7 +221,7 @@ def _is_summarised(folder: Path, experiment: Experiment) -> bool:
 def _run(
     trials: Sequence[Trial], sweep: Sweep, address: str | None, quiet: bool, done: Callable[[Path, Experiment], None]
 ) -> dict[str, str]:
-    """Run trials as tasks of Ray, which places them, and places them again if their machine fails."""
+    """Run trials as tasks of Ray, which moves them if a machine fails."""
     with _cluster(sweep, address) as ray:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -244,22 +243,22 @@ def _run(
 
 @contextmanager
 def _cluster(sweep: Sweep, address: str | None) -> Iterator[Any]:
-    """Join a Ray cluster, or start one on this machine; leave it, or end it, afterwards."""
+    """Join a Ray cluster, or start one on this machine."""
     try:
         import ray
     except ImportError as error:
         raise ImportError(INSTALL) from error
-    if found := re.fullmatch(r"([\w.-]+):(\d+)", address or ""):  # Ray itself would try for minutes, and then exit
+    if found := re.fullmatch(r"([\w.-]+):(\d+)", address or ""):  # Ray would try for minutes, then exit
         try:
             socket.create_connection((found[1], int(found[2])), timeout=10).close()
         except OSError as error:
             raise OSError(f"Ray is not reachable at {address}: {error}") from error
     memory: dict[str, Any] = {} if address else {"object_store_memory": 100 << 20}  # trials exchange files, not objects
-    for attempt in (1, 2, 3):  # on a busy machine, Ray may not start within the time that it allows itself
+    for attempt in (1, 2, 3):  # on a busy machine, Ray may not start in time
         try:
             ray.init(address=address or "local", logging_level=logging.WARNING, log_to_driver=False, **memory)
             break
-        except Exception as error:  # Ray raises no class of its own here
+        except Exception as error:  # Ray has no class for this
             ray.shutdown()
             if attempt == 3 or address is not None:
                 where = f"is not reachable at {address}" if address else "does not start"
@@ -288,18 +287,17 @@ class _Board:
 
 
 def _learn(trial: Trial, threads: int, board: Any, *_data_is_there: Any) -> None:
-    """Run a trial; on the machine that Ray chose."""
     import torch
 
     torch.set_num_threads(threads)
-    for seed in trial.seeds:  # a machine that failed may have left some half-written
+    for seed in trial.seeds:  # a failed machine may have left half-written files
         if (own := trial.folder / f"seed_{seed}").exists():
             remove_partial(own)
     run_seeds(trial.folder, trial.experiment, trial.seeds, _teller(trial, board))
 
 
 def _teller(trial: Trial, board: Any) -> Callable[[str, int, int], None]:
-    """Return a function that notes progress on the board, at most once per second."""
+    """Return a function that notes progress, at most once per second."""
     updates = trial.experiment.updates()
     before = dict(zip(updates, itertools.accumulate(updates.values(), initial=0), strict=False))
     last = 0.0
@@ -316,7 +314,7 @@ def _teller(trial: Trial, board: Any) -> Callable[[str, int, int], None]:
 def _watch(
     ray: Any, running: Mapping[Any, Trial], board: Any, quiet: bool, done: Callable[[Path, Experiment], None]
 ) -> dict[str, str]:
-    """Wait for all tasks, with a progress bar; return the reasons of those that failed."""
+    """Wait for all tasks; return the reasons of failures."""
     from tqdm import tqdm
 
     failed: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Explorers: interactive figures with controls in a notebook, which also work in code without a browser."""
+"""Explorers: interactive figures for notebooks, which also work in code without a browser."""
 
 from smac_lab.widgets.adaptation import AdaptationExplorer
 from smac_lab.widgets.context import ContextExplorer

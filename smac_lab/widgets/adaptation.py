@@ -1,4 +1,4 @@
-"""AdaptationExplorer: compare several methods after each number of episodes of context."""
+"""AdaptationExplorer: compare methods after each number of episodes of context."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ KINDS = {"offline": OFFLINE, "self-collected": SELF_COLLECTED}
 
 
 class AdaptationExplorer(Explorer):
-    """Behaviour of methods in one task after a number of episodes of context, side by side.
+    """Behaviour of methods in one task after some episodes of context, side by side.
 
-    Above, one panel per method: the path before any context (grey) and after adaptation. Below: the return, averaged
-    over all tasks, over the number of episodes of context, for both kinds of context. All methods are given equal
-    offline context; each method collects its self-collected context itself.
+    Above, one panel per method: the path before any context (grey) and after adaptation. Below: the mean return of all
+    tasks over the episodes of context, for both kinds of context. All methods get equal offline context, and each
+    collects its own self-collected context.
 
     Args:
         methods: name to agent, each of one seed.
-        family, tasks: family and tasks of the episodes; `tasks[i]` is the buffer's task `i`.
+        family, tasks: of the episodes; `tasks[i]` is the buffer's task `i`.
         buffer: source of the offline context.
         **state: `task`, `episodes` (of context), `context` ("offline" or "self-collected").
 
     Raises:
-        ValueError: there is no method, there are more than three, or one is of another family or of several seeds.
+        ValueError: there is no method, there are more than three, or one has another family or several seeds.
     """
 
     varied = ("task", "episodes", "context")
@@ -71,7 +71,7 @@ class AdaptationExplorer(Explorer):
 
     # -- what is shown -----------------------------------------------------------------------------------
     def contexts(self, name: str, kind: str) -> Tensor:
-        """Return whole episodes of every task, `(task, n, context_dim)`, as many as the last of `EPISODES`."""
+        """Return as many episodes of every task as the last of `EPISODES`, `(task, n, context_dim)`."""
         if kind == "self-collected":
             options: dict[str, Any] = {"seed": 0, "repeats": 1, "exploration_episodes": EPISODES[-1]}
             return evaluate(self.methods[name], self.family, self.tasks, **options).contexts[:, 0]
@@ -80,7 +80,7 @@ class AdaptationExplorer(Explorer):
         return self.buffer.sample_context(ids, n, generator, source, consecutive=True)
 
     def acts(self, name: str, kind: str, episodes: int) -> Episodes:
-        """Roll out one episode of every task after `episodes` episodes of context."""
+        """Roll out one episode of every task after some episodes of context."""
         agent = self.methods[name]
 
         def run() -> Episodes:
@@ -95,7 +95,7 @@ class AdaptationExplorer(Explorer):
         return self.once(("acts", name, kind if episodes else "", episodes), run)
 
     def returns(self, name: str, kind: str) -> Array:
-        """Average the return over tasks, after each number of episodes in `EPISODES`."""
+        """Average the return over tasks, for each of `EPISODES`."""
         return np.array([self.acts(name, kind, k).returns.mean() for k in EPISODES])
 
     # -- the figure --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Base of explorers of agents: agent, task, latent plane and rollouts."""
+"""Base of explorers of agents."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from smac_lab.widgets import stage
 from smac_lab.widgets.explorer import Choice, Control, Explorer, Slider
 
 T = TypeVar("T")
-Key = tuple[str | None, int]  # arm and iteration; (None, 0) is the agent after the offline phase
-Plane = tuple[plots.Axes, Array, Array]  # axes, and the corners of the shown part, `(2,)` each
+Key = tuple[str | None, int]  # arm and iteration; (None, 0) is after the offline phase
+Plane = tuple[plots.Axes, Array, Array]  # axes, and corners `(2,)` of the shown part
 SHOWN_TASKS = 20
 CHOSEN = "#CC79A7"  # a chosen z
 PLANE_POINTS = 41  # values on the slider of a coordinate of z
-# Kinds of offline context of a buffer with exploration: source of the transitions, and label.
+# Offline context of a buffer with exploration: source and label.
 OFFLINE_CONTEXTS: dict[str, tuple[Source, str]] = {
     "exploration": ("exploration", "exploration episodes"),
     "transitions": ("offline", "the actor's transitions"),
 }
-FRAME: dict[str, Any] = {"x": [], "y": []}  # empty data of a trace that `draw` fills
+FRAME: dict[str, Any] = {"x": [], "y": []}  # `draw` fills it
 
 
 class AgentExplorer(Explorer):
@@ -44,8 +44,8 @@ class AgentExplorer(Explorer):
 
     Args:
         subject: `Snapshots` of a run, or one agent.
-        family, tasks, buffer: the agent's family, training tasks and data; required with one agent.
-        shown_tasks: number of tasks to show, at most.
+        family, tasks, buffer: family, training tasks and data; required with one agent.
+        shown_tasks: tasks to show, at most.
         **state: the initial state, as for `update`.
     """
 
@@ -73,7 +73,7 @@ class AgentExplorer(Explorer):
         super().__init__(**state)
 
     def make_controls(self) -> dict[str, Control]:
-        """Return the controls of arm and iteration, if the run has arms, and of the task."""
+        """Return the controls of task and, if the run has arms, of arm and iteration."""
         controls: dict[str, Control] = {}
         if self.subject.arms:
             arms, kept = list(self.subject.arms), self.subject.iterations
@@ -84,7 +84,7 @@ class AgentExplorer(Explorer):
         return controls
 
     def offline_controls(self) -> dict[str, Control]:
-        """Return the control of the kind of offline context, if there are two kinds."""
+        """Return the control of offline context, if there are two kinds."""
         if not self.buffer.has_exploration:
             return {}
         names = {name: called for name, (_, called) in OFFLINE_CONTEXTS.items()}
@@ -92,7 +92,7 @@ class AgentExplorer(Explorer):
 
     @property
     def agent(self) -> SMAC:
-        """The agent of the present state."""
+        """The present agent."""
         return self.subject.agent(*self.key)
 
     @property
@@ -102,16 +102,16 @@ class AgentExplorer(Explorer):
 
     @property
     def offline_words(self) -> str:
-        """The present kind of offline context, in words."""
+        """The kind of offline context in words."""
         kind = self.state.get("offline_context")
         return f"offline context ({OFFLINE_CONTEXTS[kind][1]})" if kind else "offline context"
 
     def measured(self, key: Key | None = None, offline: Source | None = None) -> Shift:
-        """Measure the shift with one offline and one self-collected context per shown task.
+        """Measure the shift with one context of each kind per shown task.
 
         Args:
-            key: arm and iteration of the agent; default the present agent.
-            offline: source of the offline context; default the present source.
+            key: arm and iteration; default the present agent's.
+            offline: source of offline context; default the present one.
         """
         key = self.key if key is None else key
         offline = offline_of(self.state) if offline is None else offline
@@ -127,7 +127,7 @@ class AgentExplorer(Explorer):
         return (measured.offline_contexts if source == "offline" else measured.online_contexts)[:, 0]
 
     def once_for_all(self, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
-        """Return the result of `compute`, cached for all explorers of the same agents and tasks."""
+        """Return `compute()`, cached for all explorers of the same agents and tasks."""
         known = self.subject.known
         key = (*key, len(self.tasks))
         if key not in known:
@@ -142,7 +142,7 @@ class AgentExplorer(Explorer):
 
     # -- the latent plane --------------------------------------------------------------------------------
     def plane(self) -> Plane:
-        """Compute the plane in which the posterior means of all agents of the run differ most, and its corners.
+        """Compute the plane in which the posterior means of the run's agents differ most, and its corners.
 
         One plane serves the whole run and both kinds of offline context, so that movements are visible.
         """
@@ -151,7 +151,7 @@ class AgentExplorer(Explorer):
             before: Key = (None, 0)
             keys: list[Key] = [before, *((arm, i) for arm, agents in self.subject.arms.items() for i in agents)]
             kinds: list[Source] = ["exploration", "offline"] if self.buffer.has_exploration else ["offline"]
-            contexts = [self.context_of("offline", before, kind) for kind in kinds]  # equal for all agents
+            contexts = [self.context_of("offline", before, kind) for kind in kinds]
             found = []
             for key in keys:
                 found += [self.subject.agent(*key).infer_posterior(context).mean for context in contexts]
@@ -175,7 +175,7 @@ class AgentExplorer(Explorer):
         return axes.centre + np.asarray(point, float) @ axes.directions
 
     def z_controls(self) -> dict[str, Control]:
-        """Return the sliders along the axes of the plane."""
+        """Return the sliders along the axes."""
         axes, low, high = self.plane()
         return {
             f"z{i + 1}": Slider(
@@ -192,7 +192,7 @@ class AgentExplorer(Explorer):
         return np.array([self.state.get("z1", 0.0), self.state.get("z2", 0.0)])
 
     def nearest_chosen(self, point: Any) -> dict[str, float]:
-        """Return a point of the plane as state, clipped to the ranges of the sliders."""
+        """Return a point of the plane as state, within the ranges of the sliders."""
         found = {}
         for i, name in enumerate(("z1", "z2")):
             if name in self.controls:
@@ -201,7 +201,7 @@ class AgentExplorer(Explorer):
         return found
 
     def plane_frame(self, figure: go.Figure, place: Place) -> None:
-        """Add the axes of the plane, and an invisible layer below all traces that receives clicks."""
+        """Add the axes of the plane, and an invisible layer that receives clicks."""
         axes, low, high = self.plane()
         x, y = (np.linspace(low[i], high[i], 61) for i in (0, 1))
         self.add(
@@ -214,7 +214,7 @@ class AgentExplorer(Explorer):
 
     # -- the stage ---------------------------------------------------------------------------------------
     def stage_frame(self, figure: go.Figure, place: Place) -> None:
-        """Add the axes and the target of the rollouts."""
+        """Add axes and target of the rollouts."""
         axes = stage.axes_of(self.family)
         self.add(
             figure, "target",
@@ -244,7 +244,7 @@ class AgentExplorer(Explorer):
         return f"{index}: {label} {self.scale.values[index]:.2f} {unit.removesuffix(')').split(')')[0]}".strip()
 
     def task_colours(self, shades: int | None = None) -> list[str]:
-        """Return the colours of all shown tasks, rounded to `shades` shades if given."""
+        """Return the colours of shown tasks, rounded to `shades` if given."""
         from plotly.colors import sample_colorscale
 
         where = np.clip((self.scale.values - self.scale.low) / (self.scale.high - self.scale.low), 0.0, 1.0)
@@ -253,7 +253,7 @@ class AgentExplorer(Explorer):
         return sample_colorscale(self.scale.palette, where.tolist())
 
     def play_button(self) -> Any:
-        """Make a button that films the present state."""
+        """Make the button of the film."""
         import ipywidgets
 
         button = ipywidgets.Button(description="Play", tooltip="film the rollout of the present state", icon="play")
@@ -262,7 +262,7 @@ class AgentExplorer(Explorer):
         return button
 
     def buttons(self) -> list[Any]:
-        """Return a play button, if there is a film that shows more than the lines."""
+        """Return a play button, if a film shows more than the lines."""
         filmed = type(self).film is not Explorer.film and not hasattr(self.family, "landmark")
         return [self.play_button()] if filmed else []
 
@@ -278,7 +278,7 @@ class PointExplorer(AgentExplorer):
 
     @property
     def words_of_z(self) -> str:
-        """Sentence with the kind of offline context from which z is inferred; empty if there is only one kind."""
+        """Sentence with the kind of offline context of z; empty if there is only one."""
         return f" The task's z is inferred from {self.offline_words}." if "offline_context" in self.state else ""
 
     def settle(self, changes: dict[str, Any]) -> dict[str, Any]:
@@ -291,18 +291,18 @@ class PointExplorer(AgentExplorer):
 
 
 def key_of(state: dict[str, Any]) -> Key:
-    """Return arm and iteration of an explorer's state; at iteration 0 all arms are one agent."""
+    """Return arm and iteration of a state; at iteration 0 all arms are one agent."""
     iteration = state.get("iteration", 0)
     return (state["arm"] if iteration else None), iteration
 
 
 def offline_of(state: dict[str, Any]) -> Source:
-    """Return the source of the offline context of an explorer's state."""
+    """Return the source of offline context of a state."""
     return OFFLINE_CONTEXTS[state.get("offline_context", "transitions")][0]
 
 
 def outlines(posterior: Gaussian, axes: plots.Axes) -> list[Array]:
-    """Return ellipses of one standard deviation in the plane, `(point, 2)` each."""
+    """Return ellipses of one standard deviation, `(point, 2)` each."""
     means, stds = posterior.mean.cpu().numpy(), posterior.std.cpu().numpy()
     return [plots.ellipse(mean, std, axes) for mean, std in zip(means, stds, strict=True)]
 
@@ -313,7 +313,7 @@ def stacked(several: Iterable[Gaussian]) -> Gaussian:
 
 
 def joined(lines: Any) -> dict[str, Any]:
-    """Join polylines, `(point, 2)` each, into the x and y of one trace."""
+    """Join polylines `(point, 2)` into the x and y of one trace."""
     points = [np.concatenate([line, [[np.nan, np.nan]]]) for line in lines]
     x, y = np.concatenate(points).T if points else (np.empty(0), np.empty(0))
     return {"x": x, "y": y}

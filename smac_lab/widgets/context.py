@@ -1,4 +1,4 @@
-"""ContextExplorer: give the encoder one transition after another, spoil the context, and see the effect."""
+"""ContextExplorer: extend or spoil the encoder's context, and see the effect."""
 
 from __future__ import annotations
 
@@ -22,15 +22,13 @@ SPOILED = ("states shuffled", "actions shuffled", *(f"rewards {how}" for how in 
 class ContextExplorer(AgentExplorer):
     """The posterior of one task after each number of transitions.
 
-    Left: the latent plane, with the path of the posterior mean after 1, 2, 3, ... transitions, the present outline of
-    one standard deviation, and the posterior means of all tasks from whole contexts. Middle: KL divergences of the
-    posterior from the prior and from the posterior of the whole context. Right: the KL divergence by which the
-    posterior moves when one part of the context is spoiled.
+    Left: the latent plane, with the path of the posterior mean, the present outline of one standard deviation, and the
+    posterior means of all tasks from whole contexts. Middle: KL divergences from the prior and from the posterior of
+    the whole context. Right: the KL divergence by which the posterior moves when one part of the context is spoiled.
 
     State: `task`, `n` (transitions so far), `source` ("offline" or "self-collected"), `offline_context` ("exploration"
-    or "transitions", if the buffer has exploration: kind of offline context), `rewards` ("kept"; "left out": replaced
-    by the mean over all tasks; "shuffled" among the transitions; "another task's": taken from the context of task
-    `other`), `other`.
+    or "transitions", if the buffer has exploration), `rewards` ("kept"; "left out": replaced by the mean over all
+    tasks; "shuffled" among the transitions; "another task's": from the context of task `other`), `other`.
     """
 
     clicks: ClassVar = {"every": ("task",)}
@@ -57,7 +55,7 @@ class ContextExplorer(AgentExplorer):
 
     # -- contexts ----------------------------------------------------------------------------------------
     def context(self, spoiled: str | None = None) -> Tensor:
-        """Return the whole context of the task, `(1, n, context_dim)`, with one part spoiled if `spoiled` names it."""
+        """Return the task's whole context, `(1, n, context_dim)`, with one part spoiled if `spoiled` names it."""
         s, spec = self.state, self.family.spec
         every = self.context_of(s["source"])
         context = every[[s["task"]]].clone()
@@ -78,7 +76,7 @@ class ContextExplorer(AgentExplorer):
         return context
 
     def along(self) -> tuple[list[int], Gaussian]:
-        """Return the numbers of transitions, and the posterior after each number, `(number, z_dim)`."""
+        """Return numbers of transitions, and the posterior after each, `(number, z_dim)`."""
         counts = list(self.controls["n"].values)
         context, agent = self.context(f"rewards {self.state['rewards']}"), self.agent
         found = [agent.infer_posterior(context[:, :count]) for count in counts]
@@ -169,5 +167,4 @@ class ContextExplorer(AgentExplorer):
         )
 
     def by_hand(self, name: str, value: Any) -> dict[str, Any]:
-        """Show offline context when a person chooses its kind."""
         return {name: value} | ({"source": "offline"} if name == "offline_context" else {})

@@ -8,11 +8,11 @@ import numpy as np
 
 
 def check(answer: Any, expected: Any, *, tolerance: float = 1e-3, hint: str = "") -> None:
-    """Print whether the answer of an exercise is right; None means that the exercise is not answered yet.
+    """Print whether an answer is right; None means not answered yet.
 
     Args:
-        answer: a number, an array or tensor, a sequence of them, or True / False.
-        expected: the right answer, in the same form.
+        answer: a number, array or tensor, a sequence of them, or True / False.
+        expected: the right answer.
         tolerance: largest absolute difference.
         hint: printed if the answer is wrong.
     """

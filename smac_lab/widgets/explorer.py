@@ -1,4 +1,4 @@
-"""Base of all explorers: a state with checked values, a figure of the state, controls, links, and a film player."""
+"""Base of all explorers: a checked state, its figure, controls, links, and a film player."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ import plotly.graph_objects as go
 from smac_lab.figures import style
 
 T = TypeVar("T")
-REST = 0.12  # s without a change before slow parts are drawn
+REST = 0.12  # s of rest before slow parts are drawn
 STATES = 400  # of a page, by default
 MOST_STATES = 20_000  # of a page
-Traces = dict[str, dict[str, Any]]  # name of a trace to its properties that change
+Traces = dict[str, dict[str, Any]]  # trace to its changing properties
 STYLE = """<style>
 .smac-explorer { width: 100%; overflow: hidden; }
 .smac-explorer .smac-controls { flex-flow: row wrap; }
@@ -41,15 +41,15 @@ STYLE = """<style>
 class Slider(NamedTuple):
     """A number from a list.
 
-    Every control has two methods: `check` returns a value in standard form, or raises ValueError if the value is not
-    allowed; `widget` makes the ipywidget that sets the value.
+    Every control has two methods: `check` returns a value in standard form, or raises ValueError; `widget` makes the
+    ipywidget of the value.
     """
 
     label: str
     values: Sequence[Any]  # in ascending order
     start: Any
     text: Callable[[Any], str] = str
-    any_between: bool = False  # whether `update` also takes numbers between the listed ones
+    any_between: bool = False  # whether `update` takes numbers between the values
 
     def check(self, name: str, value: Any) -> Any:
         low, high = self.values[0], self.values[-1]
@@ -109,7 +109,7 @@ class Switch(NamedTuple):
         return ipywidgets.Checkbox(indent=False, **_look(self.label, "auto"))
 
 
-Control = Slider | Choice | Switch  # one variable of an explorer's state, and its input
+Control = Slider | Choice | Switch  # one variable of a state, and its input
 
 
 def _look(label: str, width: str) -> dict[str, Any]:
@@ -123,16 +123,15 @@ def _look(label: str, width: str) -> dict[str, Any]:
 class Explorer:
     """A figure of a state, which controls set in a notebook and `update(name=value)` sets in code.
 
-    A subclass defines the controls (`make_controls`), makes the empty figure once (`frame`), and returns the properties
-    of traces that depend on the state (`draw`). `draw` must be quick: nothing is trained, and slow results are cached
-    (`once`).
+    A subclass defines the controls (`make_controls`), the empty figure (`frame`) and the properties of traces that
+    depend on the state (`draw`). `draw` must be quick: it trains nothing, and caches slow results (`once`).
 
     Attributes:
         takes_long: whether `draw_slowly` is too slow for each step of a slider.
-        clicks: name of a trace to the controls that a click in it sets: one, the index of the point; two, its x and y.
+        clicks: trace to the controls that a click sets: one, the index of the point; two, its x and y.
         varied: the controls that `to_html` varies by default.
         about: what one sees, in three sentences.
-        state: name to value, for each control.
+        state: control to value.
         figure: a plotly Figure; once displayed, a FigureWidget.
     """
 
@@ -163,11 +162,11 @@ class Explorer:
         raise NotImplementedError
 
     def frame(self) -> go.Figure:
-        """Return the figure with all its traces (`self.add`), empty."""
+        """Return the figure with all traces (`self.add`), empty."""
         raise NotImplementedError
 
     def draw(self) -> Traces:
-        """Return the trace properties that depend on `self.state`."""
+        """Return the trace properties of `self.state`."""
         raise NotImplementedError
 
     def draw_slowly(self) -> Traces:
@@ -176,24 +175,24 @@ class Explorer:
 
     @property
     def text(self) -> str:
-        """Description of the present figure, one or two sentences."""
+        """Description of the figure, one or two sentences."""
         raise NotImplementedError
 
     def settle(self, changes: dict[str, Any]) -> dict[str, Any]:
-        """Return `changes` and the changes that follow from them; here only `changes`."""
+        """Return `changes` and those that follow from them."""
         return changes
 
     def by_hand(self, name: str, value: Any) -> dict[str, Any]:
-        """Return the changes to make when a person sets a control; here only that of the control."""
+        """Return the changes when a person sets a control."""
         return {name: value}
 
     def film(self) -> str:
-        """Return the film of the present state as HTML; empty if there is none."""
+        """Return the film as HTML; empty if there is none."""
         return ""
 
     # -- state -------------------------------------------------------------------------------------------
     def update(self, **changes: Any) -> Explorer:
-        """Set variables of the state, and update figure, text, controls and linked explorers.
+        """Set variables of the state, and redraw this and linked explorers.
 
         Raises:
             ValueError: a name or a value is not allowed; the state is then unchanged.
@@ -215,7 +214,7 @@ class Explorer:
         return self
 
     def redraw(self) -> None:
-        """Update figure, controls and text from the state."""
+        """Redraw from the state."""
         later = self.takes_long and self._widget is not None
         with self._drawing:  # widgets' messages may arrive in another thread
             self._fill(self.draw() if later else self.draw() | self.draw_slowly())
@@ -242,17 +241,17 @@ class Explorer:
                 fresh = {key: value for key, value in properties.items() if not _same(shown.get(key), value)}
                 shown.update(fresh)
                 trace = self.figure.data[self._traces[name]]
-                for key, value in fresh.items():  # only changes: a browser redraws all that it receives
+                for key, value in fresh.items():  # a browser redraws all that it receives
                     trace[key] = value
 
     def observe(self, listen: Callable[[dict[str, Any]], None]) -> None:
-        """Call `listen` with the values that changed, after each change."""
+        """Call `listen` with the changed values after each change."""
         self._listeners.append(listen)
 
     def link(self, *others: Explorer) -> Explorer:
-        """Link explorers, so that each change of a shared variable (task, arm, iteration, z, ...) is passed on.
+        """Pass each change of a shared variable (task, arm, iteration, z, ...) between explorers.
 
-        The others start with this explorer's values. A value that another explorer does not allow is not passed on.
+        The others take this explorer's values, except those that they do not allow.
         """
         everyone = (self, *others)
         for one in everyone:
@@ -262,7 +261,7 @@ class Explorer:
         return self
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """Return the result of `compute`, computed on the first call with this key."""
+        """Return `compute()`, computed once for each key."""
         if key not in self._kept:
             self._kept[key] = compute()
         return self._kept[key]
@@ -274,7 +273,7 @@ class Explorer:
         figure.add_trace(trace, **place)
 
     def picture(self, width: int = 1000, scale: float = 1.0) -> bytes:
-        """Return the figure as a PNG on white; plotly's export requires kaleido and a Chromium browser."""
+        """Return the figure as a PNG on white; requires kaleido and a Chromium browser."""
         still = go.Figure(self.figure)
         still.update_layout(paper_bgcolor="white", font_color="#333333", autosize=False)
         return still.to_image(format="png", width=width, height=still.layout.height, scale=scale)
@@ -283,19 +282,19 @@ class Explorer:
     def to_html(
         self, path: str | Path, over: Mapping[str, Sequence[Any]] | Sequence[str] | None = None, title: str = ""
     ) -> Path:
-        """Write the explorer as one HTML file that needs neither a kernel nor a network.
+        """Write one HTML file that needs neither a kernel nor a network.
 
-        The file holds every combination of the values of some controls; the other controls keep their present values.
+        It holds every combination of some controls' values; other controls keep their present values.
 
         Args:
             path: the file.
-            over: the controls on the page: name to values, or names, with all their values. Default: the explorer's
-                most telling ones (`varied`), with evenly spaced values, `STATES` combinations at most.
+            over: the page's controls: name to values, or names, with all values. Default: `varied`, with evenly spaced
+                values, `STATES` combinations at most.
             title: heading; default the explorer's name.
 
         Raises:
-            ValueError: `path` does not end in .html; `over` has an unknown name or a value that is not allowed, has too
-                many combinations, or leads to more data than a page should have.
+            ValueError: `path` does not end in .html; `over` has a name or value that is not allowed, or leads to too
+                many combinations or too much data.
         """
         from smac_lab.data.storage import replace_text
         from smac_lab.widgets import page
@@ -347,7 +346,7 @@ class Explorer:
         return Input(name, control.label, listed, [text(v) for v in own], start, slider, indices)
 
     def _states(self, over: Mapping[str, Sequence[Any]]) -> Iterator[tuple[dict[tuple[int, str], Any], str]]:
-        """Draw each combination of values, without showing it; the state is the same afterwards."""
+        """Draw each combination of values; the state stays the same."""
         from tqdm import tqdm
 
         kept, total = dict(self.state), math.prod(map(len, over.values()))
@@ -366,17 +365,17 @@ class Explorer:
     # -- in a notebook -----------------------------------------------------------------------------------
     @property
     def widget(self) -> Any:
-        """The explorer as one ipywidget: controls, a line of text, the figure, and below the figure the film."""
+        """The explorer as one ipywidget."""
         if self._widget is None:
             self._widget = self._make_widget()
         return self._widget
 
     def buttons(self) -> list[Any]:
-        """Return further ipywidgets for the row of controls."""
+        """Return further ipywidgets beside the controls."""
         return []
 
     def on_display(self, figure: Any) -> None:
-        """Connect clicks in the figure (a FigureWidget)."""
+        """Connect clicks in the FigureWidget."""
         for trace, names in self.clicks.items():
             figure.data[self._traces[trace]].on_click(functools.partial(self._click, names))
 
@@ -391,7 +390,7 @@ class Explorer:
             self.clicked(changes)
 
     def clicked(self, changes: dict[str, Any]) -> None:
-        """Set what a click in the figure chooses."""
+        """Set what a click chooses."""
         self.update(**changes)
 
     def _make_widget(self) -> Any:
@@ -425,7 +424,6 @@ class Explorer:
             self.update(**self.by_hand(name, change["new"]))
 
     def _show_state(self) -> None:
-        """Update controls and text from the state."""
         if self._widget is None:
             return
         self._busy = True
@@ -438,7 +436,7 @@ class Explorer:
         self._says.value = f'<div role="status" aria-live="polite">{html.escape(self.text)}</div>'
 
     def play(self) -> None:
-        """Show the film of the present state below the figure."""
+        """Show the film below the figure."""
         if self._widget is not None:
             self._player.value = self.film()
             self._player.remove_class("smac-stale")
@@ -450,7 +448,7 @@ class Explorer:
         self.show_picture()
 
     def show_picture(self) -> None:
-        """Display the figure as a PNG if notebooks store PNGs: pages without scripts show it in place of the widget."""
+        """Display a PNG if notebooks store PNGs: pages without scripts show it instead of the widget."""
         import plotly.io
         from IPython.display import Image, display
 
@@ -459,18 +457,18 @@ class Explorer:
 
 
 def words_of(name: str) -> str:
-    """Return the name of a class as words: "Shift explorer"."""
+    """Return a class's name as words: "Shift explorer"."""
     return re.sub("(?<!^)([A-Z])", r" \1", name).capitalize()
 
 
 def spaced(values: Sequence[Any], n: int) -> list[Any]:
-    """Return `n` of the values, evenly spaced from the first to the last; all if there are fewer."""
+    """Return `n` evenly spaced values, first and last included; all if there are fewer."""
     places = np.linspace(0, len(values) - 1, min(n, len(values))).round().astype(int)
     return [values[i] for i in places]
 
 
 def nearest(values: Sequence[Any], wanted: Any) -> Any:
-    """Return the listed value that is nearest to `wanted`."""
+    """Return the value nearest to `wanted`."""
     if wanted in values:
         return wanted
     return min(values, key=lambda value: abs(value - wanted))

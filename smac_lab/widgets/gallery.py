@@ -1,4 +1,4 @@
-"""RolloutGallery: rollouts on the same tasks before and after the self-supervised phase."""
+"""RolloutGallery: rollouts before and after the self-supervised phase."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from smac_lab.widgets.explorer import Choice, Control, Traces
 
 
 class RolloutGallery(AgentExplorer):
-    """Rollouts on several tasks before (left) and after (right) the self-supervised phase, as lines and as films.
+    """Rollouts on several tasks before (left) and after (right) the self-supervised phase, as lines and films.
 
     State: `context` ("self-collected" or "offline", from which z is inferred), `offline_context` ("exploration" or
-    "transitions", if the buffer has exploration), and, if the subject is `Snapshots` of a run, `arm` and `iteration`
-    (after). A single agent has one panel.
+    "transitions", if the buffer has exploration), and, for `Snapshots`, `arm` and `iteration` (after). A single agent
+    has one panel.
 
     Args:
-        grid: number of shown tasks to roll out, evenly spaced from the least to the greatest.
+        grid: tasks to roll out, evenly spaced among the shown tasks.
         subject, family, tasks, buffer, shown_tasks, **state: see `AgentExplorer`.
     """
 
@@ -53,18 +53,18 @@ class RolloutGallery(AgentExplorer):
         return {**controls, "context": context, **self.offline_controls()}
 
     def panels(self) -> dict[str, tuple[str | None, int]]:
-        """Return the arm and iteration of the agent of each panel, by title."""
+        """Return arm and iteration of each panel, by title."""
         if not self.subject.arms:
             return {"the agent": (None, 0)}
         return {"before the phase": (None, 0), "after": self.key}
 
     def z(self, key: tuple[str | None, int]) -> Gaussian:
-        """Infer the posteriors of an agent on the tasks in the grid, `(task, z_dim)`."""
+        """Infer an agent's posteriors of the grid's tasks, `(task, z_dim)`."""
         q = self.posterior(self.state["context"], key)
         return Gaussian(q.mean[self.grid], q.std[self.grid])
 
     def acted(self, key: tuple[str | None, int]) -> Episodes:
-        """Roll out one episode of every task in the grid."""
+        """Roll out an episode of every task in the grid."""
 
         def compute() -> Episodes:
             agent = self.subject.agent(*key)
@@ -120,11 +120,9 @@ class RolloutGallery(AgentExplorer):
         return f"{len(self.grid)} tasks, {self.scale.label} {values}, z inferred from {context}: {'; '.join(said)}."
 
     def by_hand(self, name: str, value: Any) -> dict[str, Any]:
-        """Infer z from offline context when a person chooses its kind."""
         return {name: value} | ({"context": "offline"} if name == "offline_context" else {})
 
     def film(self) -> str:
-        """Return films of all panels as HTML, tasks tiled."""
         figures, tasks = [], self.tasks[self.grid]
         for title, key in self.panels().items():
             label = f"{title}: {', '.join(self.task_name(i) for i in self.grid)}"

@@ -17,16 +17,14 @@ from smac_lab.widgets.explorer import Traces
 
 
 class LatentJoystick(PointExplorer):
-    """One z, and the behaviour of the agent given this z.
+    """One z, and the agent's behaviour given it.
 
     Upper left: the latent plane with the posterior means of all tasks given offline context; the star is z, which
-    sliders and clicks set. Upper right: the rollout. Lower left: the labels of the rollout's steps, decoded from z, and
-    the true rewards in the selected task. Lower right: the return of the rollout in each task, computed by the family's
-    reward; it shows which task z represents.
+    sliders and clicks set. Upper right: the rollout. Lower left: its labels, decoded from z, and its true rewards in
+    the selected task. Lower right: its true return in each task, which shows which task z represents.
 
     State: `z1`, `z2` (z, in the plane), `task` (sets z to the task's posterior mean), `offline_context` ("exploration"
-    or "transitions", if the buffer has exploration: source of these means), and, if the subject is `Snapshots` of a
-    run, `arm` and `iteration`.
+    or "transitions", if the buffer has exploration), and, for `Snapshots`, `arm` and `iteration`.
     """
 
     clicks: ClassVar = {"every": ("task",), "anywhere": ("z1", "z2")}
@@ -72,19 +70,19 @@ class LatentJoystick(PointExplorer):
         return figure.update_layout(hovermode="closest", margin_r=90)
 
     def returns(self) -> Array:
-        """Compute the return of the present rollout in each task, `(task,)`."""
+        """Compute the rollout's return in each task, `(task,)`."""
         episodes = self._acted
         assert episodes is not None
         return np.array([self.true_rewards(task)[episodes.first[0]].sum() for task in range(len(self.tasks))])
 
     def true_rewards(self, task: int) -> Array:
-        """Compute the true rewards of the present rollout in a task, `(time,)`."""
+        """Compute the rollout's true rewards in a task, `(time,)`."""
         assert self._acted is not None
         own = np.repeat(self.tasks.values[task][None], self.family.horizon, 0)
         return self.family.reward(self._acted.features[0], self._acted.actions[0], own)
 
     def decoded_rewards(self) -> Array:
-        """Decode the rewards of the present rollout from the chosen z, `(time,)`."""
+        """Decode the rollout's rewards from the chosen z, `(time,)`."""
         assert self._acted is not None
         z = self.exact(self.z_at(self.chosen)).mean.expand(self.family.horizon, -1)
         inputs = (self.agent.tensor(part[0]) for part in (self._acted.observations, self._acted.actions))
@@ -100,7 +98,6 @@ class LatentJoystick(PointExplorer):
         }
 
     def draw_slowly(self) -> Traces:
-        """Return the traces of the rollout, its rewards and its returns."""
         task = self.state["task"]
         self._acted = self.act(self.exact(self.z_at(self.chosen)))
         path = stage.lines(self.family, self._acted)

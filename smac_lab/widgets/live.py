@@ -1,4 +1,4 @@
-"""A figure widget that receives clicks and is as wide as the page."""
+"""A figure widget as wide as the page."""
 
 from __future__ import annotations
 
@@ -12,22 +12,20 @@ import plotly.graph_objects as go
 from plotly.serializers import custom_serializers
 from traitlets import Dict, Unicode
 
-BUNDLE = Path(plotly.__file__).parent / "package_data" / "widgetbundle.js"  # JavaScript of a FigureWidget
+BUNDLE = Path(plotly.__file__).parent / "package_data" / "widgetbundle.js"  # of a FigureWidget
 
 
 class LiveFigure(go.FigureWidget):  # type: ignore[misc]
     """A plotly FigureWidget with two changes for explorers.
 
-    - It ignores the values that the browser fills in (defaults, ranges). A browser sends all of them after each
-      change. Explorers do not use them, reading them takes the kernel as long as a redraw, and plotly 7.1 fails to read
-      arrays. (An overridden handler is no longer an observer.)
-    - All figures of a page share one copy of plotly's JavaScript (5 MB), which takes a second to start. anywidget waits
-      two seconds for a model; on a busy machine a separate copy would start too late, and the figure would then ignore
-      all messages.
+    - It ignores the values that the browser fills in (defaults, ranges) and sends after each change. Reading them takes
+      as long as a redraw, and plotly 7.1 fails to read arrays. An overridden handler is no longer an observer.
+    - All figures of a page share one copy of plotly's JavaScript (5 MB). anywidget waits two seconds for a model; on a
+      busy machine a separate copy starts too late, and the figure then ignores all messages.
 
     Args:
         figure: the figure to draw.
-        on_start: called when the browser is ready; the browser may have missed earlier changes.
+        on_start: called when the browser is ready, which may have missed earlier changes.
     """
 
     _esm = """
@@ -55,7 +53,7 @@ class LiveFigure(go.FigureWidget):  # type: ignore[misc]
 
     def __init__(self, figure: go.Figure, on_start: Callable[[], None]):
         super().__init__(figure)
-        self._config: dict[str, Any] = {**self._config, "responsive": True}  # follows the window's size; see `Width`
+        self._config: dict[str, Any] = {**self._config, "responsive": True}  # see `Width`
         self.on_msg(lambda _, message, __: on_start() if message == "started" else None)
 
     def _handler_js2py_traceDeltas(self, change: Any) -> None:
@@ -66,9 +64,9 @@ class LiveFigure(go.FigureWidget):  # type: ignore[misc]
 
 
 class Width(anywidget.AnyWidget):
-    """Invisible widget that makes responsive figures follow the width of their container.
+    """Invisible widget that makes figures follow the width of their container.
 
-    A FigureWidget is first drawn outside the page, 700 pixels wide, and later reacts only to the size of the window.
+    A FigureWidget is first drawn 700 pixels wide, and later reacts only to the size of the window.
     """
 
     _esm = """

@@ -1,4 +1,4 @@
-"""TrainingMonitor: live curves of a training generator, with pause, resume, stop and save."""
+"""TrainingMonitor: live curves of training, with pause, resume, stop and save."""
 
 from __future__ import annotations
 
@@ -21,23 +21,22 @@ from smac_lab.widgets.explorer import Control, Explorer, Slider, Switch, Traces
 
 SHOWN = ("reward_error", "kl", "critic_loss", "awac_loss")
 STOPPED = "stopped; run() goes on"
-REDRAW = 0.25  # s between two redraws, at least
+REDRAW = 0.25  # s between redraws, at least
 
 
 class TrainingMonitor(Explorer):
     """Show a phase as it runs: `await TrainingMonitor(lab.train_offline(agent, buffer))` in a notebook's cell.
 
-    Outside notebooks, `run()` trains without buttons; `for step, metrics in monitor: ...` also trains and draws. During
-    `await` and `run()`, an interrupt (Ctrl-C) takes effect after the present step; awaiting the monitor again (or
-    `run()`) continues from there.
+    Outside notebooks, `run()` trains without buttons, as does `for step, metrics in monitor: ...`. During `await` and
+    `run()`, an interrupt (Ctrl-C) takes effect after the present step; another `await` or `run()` continues from there.
 
     State: `smooth` (points averaged), `log` (logarithmic y axes).
 
     Args:
         training: a generator of `(step, metrics)`, such as `train_offline(...)`.
-        save: called without arguments by the save button, between two steps.
-        total: number of steps, for progress and remaining time.
-        show: metrics to draw, one panel per metric.
+        save: called by the save button, between two steps.
+        total: number of steps, for the remaining time.
+        show: metrics to draw, one panel each.
         **state: the initial state.
     """
 
@@ -66,7 +65,7 @@ class TrainingMonitor(Explorer):
 
     # -- training ----------------------------------------------------------------------------------------
     def __iter__(self) -> Iterator[tuple[int, Metrics]]:
-        """Train, draw and yield each step, until the end or `stop()`."""
+        """Train, draw and yield each step."""
         with self._running():
             for step, metrics in self.training:
                 self._take(step, metrics)
@@ -79,7 +78,7 @@ class TrainingMonitor(Explorer):
             self.status = "done"
 
     def __await__(self) -> Generator[Any, None, TrainingMonitor]:
-        """Train as `run` does; between two steps, the kernel handles buttons and interrupts."""
+        """Train as `run` does, but handle buttons and interrupts between steps."""
         return self._train().__await__()
 
     async def _train(self) -> TrainingMonitor:
@@ -94,16 +93,16 @@ class TrainingMonitor(Explorer):
                     if self._stop.is_set():
                         self.status = STOPPED
                         return self
-            except asyncio.CancelledError:  # the kernel's interrupt, which arrives between two steps
+            except asyncio.CancelledError:  # the kernel's interrupt
                 self.status = STOPPED
                 return self
             self.status = "done"
         return self
 
     def run(self) -> TrainingMonitor:
-        """Train to the end, to `stop()`, or to an interrupt, which ends training after the present step.
+        """Train to the end, to `stop()`, or to an interrupt.
 
-        In a notebook the kernel does not handle buttons during `run()`; during `await monitor` it does.
+        In a notebook, buttons work during `await monitor`, but not during `run()`.
         """
         self._show()
         main = threading.current_thread() is threading.main_thread()
@@ -120,7 +119,7 @@ class TrainingMonitor(Explorer):
         if _in_notebook() and self._widget is None:
             from IPython.display import display
 
-            display(self.widget)  # `_running` shows the picture when there are curves
+            display(self.widget)  # `_running` shows a picture if there are curves
 
     @contextmanager
     def _running(self) -> Iterator[None]:
@@ -137,7 +136,6 @@ class TrainingMonitor(Explorer):
                 self.show_picture()
 
     def _take(self, step: int, metrics: Metrics) -> None:
-        """Record a step, and redraw if `REDRAW` s have passed."""
         self.rows.append((step, metrics))
         now = time.monotonic()
         self._spent, self._since = self._spent + now - self._since, now
@@ -145,7 +143,7 @@ class TrainingMonitor(Explorer):
             self.redraw()
 
     def _waits(self) -> bool:
-        """Save if requested; return whether to wait before the next step."""
+        """Save if requested; return whether to wait."""
         if self._wanted.is_set():
             self._save_now()
         waits = self._pause.is_set() and not self._stop.is_set()
@@ -174,7 +172,7 @@ class TrainingMonitor(Explorer):
         self._stop.set()
 
     def save(self) -> None:
-        """Save between two steps, or at once if nothing runs.
+        """Save between steps, or at once if nothing runs.
 
         Raises:
             ValueError: the monitor was made without `save`.
@@ -196,7 +194,7 @@ class TrainingMonitor(Explorer):
 
     # -- curves ------------------------------------------------------------------------------------------
     def curve(self, metric: str) -> tuple[Any, Any]:
-        """Return steps and values so far, averaged over `smooth` points."""
+        """Return steps and values, averaged over `smooth` points."""
         known = [(step, metrics[metric]) for step, metrics in self.rows if metric in metrics]
         steps = np.array([step for step, _ in known], float)
         values = np.array([np.mean(value) for _, value in known], float)
@@ -268,10 +266,9 @@ def _in_notebook() -> bool:
 
 @contextmanager
 def _answering_widgets() -> Iterator[None]:
-    """Report to widgets in the browser, while a cell awaits, that their messages have been handled.
+    """Report to the browser's widgets, while a cell awaits, that their messages have been handled.
 
-    ipykernel 7.4 handles these messages (`concurrent`) but does not report it; without a report a widget never sends
-    its next message.
+    ipykernel 7.4 does not report it, and a widget without a report never sends its next message.
     """
     kernel = _kernel()
     handle = getattr(kernel, "dispatch_shell", None)

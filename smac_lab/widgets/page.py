@@ -1,7 +1,7 @@
-"""An explorer as one HTML file that needs neither a kernel nor a network: its states are computed beforehand.
+"""An explorer as one HTML file, with its states computed beforehand.
 
-`Explorer.to_html` writes it. Numbers of long traces are stored in 16 bits between their least and their greatest value,
-equal ones once, and plotly's own script (`vendor/`, the bundle for Cartesian charts, MIT licence) is part of the file.
+`Explorer.to_html` writes it. Numbers of long traces are stored in 16 bits between their least and greatest value, equal
+ones once. The file contains plotly's script (`vendor/`, the bundle for Cartesian charts, MIT licence).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from smac_lab.figures.style import Array
 
 FOLDER = Path(__file__).parent
 PLOTLY = FOLDER / "vendor" / "plotly-cartesian.min.js"
-LARGEST = 3_000_000  # characters of data, beside plotly's script
-SHORT = 16  # arrays up to this length are stored as text
-NAN = 65_535  # stands for NaN among 16-bit numbers
+LARGEST = 3_000_000  # characters of data
+SHORT = 16  # longest array stored as text
+NAN = 65_535  # NaN in 16 bits
 
 
 class Input(NamedTuple):
@@ -32,10 +32,10 @@ class Input(NamedTuple):
 
     Args:
         name, label: of the control.
-        values: the listed values, in order.
+        values: in order.
         texts: how each is shown.
         start: index of the first value.
-        slider: whether it is a slider; otherwise a list to choose from.
+        slider: slider or list.
         sets: indices of other controls' values that a person's change of this one sets, by name.
     """
 
@@ -49,7 +49,7 @@ class Input(NamedTuple):
 
 
 class Pool:
-    """Values that each state of a page refers to by number; equal values are stored once."""
+    """Values that states refer to by number; equal ones are stored once."""
 
     def __init__(self) -> None:
         self.entries: list[Any] = []
@@ -59,7 +59,7 @@ class Pool:
         self._length = 0
 
     def put(self, value: Any) -> int:
-        """Store a value of a trace's property, and return its number."""
+        """Store a value, and return its number."""
         array = np.asarray(value, np.float64) if isinstance(value, (np.ndarray, list, tuple)) else None
         key: Any = repr(value) if array is None else (array.shape, hashlib.sha1(array.tobytes()).digest())
         if key not in self._places:
@@ -95,15 +95,15 @@ def document(
     """Build the page.
 
     Args:
-        figure: the figure, with all its traces.
-        inputs: the controls, of which the last changes fastest along `states`.
-        states: for each combination of the controls' values, its values by (trace, property), and its text.
-        clicks: index of a trace to the controls that a click in it sets: the point's index, or its x and y.
+        figure: the figure, with all traces.
+        inputs: the controls; the last changes fastest along `states`.
+        states: for each combination, its values by (trace, property), and its text.
+        clicks: trace to the controls that a click sets: the point's index, or its x and y.
         title: heading.
-        about: what one sees, in a few sentences.
+        about: what one sees.
 
     Raises:
-        ValueError: there is more data than a page should have; found out as early as possible.
+        ValueError: there is too much data.
     """
     pool, columns, rows = Pool(), list[tuple[int, str]](), list[list[int]]()
     for changed, text in states:
@@ -136,7 +136,7 @@ def document(
 
 
 def _first(inputs: Sequence[Input]) -> int:
-    """Return the number of the state that the controls start with."""
+    """Return the first state's number."""
     at = 0
     for one in inputs:
         at = at * len(one.values) + one.start

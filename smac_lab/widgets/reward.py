@@ -1,4 +1,4 @@
-"""RewardExplorer: decoded rewards of a task beside its true rewards."""
+"""RewardExplorer: decoded and true rewards of a task."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ EDGES = 41  # edges of the histogram of residuals
 class RewardExplorer(PointExplorer):
     """Decoded and true rewards of one task.
 
-    If the state is a point of a plane, two maps show the reward decoded from z and the true reward, both of standing
-    still. For bodies, two panels show both rewards of offline and of self-collected transitions, over the first
-    feature. The panel on the right shows residuals (decoded - true) on both kinds of transitions.
+    For points of a plane, two maps show the reward decoded from z and the true reward, both of standing still. For
+    bodies, two panels show both rewards of offline and of self-collected transitions, over the first feature. On the
+    right are residuals (decoded - true) on both kinds of transitions.
 
     State: `task` (the task of the true reward; also sets z to its posterior mean), `offline_context` ("exploration" or
-    "transitions", if the buffer has exploration: source of that mean), `z1`, `z2` (z, in the plane), and, if the
-    subject is `Snapshots` of a run, `arm` and `iteration`.
+    "transitions", if the buffer has exploration), `z1`, `z2` (z, in the plane), and, for `Snapshots`, `arm` and
+    `iteration`.
     """
 
     varied = ("task", "iteration")
@@ -47,7 +47,7 @@ class RewardExplorer(PointExplorer):
 
     # -- rewards -----------------------------------------------------------------------------------------
     def transitions(self) -> dict[str, Episodes]:
-        """Return offline transitions, and those of an episode given self-collected context, `(task, n, dim)` each."""
+        """Return offline transitions, and an episode given self-collected context, `(task, n, dim)` each."""
 
         def compute() -> dict[str, Episodes]:
             generator = torch.Generator(self.agent.device).manual_seed(0)
@@ -64,7 +64,7 @@ class RewardExplorer(PointExplorer):
 
     @torch.inference_mode()
     def decode(self, observations: Array, actions: Array) -> Array:
-        """Decode r(s, a, z), `(n,)`, for observations and actions `(n, dim)` and the chosen z."""
+        """Decode r(s, a, z), `(n,)`, of inputs `(n, dim)` and the chosen z."""
         z = self.exact(self.z_at(self.chosen)).mean.expand(1, len(observations), -1)
         inputs = (self.agent.tensor(observations)[None], self.agent.tensor(actions)[None])
         return self.agent.reward_decoder(*inputs, z)[0].cpu().numpy()
@@ -95,7 +95,7 @@ class RewardExplorer(PointExplorer):
         return figure.update_layout(barmode="overlay", bargap=0, margin_r=90)
 
     def _map_frame(self, figure: go.Figure, name: str, place: Place) -> None:
-        """Add a map of the plane; both maps share a colour scale, and contours show levels without colours."""
+        """Add a map of the plane; both share a colour scale."""
         side = np.linspace(-REACH, REACH, SIDE)
         surface = go.Contour(
             x=side, y=side, z=np.zeros((SIDE, SIDE)), coloraxis="coloraxis",
@@ -109,7 +109,7 @@ class RewardExplorer(PointExplorer):
         figure.update_yaxes(title="y (m)", range=[-REACH, REACH], constrain="domain", scaleanchor=along_x, **place)
 
     def _dots_frame(self, figure: go.Figure, name: str, place: Place, legend: bool) -> None:
-        """Add the rewards of transitions over their first feature."""
+        """Add rewards over the first feature."""
         for kind, colour in (("true", HELD_OUT), ("decoded", CHOSEN)):
             dots = go.Scatter(
                 mode="markers", marker={"color": colour, "size": 5, "opacity": 0.6}, name=f"{kind} reward",
@@ -121,7 +121,7 @@ class RewardExplorer(PointExplorer):
         figure.update_yaxes(title="reward per step", **place)
 
     def residuals(self) -> dict[str, Array]:
-        """Compute decoded - true reward on both kinds of transitions of the task, `(n,)` each."""
+        """Compute decoded - true reward on both kinds of transitions, `(n,)` each."""
         task = self.state["task"]
         found = {}
         for name, episodes in self.transitions().items():
@@ -154,7 +154,7 @@ class RewardExplorer(PointExplorer):
         return traces
 
     def _maps(self) -> tuple[Array, Array]:
-        """Compute the decoded and true reward of standing still on a grid in the plane, `(SIDE^2,)` each."""
+        """Compute both rewards of standing still on a grid, `(SIDE^2,)` each."""
         family: TaskFamily = self.family
         assert isinstance(family, DynamicsFamily)
         y, x = np.meshgrid(*[np.linspace(-REACH, REACH, SIDE)] * 2, indexing="ij")

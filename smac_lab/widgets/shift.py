@@ -1,4 +1,4 @@
-"""ShiftExplorer: posteriors from offline and from self-collected context, and their effect on returns."""
+"""ShiftExplorer: posteriors from both kinds of context, and their effect on returns."""
 
 from __future__ import annotations
 
@@ -16,22 +16,21 @@ from smac_lab.widgets import stage
 from smac_lab.widgets.agents import CHOSEN, FRAME, AgentExplorer, joined, offline_of, outlines, stacked
 from smac_lab.widgets.explorer import Choice, Control, Slider, Traces
 
-SHADES = 8  # of the outlines; one trace per shade, because a browser redraws few traces quickly
-KL_EDGES = np.linspace(-4.0, 4.0, 33)  # of the histograms; decimal logarithms of nats
+SHADES = 8  # of the outlines; one trace each, for quick redraws
+KL_EDGES = np.linspace(-4.0, 4.0, 33)  # decimal logarithms of nats
 
 
 class ShiftExplorer(AgentExplorer):
     """The distribution shift as an interactive figure.
 
-    Upper left: the latent plane. Each task has two ellipses in its colour (one standard deviation of a posterior):
-    filled given offline context, dotted given context of which a share is self-collected; a line joins their means.
-    Upper right: rollouts given both posteriors, or given the chosen point of the plane. Lower left: returns over the
-    self-supervised phase. Lower right: KL divergences of the posteriors from each other and from the prior.
+    Upper left: the latent plane. Each task has two ellipses (one standard deviation of a posterior): filled given
+    offline context, dotted given context of which a share is self-collected; a line joins their means. Upper right:
+    rollouts given both posteriors, or the chosen point. Lower left: returns over the self-supervised phase. Lower
+    right: KL divergences of the posteriors from each other and from the prior.
 
     State: `n` (context transitions), `share` (self-collected share of them, 0 to 1), `offline_context` ("exploration"
-    or "transitions", if the buffer has exploration: kind of offline context), `arm`, `iteration` (if the subject is
-    `Snapshots` of a run), `task` (selected), `show` ("task": rollouts given its two posteriors; "point": given the
-    chosen point), `z1`, `z2` (the chosen point, in the plane).
+    or "transitions", if the buffer has exploration), `arm`, `iteration` (for `Snapshots`), `task` (selected), `show`
+    ("task": rollouts given its two posteriors; "point": given the chosen point), `z1`, `z2` (the chosen point).
     """
 
     clicks: ClassVar = {"offline": ("task",), "mixed": ("task",), "anywhere": ("z1", "z2")}
@@ -58,14 +57,14 @@ class ShiftExplorer(AgentExplorer):
 
     # -- what is shown -----------------------------------------------------------------------------------
     def mixed(self) -> tuple[Tensor, Tensor]:
-        """Return offline context, and context with the self-collected share, `(task, n, context_dim)` each."""
+        """Return offline and mixed context, `(task, n, context_dim)` each."""
         n = self.state["n"]
         own = round(self.state["share"] * n)
         offline = self.context_of("offline")[:, :n]
         return offline, torch.cat([self.context_of("self-collected")[:, :own], offline[:, : n - own]], dim=1)
 
     def posteriors(self) -> tuple[Gaussian, Gaussian]:
-        """Infer q(z | offline context) and q(z | mixed context) of the shown tasks."""
+        """Infer q(z | offline context) and q(z | mixed context)."""
 
         def infer() -> tuple[Gaussian, Gaussian]:
             offline, mixed = self.mixed()
@@ -74,7 +73,7 @@ class ShiftExplorer(AgentExplorer):
         return self.once(("posteriors", self.key, offline_of(self.state), self.state["n"], self.state["share"]), infer)
 
     def returns(self) -> tuple[list[int], Array, Array]:
-        """Return the saved iterations, and the mean returns at each, given offline and self-collected context."""
+        """Return iterations, and their mean returns given offline and self-collected context."""
         arm = self.state.get("arm")
         kept = self.subject.iterations
         found = [self.measured((arm if i else None, i)) for i in kept]
@@ -113,7 +112,7 @@ class ShiftExplorer(AgentExplorer):
         for name, label, look in (
             ("selected", "selected task", {"symbol": "circle-open", "size": 20, "color": GREY, "line_width": 2}),
             ("point", "chosen point", {"symbol": "star", "size": 13, "color": CHOSEN}),
-        ):  # they ignore clicks, so that the marker below receives them
+        ):  # the marker below receives clicks
             mark = go.Scatter(mode="markers", marker=look, hoverinfo="skip", name=label, **FRAME)
             self.add(figure, name, mark, plane)
 
@@ -190,7 +189,7 @@ class ShiftExplorer(AgentExplorer):
         return traces
 
     def acting(self) -> dict[str, Gaussian]:
-        """Return the agent's z: the two posteriors of the selected task, or the chosen point, `(1, z_dim)` each."""
+        """Return the selected task's two posteriors, or the chosen point, `(1, z_dim)` each."""
         if self.state["show"] == "point":
             return {"point": self.exact(self.z_at(self.chosen))}
         task = [self.state["task"]]
@@ -198,7 +197,6 @@ class ShiftExplorer(AgentExplorer):
         return {name: Gaussian(q.mean[task], q.std[task]) for name, q in named}
 
     def draw_slowly(self) -> Traces:
-        """Return the traces of the rollouts."""
         task, given = self.state["task"], self.acting()
         names, acted = list(given), self.act(stacked(given.values()))
         paths = stage.lines(self.family, acted)
@@ -242,12 +240,11 @@ class ShiftExplorer(AgentExplorer):
 
     # -- by hand -----------------------------------------------------------------------------------------
     def by_hand(self, name: str, value: Any) -> dict[str, Any]:
-        """Show the chosen point when a person moves z, and the task when a person selects one."""
+        """Show what a person last chose, point or task."""
         shown = {"z1": "point", "z2": "point", "task": "task"}.get(name)
         return {name: value} | ({"show": shown} if shown else {})
 
     def clicked(self, changes: dict[str, Any]) -> None:
-        """Set what a click chooses, and film it."""
         self.update(**changes)
         if self.buttons():
             self.play()

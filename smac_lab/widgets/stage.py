@@ -1,4 +1,4 @@
-"""Rollouts of explorers: a few simulations side by side, drawn as lines and filmed."""
+"""Rollouts of explorers as lines and films."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILM_FRAMES = 50  # per film, about
 
 
 class Axes(NamedTuple):
-    """The axes on which a family's rollouts are drawn."""
+    """The axes of a family's rollouts."""
 
     x_label: str
     y_label: str
@@ -28,19 +28,19 @@ class Axes(NamedTuple):
 
 
 def axes_of(family: TaskFamily) -> Axes:
-    """Choose paths in the plane for points and walkers, and otherwise the first feature over time."""
+    """Choose paths in the plane for points and walkers, otherwise the first feature over time."""
     if hasattr(family, "landmark") or _walks(family):
         return Axes("x (m)", "y (m)", True)
     return Axes("time (s)", feature_label(family), False)
 
 
 def feature_label(family: TaskFamily) -> str:
-    """Return the label of the first feature, with unit; if a task is one number, the task's label without "target"."""
+    """Return the first feature's label, with unit; if a task is one number, the task's label without "target"."""
     return family.task_label.removeprefix("target ") if family.task_dim == 1 else family.feature_label
 
 
 def act(agent: SMAC, family: TaskFamily, task: Array, z: Gaussian, seed: int = 0) -> Episodes:
-    """Roll out one episode in `task`, `(task_dim,)`, per z, `(n, z_dim)`: equal initial states, mean actions."""
+    """Roll out an episode in `task`, `(task_dim,)`, per z, `(n, z_dim)`, with equal initial states and mean actions."""
     n = len(z.mean)
     env = family.batch_env(Tasks(np.repeat(np.atleast_2d(task), n, axis=0)), num_threads=1)
     generator = torch.Generator(agent.device).manual_seed(seed)
@@ -48,7 +48,7 @@ def act(agent: SMAC, family: TaskFamily, task: Array, z: Gaussian, seed: int = 0
 
 
 def lines(family: TaskFamily, episodes: Episodes) -> Array:
-    """Return the line to draw for each simulation, `(n, time, 2)`; NaN after the end of its first episode."""
+    """Return each simulation's line, `(n, time, 2)`; NaN after its first episode."""
     features = np.where(episodes.first[..., None], episodes.features, np.nan)
     if hasattr(family, "landmark"):
         start = episodes.observations[:, :1]
@@ -61,7 +61,7 @@ def lines(family: TaskFamily, episodes: Episodes) -> Array:
 
 
 def target(family: TaskFamily, task: Array, drawn: Array) -> Array:
-    """Return the target of the task on the same axes, `(point, 2)`; empty if it cannot be drawn."""
+    """Return the task's target on the same axes, `(point, 2)`; empty if it cannot be drawn."""
     if hasattr(family, "landmark"):
         return np.atleast_2d(family.landmark(task))
     if _walks(family):
@@ -74,7 +74,7 @@ def target(family: TaskFamily, task: Array, drawn: Array) -> Array:
 
 
 def outcomes(family: TaskFamily, tasks: Array, episodes: Episodes) -> list[str]:
-    """Return the return of each episode as text and, if the family has `success`, whether the last step succeeded.
+    """Return each return as text and, if the family has `success`, whether the last step succeeded.
 
     Args:
         family: of the episodes.
@@ -92,15 +92,15 @@ def outcomes(family: TaskFamily, tasks: Array, episodes: Episodes) -> list[str]:
 def film(
     agent: SMAC, family: TaskFamily, tasks: Tasks, z: Gaussian, caption: str, *, still: bool = False, seed: int = 0
 ) -> str:
-    """Film `act`, simulations side by side, and return HTML; without a renderer, HTML with the reason.
+    """Film `act` side by side and return HTML; without a renderer, HTML with the reason.
 
     Args:
         agent, family: the agent and its task family.
         tasks: one task per z.
         z: `(n, z_dim)`.
         caption: text below the film, also for screen readers.
-        still: do not start the film automatically.
-        seed: of the initial state, which is equal in all simulations.
+        still: do not start automatically.
+        seed: of the initial state, which all simulations share.
     """
     from smac_lab.figures import video
 
@@ -118,7 +118,7 @@ def film(
 
 
 def player(frames: Any, fps: float, caption: str, still: bool = False) -> str:
-    """Return an HTML video that contains its file."""
+    """Return a self-contained HTML video."""
     from smac_lab.figures import video
 
     moving = "" if still else "autoplay loop "
@@ -130,5 +130,5 @@ def player(frames: Any, fps: float, caption: str, still: bool = False) -> str:
 
 
 def _walks(family: TaskFamily) -> bool:
-    """Return whether tasks are walking directions and the first two features are a velocity."""
+    """Return whether tasks are directions and the first two features a velocity."""
     return "direction" in family.task_label and family.spec.feature_dim >= 2
