@@ -33,7 +33,7 @@ def broken(site: Path) -> list[str]:
     for path, page in sorted(pages.items()):
         for link in sorted(page.links):
             parts = urlsplit(link)
-            if parts.scheme or parts.netloc or path.name == "404.html":  # links from the root
+            if parts.scheme or parts.netloc or path.name == "404.html":  # its links start at the site's root
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if not target.exists():

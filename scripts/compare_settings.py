@@ -141,7 +141,7 @@ def learn(config, seeds, collected=None):
 
 
 def compare_each(settings, seeds, short, run=None):
-    """Print the results of the default and each setting, from equal data, with 95 % intervals over seeds."""
+    """Print the default's and each setting's results, from equal data, with 95 % intervals over seeds."""
     if run is None:
         base = dataclasses.replace(lab.SMACConfig.preset("point-robot", "cpu"), **(SHORT if short else {}))
         collected = collect(base, seeds)
@@ -162,7 +162,11 @@ def compare_each(settings, seeds, short, run=None):
 
 
 def compare(changes, seeds=tuple(range(10)), short=False, emulate=False):
-    """Print both settings and return their paired differences by name, with 95 % intervals over seeds."""
+    """Print both settings and their paired difference, each with its 95 % interval over seeds.
+
+    Returns:
+        The intervals of the differences by name.
+    """
     base = dataclasses.replace(lab.SMACConfig.preset("point-robot", "cpu"), **(SHORT if short else {}))
     precision = changes.get("precision", "")
     if emulate:

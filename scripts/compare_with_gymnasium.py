@@ -39,7 +39,7 @@ class Sample(NamedTuple):
     info: Mapping[str, float]
     fresh_reward: float
     fresh_info: Mapping[str, float]
-    velocity: np.ndarray  # m/s: displacement / dt of the rewarded point (`place`)
+    velocity: np.ndarray  # m/s: displacement / dt of the rewarded point (`place`), from fresh fields
 
 
 Differences = dict[str, float]  # effects on the reward: ours - gymnasium's
@@ -64,7 +64,7 @@ class Result(NamedTuple):
     state: float
     observation: float
     reward: float  # after the documented differences
-    endings_of_one: int  # in only one of the two
+    endings_of_one: int  # steps that end the episode in only one of the two
     endings: int  # in both
     differences: Differences  # largest effect of each
 

@@ -129,7 +129,7 @@ class Hands:
             [x, y],
         )
         self.page.mouse.move(*place)
-        self.page.wait_for_timeout(200)  # plotly looks for the element
+        self.page.wait_for_timeout(200)  # plotly needs time to find the element under the pointer
         self.page.mouse.click(*place)
 
     def wait_for_change(self, before: str, what: str = "data", timeout: float = 30.0) -> None:
@@ -177,7 +177,7 @@ def main() -> None:
             page.open_notebook(lab, "explorers.ipynb")
             page.run_all()
             if options.pictures:
-                page.page.set_viewport_size({"width": 1366, "height": 1500})  # the tallest
+                page.page.set_viewport_size({"width": 1366, "height": 1500})  # the whole of the tallest
             for theme in (LIGHT, DARK) if options.pictures else ():
                 page.theme(theme)
                 for index, name in enumerate(NAMES):

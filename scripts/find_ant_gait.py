@@ -24,7 +24,7 @@ def score(family: AntDir, parameters: np.ndarray, directions: np.ndarray, seed: 
 
 
 def search(generations: int = 45, population: int = 40, elite: int = 8, seed: int = 0) -> np.ndarray:
-    """Search by the cross-entropy method; the first half of the generations has half episodes."""
+    """Search by the cross-entropy method; the first half of the generations has episodes of half length."""
     family, rng = AntDir(), np.random.default_rng(seed)
     mean, std = np.array([0.0] * 18 + [1.5]), np.full(19, 0.5)
     for generation in range(generations):

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 SECONDS = 10
-MEMORY = 3 << 30  # bytes for one small folder, the libraries' included
+MEMORY = 3 << 30  # bytes that reading one small folder may take, with the libraries
 NUMBERS: list[Any] = [0, -1, 1, 3, 10**9, 10**12, 10**30, -(10**18), 1e308, -0.5, float("nan"), float("inf")]
 VALUES: list[Any] = [
     *NUMBERS, None, True, False, "", "x", "..", "../../../etc/passwd", "/etc/passwd", "\x00", "é" * 300, "1" * 5000,
@@ -56,7 +56,7 @@ def run_folder(folder: Path) -> None:
 
     config = SMACConfig.preset("point-robot", "smoke")
     run_experiment(folder, Experiment("point-robot", "smoke", config, (0,), ("frozen",)), workers=1, quiet=True)
-    for events in folder.rglob("events.out*"):  # never read here
+    for events in folder.rglob("events.out*"):  # TensorBoard's; never read here
         events.unlink()
 
 

@@ -94,7 +94,7 @@ def data(example: str = "point-robot") -> dict:
 
 
 def script(found: dict) -> str:
-    """Return the data as a script, because a page on disk may not load JSON."""
+    """Return the data as a script, because a page opened from disk may not load JSON."""
     return f"const SHIFT = {json.dumps(found, ensure_ascii=False)};\n"
 
 

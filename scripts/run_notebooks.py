@@ -35,7 +35,7 @@ class Measure(NamedTuple):
 
 
 class CellError(Exception):
-    """The message names the failed cell."""
+    """A cell failed; the message names it."""
 
 
 def measure(path: Path) -> Measure:

@@ -80,7 +80,7 @@ def config(
         family: as in `smac-lab train`.
         preset: smoke, cpu, gpu or paper.
         behaviour: how much scripted data gives the task away; default: the preset's.
-        settings: fields of SMACConfig that replace the preset's.
+        settings: fields that replace the preset's.
     """
     from smac_lab.tasks import make_family
 
@@ -106,14 +106,13 @@ def collect(
     """Collect a task family's offline data set. The same command continues after a stop.
 
     Args:
-        family: point-robot, cheetah-vel, ant-dir, humanoid-dir, walker-params, hopper-params, sawyer, ...; options may
-            follow it, as in ant-dir:contact_cost=False.
+        family: as in `smac-lab train`.
         preset: smoke, cpu, gpu or paper.
         behaviour: how much scripted data gives the task away; default: the preset's.
         seed: of tasks and data.
         out: folder; default data/<family>-<preset>-<seed>.
         starter: folder for a small excerpt with states to replay, as in smac_lab/starter.
-        settings: fields of SMACConfig that replace the preset's.
+        settings: fields that replace the preset's.
     """
     import numpy as np
     from tqdm import tqdm
@@ -199,9 +198,9 @@ def train(
         data: data set of `smac-lab collect` with the same seed, or a run of the same seeds; default: collect it.
         out: folder of the run; default runs/<family>-<preset>.
         workers: processes for several seeds; default one per group of seeds that learn at once.
-        threads: PyTorch threads of a run in this process; default all processors.
+        threads: of PyTorch in this process; default all processors.
         at_once: seeds that learn at once, as one agent; default all on a GPU, one on a CPU.
-        settings: fields of SMACConfig that replace the preset's.
+        settings: fields that replace the preset's.
     """
     import torch
 
@@ -243,7 +242,7 @@ def sweep(file: Annotated[Path, tyro.conf.Positional], address: str | None = Non
 
     Args:
         file: YAML, or Python that defines `sweep`, with families, methods, arms, seeds, variants and resources.
-        address: of a Ray cluster to join, such as auto; default: start Ray on this machine alone.
+        address: of a Ray cluster, such as auto; default: start Ray on this machine.
         plan: only list the trials.
     """
     from smac_lab.figures import comparison, report
@@ -287,12 +286,12 @@ def reproduce(
     """Answer a claim of the paper: run what is missing, and judge it. The same command continues after a stop.
 
     Args:
-        claim: all, or one of the claims.
+        claim: one of the claims, or all.
         preset: smoke, cpu, gpu or paper.
         seed: seeds of every run.
         results: folder of the summaries and curves; default results/<preset>.
         out: folder of the runs; default runs/reproduce-<preset>.
-        address: of a Ray cluster to join, such as auto; default: start Ray on this machine alone.
+        address: of a Ray cluster, such as auto; default: start Ray on this machine.
         run: run what is missing; otherwise only judge the results.
     """
     from smac_lab.data.storage import replace_text
@@ -373,8 +372,8 @@ def compare(
     """Print finished runs in one table, with intervals.
 
     Args:
-        runs: folders of runs, such as runs/ant-dir-cpu; a family may occur in one variant only.
-        table: format of the table.
+        runs: folders, such as runs/ant-dir-cpu; one variant of each family.
+        table: its format.
         figure: file for intervals and performance profiles (.html, or .png if Chromium is installed).
     """
     from smac_lab.data.storage import replace_text, replacing
@@ -411,9 +410,9 @@ def explore(
     With --html, write it to a file that needs neither a server nor a network.
 
     Args:
-        run: folder of a run or of an excerpt, or the name of an example in the package: point-robot, cheetah-vel, ...
-        seed: one of the run's seeds; default the first.
-        port: port of the page's server.
+        run: folder of a run or excerpt, or the name of an example: point-robot, cheetah-vel, ...
+        seed: of the run; default its first.
+        port: of the page's server.
         browser: open the page; otherwise only print its address, with the token.
         html: file to write instead.
     """
@@ -464,7 +463,7 @@ def excerpt(
     Args:
         run: folder of a finished run.
         out: folder to write.
-        seed: one of the run's seeds; default the first.
+        seed: of the run; default its first.
         iterations: iterations of each arm to keep; default the last.
         arms: arms to keep; default all.
     """
@@ -503,8 +502,8 @@ def bench(
 
     Args:
         what: simulation, update, evaluate, pipeline; default all.
-        family: family of the run that `pipeline` measures.
-        preset: preset of that run.
+        family: of the run that `pipeline` measures.
+        preset: of that run.
         processes: environments of gymnasium's AsyncVectorEnv, a process each; default four per core.
         profile: also show how each stage's time divides.
         scaling: .html file for cost against size, with .json and .png beside it.

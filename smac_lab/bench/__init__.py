@@ -38,9 +38,9 @@ def rows(
     """Measure the ratios of one of `CASES`.
 
     Args:
-        case: its name.
+        case: name of the case.
         effort: amount of work.
-        processes: of gymnasium's `AsyncVectorEnv`.
+        processes: numbers of processes of gymnasium's `AsyncVectorEnv`.
         run: family and preset that `pipeline` measures.
     """
     if case == "simulation":

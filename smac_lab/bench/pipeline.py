@@ -132,7 +132,7 @@ def imports(rounds: int = 5) -> Iterator[Ratio]:
     for turn in range(-1, rounds):  # the first fills the file system's cache
         for module, seconds in found.items():
             answer = _import(module)
-            loaded = set(answer["modules"])  # at last smac_lab's
+            loaded = set(answer["modules"])  # in the end those of smac_lab
             if turn >= 0:
                 seconds.append(answer["seconds"])
     ours, limit = np.array(found["smac_lab"]), np.array(found["torch"])

@@ -21,7 +21,7 @@ class Effort(NamedTuple):
 
     rounds: int = 7
     simulations: int = 128
-    steps: int = 200  # of each simulation in one timing: a horizon
+    steps: int = 200  # control steps of each simulation in one timing: a horizon
     tasks: int = 130  # of an evaluation: 100 training, 30 held-out ones
     updates: int = 6  # in one timing
     seeds: int = 16  # at once
@@ -132,9 +132,9 @@ def against(
     """Compute the ratio of two measurements of the same rounds.
 
     Args:
-        name, limit_name, unit: labels and unit.
+        name, limit_name, unit: labels of both measurements, and their unit.
         ours, limit: one number per round.
-        bar: median ratio to bar.
+        bar: function from the median ratio to its bar.
         device: of the measurement.
     """
     ratios = ours / limit

@@ -66,13 +66,13 @@ def make_body(name: str) -> gym.Env[Any, Any]:
     """Make one of gymnasium's MuJoCo environments, also without imageio."""
     try:
         import imageio  # type: ignore[import-not-found]  # noqa: F401
-    except ImportError:  # gymnasium's module imports it
+    except ImportError:  # gymnasium's module imports imageio
         sys.modules["imageio"] = types.ModuleType("imageio")
         try:
             importlib.import_module("gymnasium.envs.mujoco.mujoco_rendering")
         finally:
             del sys.modules["imageio"]
-    if multiprocessing.parent_process() is not None:  # workers ignore Ctrl-C
+    if multiprocessing.parent_process() is not None:  # workers ignore Ctrl-C: the parent ends them
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     log = _load_mujoco().MjLogConfig.get()
     log.logto_console = False  # each HalfCheetah-v5 logs a deprecation warning

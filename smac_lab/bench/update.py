@@ -105,7 +105,7 @@ CUDA_CASES = (Case("offline", 4, 256),)
 
 
 def make_agent(config: SMACConfig, setting: Setting = PLAIN, seed: Any = 0) -> SMAC:
-    """Make an agent in `setting`."""
+    """Make an agent that computes in `setting`."""
     config = dataclasses.replace(config, precision=setting.precision, compile=setting.compiled)
     return SMAC(config, make_family(FAMILY).spec, seed=seed)
 

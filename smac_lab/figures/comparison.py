@@ -1,8 +1,7 @@
 """Comparison of methods and arms on the same families, with the statistics of rliable.
 
-Scores are means over tasks, one per seed. The aggregates are from Agarwal et al., "Deep RL at the Edge of the
-Statistical Precipice" (NeurIPS 2021, arXiv 2108.13264): interquartile mean with a stratified bootstrap interval,
-probability of improvement, and performance profiles.
+Scores are means over tasks, one per seed. The aggregates are those of Agarwal et al. (NeurIPS 2021, arXiv 2108.13264),
+as in `stats`.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Entry(NamedTuple):
 
     family: str
     name: str
-    run: str  # the run's folder
+    run: str
     seeds: tuple[int, ...]
     measures: dict[str, Array]
     minutes: float | None  # of learning, per seed
@@ -167,7 +166,7 @@ def _estimate(values: Array) -> Interval:
 def overall(comparison: Comparison) -> dict[str, dict[str, Interval]]:
     """Compute interquartile means of normalised scores over families and seeds, by method and context.
 
-    Methods that lack a family, or differ in their number of seeds, are left out.
+    Methods that lack a family, or have another number of seeds on one, are left out.
     """
     found: dict[str, dict[str, Interval]] = {}
     for name in comparison.names:

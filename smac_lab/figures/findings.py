@@ -212,7 +212,7 @@ def number(value: float | None, percent: bool = False) -> str:
 
 
 def bounds(estimate: Interval, percent: bool = False) -> str:
-    """Format the bounds of an interval in brackets; empty if unknown."""
+    """Format an interval's bounds in brackets; empty if unknown."""
     if not np.isfinite(estimate.low):
         return ""
     return f"[{number(estimate.low, percent)}, {number(estimate.high, percent)}]".replace(" %,", ",")
@@ -316,7 +316,6 @@ def _returns(run: Run) -> Section:
 
 
 def _true_rewards(run: Run) -> str:
-    """Compare arms with true rewards, without and with an encoder that learns from them."""
     online, text = {phase: found["online_context"] for phase, found in run.phases.items()}, ""
     if {"frozen-true-rewards", "frozen"} <= online.keys():
         true, decoded = online["frozen-true-rewards"], online["frozen"]
@@ -384,7 +383,7 @@ def _plane(run: Run, seed: int) -> Section:
 
 
 def _distance_ratio(posteriors: plots.Posteriors) -> float:
-    """Divide the median distance of online from offline means by that between tasks; NaN for one task."""
+    """Divide the median distance of online from offline means by that between tasks."""
     offline, online = np.asarray(posteriors.offline_mean)[:, 0], np.asarray(posteriors.online_mean)[:, 0]
     others = np.linalg.norm(offline[:, None] - offline[None], axis=-1)[np.triu_indices(len(offline), 1)]
     if not others.any():

@@ -200,7 +200,7 @@ def return_bars(
 
 
 def shift_bars(shift: Mapping[str, ArrayLike]) -> go.Figure:
-    """Draw the normalised shift before and after each arm, as `return_bars` does.
+    """Draw the normalised shift before and after each arm: mean with 95 % interval, and one dot per seed.
 
     Args:
         shift: phase to `(seed,)`.
@@ -484,7 +484,7 @@ def trajectories(
 
 
 def _panel_height(points: Array, least: int) -> int:
-    """Compute the height in pixels that gives a panel of width 400 equal scales."""
+    """Compute the height that gives a panel of width 400 equal scales, in pixels."""
     width, height = np.ptp(points, axis=0)
     return int(np.clip(400 * height / max(width, 1e-6), least, 400))
 

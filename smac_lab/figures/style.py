@@ -112,7 +112,7 @@ def task_scale(tasks: ArrayLike, label: str = "task") -> TaskScale:
 def grid(
     titles: Sequence[str], height: int, columns: int = 2, gap: int = 85, **options: Any
 ) -> tuple[go.Figure, list[Place]]:
-    """Build a figure with one panel per title, `height` pixels each; return it and the places."""
+    """Build a figure with one panel per title, `height` pixels each, `gap` between rows; return it and the places."""
     columns = min(columns, len(titles))
     rows = -(-len(titles) // columns)
     inside = rows * height + (rows - 1) * gap

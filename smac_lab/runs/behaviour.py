@@ -27,7 +27,7 @@ AT_ONCE = 2_000  # scripted episodes of a body side by side, at most; bounds mem
 
 
 def check_recipe(family: TaskFamily, config: SMACConfig) -> None:
-    """Raise ValueError unless the config's recipe can make data of the family, in whole episodes."""
+    """Raise ValueError unless the recipe can make data of the family, in whole episodes."""
     if config.behaviour_transitions % family.horizon:
         raise ValueError(
             f"behaviour_transitions={config.behaviour_transitions} is not allowed: it must be a multiple of the "
@@ -48,13 +48,13 @@ def check_recipe(family: TaskFamily, config: SMACConfig) -> None:
 
 
 def uses_pearl(config: SMACConfig) -> bool:
-    """Return whether PEARL makes the data or a part of it."""
+    """Return whether PEARL makes any data."""
     explores = config.exploration_transitions > 0 and config.exploration_policy == "pearl"
     return config.behaviour_policy == "pearl" or explores
 
 
 def has_script(family: TaskFamily) -> bool:
-    """Return whether the family has scripted behaviour, `family.behave`."""
+    """Return whether the family has a script."""
     one = family.sample_tasks(np.random.default_rng(0), 1)
     return family.behave(0, np.zeros((1, family.obs_dim)), one) is not None
 

@@ -117,7 +117,6 @@ def _equally_far(seeds: Sequence[_Seed], phase: str) -> list[list[_Seed]]:
 def _start(
     family: TaskFamily, seeds: list[_Seed], experiment: Experiment, tick: Tick
 ) -> tuple[Method, TransitionBuffer]:
-    """Make a new agent and its data."""
     c = experiment.config
     pearl: dict[int, TransitionBuffer] = {}
     if experiment.data is None and uses_pearl(c):
@@ -209,7 +208,7 @@ class _Phase:
         return train_self_supervised(agent, buffer, self.family, tasks, iterations=remaining, arm=arm)
 
     def _measure(self, agent: Method, buffer: TransitionBuffer, last: bool) -> list[dict[str, Any]]:
-        """Measure each seed, and store the phase's last measurement."""
+        """Measure, and store the last measurement."""
         train, test = [one.train for one in self.seeds], [one.test for one in self.seeds]
         measured = measure(agent, self.family, train, test, buffer, [one.number for one in self.seeds])
         if last:
@@ -256,7 +255,7 @@ def run_experiment(
 
     Raises:
         StorageError: the folder holds another experiment, or another process uses it.
-        ValueError: `workers` or `at_once` is below 1 or not supported by the method, or the device is missing.
+        ValueError: `workers` or `at_once` is below 1, the method learns one seed at a time, or the device is missing.
     """
     device = experiment.config.torch_device()
     if workers is not None and workers < 1:

@@ -95,7 +95,6 @@ def _arrays(
 
 
 def _newest_labels(c: SMACConfig, family: TaskFamily, train: Tasks, buffer: TransitionBuffer) -> dict[str, float]:
-    """Compare decoded with true rewards in the last iteration."""
     last = c.online_tasks * (c.prior_episodes + c.posterior_episodes) * family.horizon
     return label_errors(buffer, family, train, last)
 
@@ -185,7 +184,7 @@ def success_by_description(family: TaskFamily, found: dict[str, Array]) -> dict[
 
 
 def save_measurement(file: Path, found: dict[str, Array]) -> None:
-    """Write `measure`'s arrays atomically as an uncompressed npz."""
+    """Write arrays atomically as npz."""
     with replacing(file) as partial:
         np.savez(partial, **found)  # type: ignore[arg-type]
 

@@ -75,7 +75,7 @@ class Snapshots:
 
     @classmethod
     def of(cls, agent: SMAC, family: TaskFamily, tasks: Tasks, buffer: TransitionBuffer) -> Snapshots:
-        """Wrap a single agent, at any stage of training."""
+        """Wrap a single agent."""
         return cls(family, tasks, buffer, agent, {})
 
     def agent(self, arm: str | None = None, iteration: int = 0) -> SMAC:

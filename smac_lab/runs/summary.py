@@ -87,8 +87,6 @@ def write_summary(
 
 
 def _phase_seconds(folder: Path, experiment: Experiment) -> dict[str, float]:
-    """Average each phase's seconds over seeds."""
-
     def seconds(seed: int, phase: str) -> float:
         return float(checkpoint.read_progress(folder / f"seed_{seed}" / phase / "checkpoint")["seconds"])
 
@@ -107,7 +105,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Return the commit of the source tree, or None outside a git checkout."""
+    """Return the source's commit, or None outside a checkout."""
     here = Path(__file__).parent
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)

@@ -102,7 +102,7 @@ class Sweep:
 
     @classmethod
     def read(cls, file: str | Path) -> Sweep:
-        """Read a sweep from YAML, or from a Python file that defines `sweep`.
+        """Read a sweep from YAML, or from Python that defines `sweep`.
 
         Raises:
             StorageError: the file is missing or not readable.
@@ -131,7 +131,7 @@ class Sweep:
             return cls(**fields)
 
     def runs(self) -> dict[Path, Experiment]:
-        """List every run by its folder, those first whose data others use."""
+        """List runs by folder, those first whose data others use."""
         found = {}
         methods = sorted(self.methods, key=lambda method: method != "smac")
         for family, (variant, changes), method in itertools.product(self.families, self.variants.items(), methods):
@@ -155,7 +155,7 @@ class Sweep:
         return found
 
     def trials(self) -> list[Trial]:
-        """List every trial, those first whose data others use."""
+        """List trials in the order of the runs."""
         found = []
         for folder, experiment in self.runs().items():
             size = self.at_once if experiment.entry.seeds_at_once else 1
@@ -243,7 +243,6 @@ def _run(
 
 @contextmanager
 def _cluster(sweep: Sweep, address: str | None) -> Iterator[Any]:
-    """Join a Ray cluster, or start one on this machine."""
     try:
         import ray
     except ImportError as error:
@@ -274,7 +273,7 @@ def _cluster(sweep: Sweep, address: str | None) -> Iterator[Any]:
 
 
 class _Board:
-    """Updates made by each trial so far; an actor of Ray."""
+    """Updates of each trial so far; an actor of Ray."""
 
     def __init__(self) -> None:
         self.done: dict[str, int] = {}

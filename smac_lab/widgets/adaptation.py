@@ -27,7 +27,7 @@ KINDS = {"offline": OFFLINE, "self-collected": SELF_COLLECTED}
 
 
 class AdaptationExplorer(Explorer):
-    """Behaviour of methods in one task after some episodes of context, side by side.
+    """Methods in one task after some episodes of context, side by side.
 
     Above, one panel per method: the path before any context (grey) and after adaptation. Below: the mean return of all
     tasks over the episodes of context, for both kinds of context. All methods get equal offline context, and each
@@ -80,7 +80,7 @@ class AdaptationExplorer(Explorer):
         return self.buffer.sample_context(ids, n, generator, source, consecutive=True)
 
     def acts(self, name: str, kind: str, episodes: int) -> Episodes:
-        """Roll out one episode of every task after some episodes of context."""
+        """Roll out one episode of every task after `episodes` episodes of context."""
         agent = self.methods[name]
 
         def run() -> Episodes:

@@ -73,7 +73,6 @@ class AgentExplorer(Explorer):
         super().__init__(**state)
 
     def make_controls(self) -> dict[str, Control]:
-        """Return the controls of task and, if the run has arms, of arm and iteration."""
         controls: dict[str, Control] = {}
         if self.subject.arms:
             arms, kept = list(self.subject.arms), self.subject.iterations
@@ -166,7 +165,6 @@ class AgentExplorer(Explorer):
 
     @property
     def axes(self) -> plots.Axes:
-        """Axes of the plane."""
         return self.plane()[0]
 
     def z_at(self, point: Any) -> Array:
@@ -175,7 +173,6 @@ class AgentExplorer(Explorer):
         return axes.centre + np.asarray(point, float) @ axes.directions
 
     def z_controls(self) -> dict[str, Control]:
-        """Return the sliders along the axes."""
         axes, low, high = self.plane()
         return {
             f"z{i + 1}": Slider(
@@ -214,7 +211,6 @@ class AgentExplorer(Explorer):
 
     # -- the stage ---------------------------------------------------------------------------------------
     def stage_frame(self, figure: go.Figure, place: Place) -> None:
-        """Add axes and target of the rollouts."""
         axes = stage.axes_of(self.family)
         self.add(
             figure, "target",
@@ -237,7 +233,6 @@ class AgentExplorer(Explorer):
         return Gaussian(mean, torch.zeros_like(mean))
 
     def task_name(self, index: int) -> str:
-        """Describe a task in words."""
         if words := self.family.describe(self.tasks.values[index]):
             return f"{index}: {words}"
         label, _, unit = self.scale.label.partition(" (")
@@ -253,7 +248,6 @@ class AgentExplorer(Explorer):
         return sample_colorscale(self.scale.palette, where.tolist())
 
     def play_button(self) -> Any:
-        """Make the button of the film."""
         import ipywidgets
 
         button = ipywidgets.Button(description="Play", tooltip="film the rollout of the present state", icon="play")

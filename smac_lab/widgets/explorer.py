@@ -371,7 +371,7 @@ class Explorer:
         return self._widget
 
     def buttons(self) -> list[Any]:
-        """Return further ipywidgets beside the controls."""
+        """Return further ipywidgets."""
         return []
 
     def on_display(self, figure: Any) -> None:

@@ -65,7 +65,7 @@ class TrainingMonitor(Explorer):
 
     # -- training ----------------------------------------------------------------------------------------
     def __iter__(self) -> Iterator[tuple[int, Metrics]]:
-        """Train, draw and yield each step."""
+        """Train, draw and yield steps."""
         with self._running():
             for step, metrics in self.training:
                 self._take(step, metrics)

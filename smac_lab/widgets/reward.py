@@ -109,7 +109,6 @@ class RewardExplorer(PointExplorer):
         figure.update_yaxes(title="y (m)", range=[-REACH, REACH], constrain="domain", scaleanchor=along_x, **place)
 
     def _dots_frame(self, figure: go.Figure, name: str, place: Place, legend: bool) -> None:
-        """Add rewards over the first feature."""
         for kind, colour in (("true", HELD_OUT), ("decoded", CHOSEN)):
             dots = go.Scatter(
                 mode="markers", marker={"color": colour, "size": 5, "opacity": 0.6}, name=f"{kind} reward",
