@@ -72,6 +72,7 @@ def evaluate(
     returns: list[Array] = []
     contexts: list[Tensor] = []
 
+    # exploring
     known = agent.unadapted(side.n)
     for episode in range(n_explore):
         if contexts and agent.adapts_while_exploring:
@@ -80,9 +81,11 @@ def evaluate(
         returns.append(explored.returns)
         contexts.append(context_of(agent, explored))
 
+    # adapting
     context = torch.cat(contexts, dim=-2) if contexts else None
     adapted = known if context is None else agent.adapt(context)
 
+    # acting
     final = side.rollout(agent.policy(adapted, side.generator, deterministic), n_explore * 100_003)
     returns.append(final.returns)
 

@@ -33,8 +33,8 @@ class SMAC(Method):
     """Semi-supervised meta actor-critic (Pong et al., ICML 2022).
 
     Args:
-        config: of the experiment.
-        spec: of the task family.
+        config: numbers of the experiment.
+        spec: sizes of the task family.
         seed: of initial parameters and every later draw. Several seeds, such as `range(16)`, make as many agents that
             learn at once: parameters, batches, contexts, metrics and results then have a leading seed axis, and each
             seed draws as it would alone. Losses and parts are still written for one seed.
@@ -108,11 +108,12 @@ class SMAC(Method):
         return self._improve(batch, z)
 
     def self_labelled_loss(self, batch: Batch) -> tuple[Tensor, Info]:
-        """Add `reward_loss` to `self_supervised_loss`.
+        """Add `reward_loss` to `self_supervised_loss`: q(z|h) must also explain the rewards through the decoder.
 
         The `self-labelled` arm (ours) trains the encoder with this loss, but not the decoder. Rewards are decoded on
-        self-collected transitions and true on offline ones. The `oracle` arm trains encoder and decoder, from true
-        rewards. In the authors' code the loss is an option that trains both; their scripts leave it off.
+        self-collected transitions and true on offline ones: no true reward of new interaction is used. The `oracle` arm
+        trains encoder and decoder, from true rewards. In the authors' code the loss is an option that trains both;
+        their scripts leave it off.
         """
         posterior, z = self.infer(batch)
         reward, reward_info = self.reward_loss(self, batch, z, posterior)

@@ -83,6 +83,7 @@ def collect_episodes(
         The stored rewards, `(..., episode * task * time)`.
     """
     generator = agent.generator
+    # acting without rewards
     z = Gaussian(*(torch.cat(parts, dim=-2) for parts in zip(*beliefs, strict=True)))  # (..., episode * task, z_dim)
     simulated = torch.cat([ids] * len(beliefs), dim=-1)  # (..., episode * task)
     env = family.batch_env(_tasks_of(buffer, tasks, simulated), rewards=oracle)
@@ -90,6 +91,7 @@ def collect_episodes(
     seeds = first + torch.arange(simulated.shape[-1], device=first.device)  # of each simulation
     episodes = rollout(agent.policy(z, generator, deterministic=False), env, seeds.flatten().tolist())
 
+    # labelling
     rewards = episodes.rewards
     if not oracle:
         size = agent.config.label_context_size
@@ -100,6 +102,7 @@ def collect_episodes(
         rewards = agent.label(label_context, observations, actions).reshape(rewards.shape).cpu().numpy()
         episodes = episodes._replace(rewards=rewards)
 
+    # storing
     explored = ids.shape[-1] * n_prior
     each: list[Source] = ["explored" if row < explored else "self-collected" for row in range(simulated.shape[-1])]
     buffer.append_batch(simulated.flatten().tolist(), episodes._asdict(), each * (buffer.seeds or 1), episodes.valid)

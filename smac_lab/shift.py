@@ -94,14 +94,16 @@ def measure_shift(
     side = SideBySide(agent, family, tasks, repeats, seed, num_threads)
     ids = buffer.all_tasks(side.generator)[..., : side.n // repeats].repeat_interleave(repeats, dim=-1)
 
-    # A second posterior from static data shows the distance between contexts of one source.
+    # inferring from static data, twice: the second posterior shows the distance between contexts of one source
     source = buffer.offline_context if source is None else source
     contexts = [buffer.sample_context(ids, n, side.generator, source, agent.reads_episodes) for _ in range(2)]
     adapted, adapted_again = (agent.adapt(context) for context in contexts)
 
+    # acting, given either kind of context
     acted = side.rollout(agent.policy(adapted, side.generator), 50_021)
     tested = evaluate(agent, family, tasks, seed=seed, repeats=repeats, num_threads=num_threads)
 
+    # comparing
     shape = side.shape
     offline_returns = acted.returns.reshape(shape).mean(-1)
     off, off2 = side.posterior(adapted), side.posterior(adapted_again)

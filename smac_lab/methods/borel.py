@@ -388,6 +388,7 @@ def train_borel(
     check_borel(family, n)
     done, own, tasks = 0, EpisodeData(buffer), only_set(tasks)
 
+    # learning the belief
     first = min(steps, max(0, n.belief_updates - agent.updates))
     if first:
         mixed = own
@@ -398,6 +399,7 @@ def train_borel(
         for done, metrics in metered(learn_belief, first, log_every):
             yield done, metrics
 
+    # learning the policy on states with beliefs
     if steps > first:
         learn_policy = _policy_step(agent, buffer, BeliefData(agent, own))
         for step, metrics in metered(learn_policy, steps - first, log_every):
