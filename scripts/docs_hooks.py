@@ -17,6 +17,7 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
 PLACE = '<div id="shift-explorer"></div>'
+EXPLORERS = '<div id="explorer-pages"></div>'  # on the page of explorers
 LAYERS = '<div id="layers"></div>'  # on the design page
 
 
@@ -45,6 +46,9 @@ def on_page_content(html, page, config, files):
         html = html.replace(PLACE, make_front_page.fragment())
     if LAYERS in html:
         html = html.replace(LAYERS, f'<div style="overflow-x:auto">{draw_layers.svg()}</div>')
+    if EXPLORERS in html:
+        links = (f'<a href="explorers/{name}.html">{words}</a>' for name, words in EXPLORER_PAGES.items())
+        html = html.replace(EXPLORERS, f"<p>{', '.join(links)}</p>")
     if page.file.src_uri.endswith(".ipynb"):
         return re.sub(
             r'(?s)<div class="[^"]*jp-RenderedMarkdown.*?</div>', lambda cell: DOLLARS.sub(mathml, cell[0]), html
@@ -189,6 +193,15 @@ def shift_data():
     return make_front_page.data()
 
 
+EXPLORER_PAGES = {
+    "shift": "the shift of the half-cheetah",
+    "context": "what the point robot's encoder reads",
+    "reward": "its decoded rewards",
+    "joystick": "its latent joystick",
+    "gallery": "its rollouts",
+}
+
+
 @functools.cache
 def explorer_pages():
     """Return explorers of shipped agents as pages, by name."""
@@ -196,7 +209,7 @@ def explorer_pages():
     from smac_lab.runs.snapshots import example
 
     robot, cheetah = example("point-robot"), example("cheetah-vel")
-    made = {
+    writers = {
         "shift": widgets.ShiftExplorer(cheetah).to_html,
         "context": widgets.ContextExplorer(robot).to_html,
         "reward": widgets.RewardExplorer(robot).to_html,
@@ -205,7 +218,7 @@ def explorer_pages():
     }
     over = {"shift": {"iteration": cheetah.iterations, "share": [0.0, 0.5, 1.0], "task": [0, 5, 10, 15]}}
     with tempfile.TemporaryDirectory() as folder:
-        files = {name: write(f"{folder}/{name}.html", over.get(name)) for name, write in made.items()}
+        files = {name: write(f"{folder}/{name}.html", over.get(name)) for name, write in writers.items()}
         return {name: file.read_text() for name, file in files.items()}
 
 
