@@ -14,7 +14,7 @@ from smac_lab.data.store import Source
 
 
 class ContextFrom(NamedTuple):
-    """Where a task's context is drawn from; see `TransitionBuffer.sample_context`."""
+    """Source of a task's context; see `TransitionBuffer.sample_context`."""
 
     source: Source
     last: int | None = None  # only from this many latest transitions

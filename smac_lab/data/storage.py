@@ -32,8 +32,14 @@ LOCK = ".lock"  # file in a folder that only one process may use
 SHARD_ROWS = 2**18  # at most per shard, unless one segment is longer
 
 
+LONGEST = 1_000  # characters of a message, which may quote a damaged or hostile file
+
+
 class StorageError(ValueError):
     """A file or folder is missing, damaged, or not the requested one."""
+
+    def __init__(self, message: str):
+        super().__init__(message if len(message) <= LONGEST else f"{message[:LONGEST]} ...")
 
 
 def save_dataset(

@@ -92,7 +92,7 @@ class Learner(ABC):
     @property
     @abstractmethod
     def losses(self) -> tuple[Any, ...]:
-        """What distinguishes the losses of agents with equal parts."""
+        """Return a key that distinguishes the losses of agents with equal parts."""
 
     @abstractmethod
     def remade(self, parts: Mapping[str, Part], seed: Any) -> Self:

@@ -178,8 +178,6 @@ def _seeds(summary: Mapping[str, Any]) -> str:
 
 
 def _page(run: Run) -> str:
-    from plotly.offline import get_plotlyjs
-
     s = run.summary
     frame = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -198,7 +196,7 @@ def _page(run: Run) -> str:
             _seeds(s),
             *([f"commit {s['commit'][:10]}"] if s.get("commit") else []),
         ],
-        plotly=get_plotlyjs(),
+        plotly=style.PLOTLY.read_text(encoding="utf-8"),
         headline=findings.headline(run),
         phases=list(run.phases),
         default=s["default_arm"],
@@ -210,10 +208,17 @@ def _page(run: Run) -> str:
         sections=findings.sections(run),
         made_with=_made_with(run),
         command=command(run),
+        by_hand=_by_hand(run),
         settings=s["config"],
         changed=_changed(run),
         losses=_losses(run),
     )
+
+
+def _by_hand(run: Run) -> list[str]:
+    """Return the commands that show the shift of the run by hand; the explorer is of SMAC's agents."""
+    explore = f"smac-lab explore {run.folder}"
+    return [explore, f"{explore} --html FILE.html"] if run.summary.get("method", "smac") == "smac" else []
 
 
 def _offline_context(run: Run) -> str:

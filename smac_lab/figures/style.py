@@ -10,6 +10,7 @@ Here a *phase* is "before" (after the offline phase) or an arm.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from plotly.subplots import make_subplots
 Array = NDArray[np.float64]
 Place = dict[str, int]  # row and column of a panel
 
+PLOTLY = Path(__file__).parent / "vendor" / "plotly-cartesian.min.js"  # of pages: a third of plotly's whole script
 OFFLINE = "#0072B2"  # offline context: blue
 SELF_COLLECTED = "#E69F00"  # self-collected context: orange
 HELD_OUT = "#009E73"  # held-out tasks: bluish green

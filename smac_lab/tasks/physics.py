@@ -74,7 +74,7 @@ class DynamicsEngine:
 
 
 class Body(Protocol):
-    """What MuJoCo needs of a family; see `MujocoFamily`."""
+    """A family as MuJoCo needs it; see `MujocoFamily`."""
 
     frame_skip: ClassVar[int]
     settable_fields: ClassVar[tuple[str, ...]]

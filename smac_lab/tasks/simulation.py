@@ -25,7 +25,7 @@ PART_SIZE = 32  # simulations per part, at least
 
 
 class Simulated(Protocol):
-    """What simulation needs of a family; see `TaskFamily`."""
+    """A family as simulation needs it; see `TaskFamily`."""
 
     name: ClassVar[str]
     task_dim: ClassVar[int]

@@ -18,10 +18,9 @@ import jinja2
 import numpy as np
 import plotly.graph_objects as go
 
-from smac_lab.figures.style import Array
+from smac_lab.figures.style import PLOTLY, Array
 
 FOLDER = Path(__file__).parent
-PLOTLY = FOLDER / "vendor" / "plotly-cartesian.min.js"
 LARGEST = 3_000_000  # characters of data
 SHORT = 16  # longest array stored as text
 NAN = 65_535  # NaN in 16 bits

@@ -119,7 +119,7 @@ def source(run):
 def test_report_is_one_file_that_fetches_nothing(run, source):
     assert [p.name for p in run.iterdir() if p.is_file()].count("report.html") == 1
     assert not list(run.glob(".partial*"))
-    assert source.count("plotly.js v") == 1  # the library, once
+    assert source.count("plotly.js (cartesian - minified) v") == 1  # the library, once
     for tag, attributes in Page(source).tags:
         for name in ("src", "href", "srcset", "data", "action", "poster"):
             assert re.match(r"(data:|#|$)", attributes.get(name) or ""), (tag, attributes)

@@ -35,6 +35,11 @@ def test_mutants_load_or_are_refused(kind: str) -> None:
     assert counts["refused"] > 5
 
 
+def test_messages_quote_little_of_a_hostile_file() -> None:
+    assert str(lab.StorageError("short")) == "short"
+    assert len(str(lab.StorageError(f"a format of {'x' * 100_000}"))) < 1_010
+
+
 def test_a_fuzzer_sees_what_it_looks_for(tmp_path: Path) -> None:
     """Readers that misbehave, each in its way."""
     (tmp_path / "mutant").mkdir()
