@@ -97,7 +97,7 @@ def why_not_compiled():
     return ""
 
 
-@pytest.mark.parametrize("seed", [0, (0, 1)])
+@pytest.mark.parametrize("seed", [0, pytest.param((0, 1), marks=pytest.mark.learning)])  # a minute each
 def test_losses_in_a_row_on_equal_shapes_are_each_compiled(seed):
     """torch 2.11 trained the first of them three times: what it had compiled fitted the shapes."""
     if reason := why_not_compiled():
