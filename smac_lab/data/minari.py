@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.data.chains import COLUMNS, Values
 from smac_lab.data.lookup import CODE, LENGTH, TASK
-from smac_lab.data.storage import StorageError, check_body
+from smac_lab.data.storage import StorageError, check_body, read_json
 from smac_lab.data.store import CODES
 from smac_lab.data.validation import check_dataset, check_spec, episode_ends
 from smac_lab.tasks.family import MujocoFamily, TaskFamily
@@ -237,6 +237,7 @@ def _as_storage_error(dataset_id: str) -> Iterator[None]:
         ArithmeticError,
         RuntimeError,
         OSError,
+        MemoryError,
         AssertionError,
     ) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
@@ -244,7 +245,9 @@ def _as_storage_error(dataset_id: str) -> Iterator[None]:
 
 
 def _open(dataset_id: str, family: TaskFamily) -> Any:
-    dataset = _import_minari().load_dataset(dataset_id)
+    minari = _import_minari()
+    _check_room(Path(minari.storage.get_dataset_path(dataset_id)) / "data")
+    dataset = minari.load_dataset(dataset_id)
     for name, dim in (("observation", family.obs_dim), ("action", family.action_dim)):
         space = getattr(dataset, f"{name}_space")
         if not isinstance(space, gym.spaces.Box) or space.shape != (dim,):
@@ -253,6 +256,26 @@ def _open(dataset_id: str, family: TaskFamily) -> Any:
         check_spec(FamilySpec(**record["spec"]), family.spec)
         check_body(record["xml_sha256"], family)
     return dataset
+
+
+def _check_room(folder: Path) -> None:
+    """Raise ValueError if the files promise far more than they hold: Minari makes room for what they promise."""
+    room = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    if (folder / "metadata.json").is_file():
+        named = read_json(folder / "metadata.json")
+        for name in ("total_episodes", "total_steps"):
+            if not isinstance(named.get(name), int) or not 0 <= named[name] <= 8 * room:
+                raise ValueError(f"its {name} is {named.get(name)!r}, and its files have {room} bytes")
+    import h5py
+
+    if h5py.is_hdf5(file := folder / "main_data.hdf5"):
+
+        def check(name: str, node: Any) -> None:
+            if isinstance(node, h5py.Dataset) and node.nbytes > 64 * room:
+                raise ValueError(f"{file.name}: {name} has {node.nbytes} bytes, and the files have {room}")
+
+        with h5py.File(file) as stored:
+            stored.visititems(check)
 
 
 def _read_tasks(dataset: Any, family: TaskFamily) -> tuple[NDArray[np.int64], Tasks | None, list[dict[str, Any]]]:

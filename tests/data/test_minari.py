@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -238,6 +239,24 @@ def test_changed_tasks_and_damaged_files_are_found(problem) -> None:
     for read in (lab.from_minari, lab.minari_tasks):
         with pytest.raises(lab.StorageError, match=f"Minari data set {ID}: "):
             read(ID, problem.family)
+
+
+@pytest.mark.parametrize("name", ["total_episodes", "total_steps"])
+def test_files_that_promise_more_than_they_hold_are_refused(problem, name: str) -> None:
+    path = lab.to_minari(problem.buffer, problem.family, ID, problem.train)
+    file = path / "data" / "metadata.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: 10**12}))
+    with pytest.raises(lab.StorageError, match=f"its {name} is 1000000000000, and its files have"):
+        lab.from_minari(ID, problem.family)
+
+
+def test_an_array_that_promises_more_than_the_file_holds_is_refused(problem) -> None:
+    path = lab.to_minari(problem.buffer, problem.family, ID, problem.train)
+    with h5py.File(path / "data" / "main_data.hdf5", "a") as file:  # chunks that were never written take no room
+        del file["episode_3/rewards"]
+        file.create_dataset("episode_3/rewards", shape=(10**12,), dtype="f4", chunks=(1000,))
+    with pytest.raises(lab.StorageError, match=r"main_data\.hdf5: episode_3/rewards has 4000000000000 bytes"):
+        lab.from_minari(ID, problem.family)
 
 
 # -- data sets from elsewhere ------------------------------------------------------------------------------------
