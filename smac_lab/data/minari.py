@@ -307,7 +307,7 @@ def _read_tasks(dataset: Any, family: TaskFamily) -> tuple[NDArray[np.int64], Ta
     record = dataset.storage.metadata.get("smac_lab")
     n_tasks = int(index.max()) + 1 if record is None else record["n_tasks"]
     present, first = np.unique(index, return_index=True)
-    if not np.array_equal(present, np.arange(n_tasks)):
+    if len(present) != n_tasks or present[-1] != n_tasks - 1:  # they are different and sorted
         raise ValueError(f"there must be episodes of tasks 0 to {n_tasks - 1}, there are of {present.tolist()}")
     if values is None:
         return index, None, metadata
