@@ -229,7 +229,7 @@ def train(
     summary = run_experiment(out, experiment, workers, at_once=at_once)
     print(report.print_summary(summary))
     shown = [folder_of(arm) for arm in sorted(going_on, key=lambda arm: arm != summary["default_arm"])] or ["offline"]
-    film(out, family, out / f"seed_{seed[0]}" / shown[0])
+    film(family, out / f"seed_{seed[0]}" / shown[0])
     wrote(
         out / "summary.json",
         f"smac-lab evaluate {out}/seed_{seed[0]}/{shown[0]}",
@@ -257,10 +257,11 @@ def sweep(file: Annotated[Path, tyro.conf.Positional], address: str | None = Non
             print(f"{state:10s} {trial.name:40s} {sum(trial.experiment.updates().values()):>12,} updates per seed")
         return
     try:
-        failed = run_sweep(found, address)
+        done: list[Path] = []
+        failed = run_sweep(found, address, finished=done.append)
     except ImportError as error:
         raise ValueError(str(error)) from error
-    finished = [run for run in runs if (run / "summary.json").exists()]
+    finished = [run for run in runs if run in done]
     reports = [report.write_report(run) for run in finished]
     if finished:
         try:
@@ -549,7 +550,7 @@ def bench(
         raise SystemExit(130)
 
 
-def film(out: Path, family_name: str, phase: Path) -> None:
+def film(family_name: str, phase: Path) -> None:
     """Film a body on four held-out tasks after adaptation, if this machine can render."""
     import numpy as np
     import torch
@@ -560,7 +561,7 @@ def film(out: Path, family_name: str, phase: Path) -> None:
     from smac_lab.tasks import MujocoFamily, make_family
 
     family = make_family(family_name)
-    if not isinstance(family, MujocoFamily) or (out / "video.mp4").exists():
+    if not isinstance(family, MujocoFamily) or (phase / "video.mp4").exists():
         return
     agent, _, _ = checkpoint.load(phase / "checkpoint")
     _, test = family.split(agent.config.n_train_tasks, agent.config.n_test_tasks, int(agent.seed))
@@ -568,7 +569,7 @@ def film(out: Path, family_name: str, phase: Path) -> None:
     adapted = agent.adapt(adaptation.evaluate(agent, family, test, repeats=1).contexts[:, 0])
     try:
         made = video.render_episodes(agent.policy(adapted, torch.Generator(agent.device)), family, test, every=2)
-        video.save_video(out / "video.mp4", made.frames, made.fps)
+        video.save_video(phase / "video.mp4", made.frames, made.fps)
     except (RuntimeError, ImportError) as error:
         print(f"no film of the agent: {error}")
 

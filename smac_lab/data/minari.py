@@ -246,7 +246,7 @@ def _as_storage_error(dataset_id: str) -> Iterator[None]:
 
 def _open(dataset_id: str, family: TaskFamily) -> Any:
     minari = _import_minari()
-    _check_room(Path(minari.storage.get_dataset_path(dataset_id)) / "data")
+    _check_room(Path(minari.storage.get_dataset_path(dataset_id)) / "data", family)
     dataset = minari.load_dataset(dataset_id)
     for name, dim in (("observation", family.obs_dim), ("action", family.action_dim)):
         space = getattr(dataset, f"{name}_space")
@@ -258,24 +258,27 @@ def _open(dataset_id: str, family: TaskFamily) -> Any:
     return dataset
 
 
-def _check_room(folder: Path) -> None:
+def _check_room(folder: Path, family: TaskFamily) -> None:
     """Raise ValueError if the files promise far more than they hold: Minari makes room for what they promise."""
+    import h5py
+
     room = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     if (folder / "metadata.json").is_file():
         named = read_json(folder / "metadata.json")
-        for name in ("total_episodes", "total_steps"):
-            if not isinstance(named.get(name), int) or not 0 <= named[name] <= 8 * room:
+        for name, least in (("total_episodes", 1), ("total_steps", family.obs_dim + family.action_dim)):  # bytes
+            if not isinstance(named.get(name), int) or not 0 <= least * named[name] <= room:
                 raise ValueError(f"its {name} is {named.get(name)!r}, and its files have {room} bytes")
-    import h5py
-
     if h5py.is_hdf5(file := folder / "main_data.hdf5"):
+        promised = 0
 
-        def check(name: str, node: Any) -> None:
-            if isinstance(node, h5py.Dataset) and node.nbytes > 64 * room:
-                raise ValueError(f"{file.name}: {name} has {node.nbytes} bytes, and the files have {room}")
+        def count(name: str, node: Any) -> None:
+            nonlocal promised
+            promised += node.nbytes if isinstance(node, h5py.Dataset) else 0
 
         with h5py.File(file) as stored:
-            stored.visititems(check)
+            stored.visititems(count)
+        if promised > 64 * room:
+            raise ValueError(f"{file.name} has arrays of {promised} bytes, and the files have {room}")
 
 
 def _read_tasks(dataset: Any, family: TaskFamily) -> tuple[NDArray[np.int64], Tasks | None, list[dict[str, Any]]]:

@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -177,13 +177,16 @@ def load_shards(path: Path, record: dict[str, Any], spec: FamilySpec, device: st
     return TransitionBuffer.from_rows(spec, n_tasks, rows, np.concatenate(segments), record["seeds"])
 
 
-def claim_folder(folder: Path, record: dict[str, Any], grows: Sequence[str] = ()) -> None:
+def claim_folder(
+    folder: Path, record: dict[str, Any], grows: Mapping[str, Callable[[Path, Any], bool]] | None = None
+) -> None:
     """Write `record` to `folder/config.json`, or check that an existing `config.json` has the same record.
 
     Args:
         folder: of a run or a data set.
         record: its settings.
-        grows: keys of lists that may have further entries than the stored ones, such as seeds; these are then stored.
+        grows: lists that may get further entries later, such as seeds, by key; the function tells whether the folder
+            has anything of an entry. Such entries must be in `record`; other stored ones are forgotten.
 
     Raises:
         StorageError: the stored record differs, lists entries that `record` lacks, or is damaged.
@@ -196,22 +199,25 @@ def claim_folder(folder: Path, record: dict[str, Any], grows: Sequence[str] = ()
         return
     stored = read_json(file)
     with reading(file):
-        missing = {key: [e for e in stored[key] if e not in record[key]] for key in grows if key in stored}
-    for key, entries in missing.items():
-        if entries:
-            raise StorageError(
-                f"{folder} holds {key} {', '.join(map(str, entries))} too: name them as well, or choose another --out"
-            )
-    changed = sorted(key for key in record if stored.get(key) != record[key] and key not in missing)
-    if "config" in changed:
-        fields = set(record["config"]) | set(stored["config"])
-        changed += [k for k in sorted(fields) if record["config"].get(k) != stored["config"].get(k)]
+        lists = {}
+        for key, is_there in (grows or {}).items():
+            kept = [entry for entry in stored[key] if entry in record[key] or is_there(folder, entry)]
+            if lost := [entry for entry in kept if entry not in record[key]]:
+                raise StorageError(
+                    f"{folder} holds {key} {', '.join(map(str, lost))} too: name them as well, remove them, or choose "
+                    "another --out"
+                )
+            lists[key] = kept + [entry for entry in record[key] if entry not in kept]
+        changed = sorted(key for key in record if key not in lists and stored.get(key) != record[key])
+        if "config" in changed:
+            fields = set(record["config"]) | set(stored["config"])
+            changed += [k for k in sorted(fields) if record["config"].get(k) != stored["config"].get(k)]
     if changed:
         raise StorageError(
             f"{folder} holds another experiment (it differs in {', '.join(changed)}); choose another --out"
         )
-    if stored != record:
-        replace_text(file, json.dumps(record, indent=1))
+    if any(stored[key] != entries for key, entries in lists.items()):
+        replace_text(file, json.dumps({**stored, **lists}, indent=1))
 
 
 @contextmanager

@@ -20,9 +20,10 @@ import numpy as np
 import plotly.graph_objects as go
 
 from smac_lab.arms import folder_of
-from smac_lab.data.storage import replace_text
+from smac_lab.data.storage import read_json, replace_text
 from smac_lab.figures import findings, style
 from smac_lab.figures.stats import Array, Interval, gap_closed, over_seeds
+from smac_lab.runs.plan import GROWS
 from smac_lab.runs.sweep import Sweep
 
 BODIES = ("cheetah-vel", "ant-dir", "humanoid-dir", "walker-params", "hopper-params")
@@ -192,6 +193,12 @@ def sweeps(names: Sequence[str], preset: str, out: Path, seeds: Sequence[int], k
         columns = list(zip(*needs, strict=True))[:3]
         families, methods, arms = (tuple(dict.fromkeys(itertools.chain(*column))) for column in columns)
         sweep = Sweep(str(out), families, preset, methods, arms, tuple(seeds), {variant: fields}, skip=UNABLE)
+        begun = [read_json(f / "config.json") for f in sweep.runs() if (f / "config.json").exists()]
+        more: dict[str, Any] = {  # what was begun goes on
+            key: tuple(dict.fromkeys([*getattr(sweep, key), *itertools.chain(*(stored[key] for stored in begun))]))
+            for key in GROWS
+        }
+        sweep = dataclasses.replace(sweep, **more)
         runs = sweep.runs()
         done = [f.name for f, run in runs.items() if _is_kept(kept.get(f.name), run.to_dict())]
         if len(done) < len(runs):

@@ -153,6 +153,7 @@ def _read_run(folder: Path, summary: dict[str, Any]) -> Run:
     experiment = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     phases = measures(summary)
     run = Run(folder, summary, experiment, phases, {p: {} for p in phases}, {p: {} for p in phases}, [])
+    run.missing.extend(f"seed {seed}" for seed in experiment.get("seeds", []) if seed not in summary["seeds"])
     run.missing.extend(f"arm {arm}" for arm in experiment.get("arms", []) if arm not in summary["arms"])
     for phase in phases:
         for seed in summary["seeds"]:
@@ -296,7 +297,7 @@ def sections(run: Run) -> Iterator[Section]:
     yield from _curves(run)
     if run.shown_seed is not None:
         yield _episodes(run, run.shown_seed)
-    for path in sorted({run.folder / "video.mp4", *run.folder.glob("seed_*/*/video.mp4")}):
+    for path in sorted(run.folder.glob("seed_*/*/video.mp4")):
         if path.is_file():
             data = base64.b64encode(path.read_bytes()).decode()
             yield Section("The agent, filmed", f"From {path.relative_to(run.folder)}.", f"data:video/mp4;base64,{data}")

@@ -128,7 +128,7 @@ def command(run: Run) -> str:
     """Return the command line that repeats a run."""
     s, stored = run.summary, run.experiment
     words = ["smac-lab", "train", s["family"], "--preset", s["preset"], "--seed", *map(str, s["seeds"])]
-    arms = list(stored.get("arms", s["arms"]))
+    arms = list(s["arms"])
     if (method := stored.get("method", "smac")) != "smac":
         words += ["--method", method]
     elif arms != list(DEFAULT_ARMS):
@@ -217,7 +217,7 @@ def _page(run: Run) -> str:
 
 def _by_hand(run: Run) -> list[str]:
     """Return the commands that show the shift of the run by hand; the explorer is of SMAC's agents."""
-    explore = f"smac-lab explore {run.folder}"
+    explore = shlex.join(["smac-lab", "explore", str(run.folder)])
     return [explore, f"{explore} --html FILE.html"] if run.summary.get("method", "smac") == "smac" else []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,11 @@ def slug(family: str) -> str:
     return re.sub("[:=,]", "-", family)
 
 
-GROWS = ("seeds", "arms")  # settings of a run that may get further entries later
+# Settings of a run that may get further entries later: whether a folder has anything of an entry.
+GROWS: dict[str, Callable[[Path, Any], bool]] = {
+    "seeds": lambda folder, seed: (folder / f"seed_{seed}").exists(),
+    "arms": lambda folder, arm: any(folder.glob(f"seed_*/{folder_of(arm)}")),
+}
 
 
 def is_data_set(folder: str | Path) -> bool:

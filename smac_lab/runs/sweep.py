@@ -214,8 +214,11 @@ def run_sweep(
 
 
 def _is_summarised(folder: Path, experiment: Experiment) -> bool:
-    file = folder / "summary.json"
-    return file.exists() and all(list(read_json(file)[name]) == list(getattr(experiment, name)) for name in GROWS)
+    if not (file := folder / "summary.json").exists():
+        return False
+    with reading(file):
+        summary = read_json(file)
+        return all(set(summary[name]) == set(getattr(experiment, name)) for name in GROWS)
 
 
 def _run(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import html
 import itertools
 import math
 import re
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -130,6 +131,7 @@ class Explorer:
         takes_long: whether `draw_slowly` is too slow for each step of a slider.
         clicks: trace to the controls that a click sets: one, the index of the point; two, its x and y.
         varied: the controls that `to_html` varies by default.
+        unpaged: controls of the layout or of films, which `to_html` cannot vary.
         about: what one sees, in three sentences.
         state: control to value.
         figure: a plotly Figure; once displayed, a FigureWidget.
@@ -138,6 +140,7 @@ class Explorer:
     takes_long = False
     clicks: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     varied: ClassVar[tuple[str, ...]] = ()
+    unpaged: ClassVar[tuple[str, ...]] = ("reduced_motion",)
     about: ClassVar[str] = ""
 
     def __init__(self, **state: Any):
@@ -200,12 +203,13 @@ class Explorer:
         if unknown := [name for name in changes if name not in self.controls]:
             raise ValueError(f"{type(self).__name__} has no {', '.join(unknown)}; it has {', '.join(self.controls)}")
         checked = {name: self.controls[name].check(name, value) for name, value in changes.items()}
-        checked = self.settle(checked)
-        moved = {name: value for name, value in checked.items() if self.state[name] != value}
-        if not moved and self._drawn:
-            return self
-        self.state.update(checked)
-        self.redraw()
+        with self._drawing:  # `to_html` may be at work in another thread
+            checked = self.settle(checked)
+            moved = {name: value for name, value in checked.items() if self.state[name] != value}
+            if not moved and self._drawn:
+                return self
+            self.state.update(checked)
+            self.redraw()
         self._drawn = True
         if self._widget is not None:
             self._player.add_class("smac-stale")  # a film of another state
@@ -284,7 +288,8 @@ class Explorer:
     ) -> Path:
         """Write one HTML file that needs neither a kernel nor a network.
 
-        It holds every combination of some controls' values; other controls keep their present values.
+        It holds every combination of some controls' values. Other controls keep their present values, unless one of
+        these moves them.
 
         Args:
             path: the file.
@@ -304,13 +309,14 @@ class Explorer:
             raise ValueError(f"{path} is not allowed: the file's name must end in .html")
         values = self._varied() if over is None else self._checked(over)
         path.parent.mkdir(parents=True, exist_ok=True)
-        inputs = [self._input(name, values) for name in values]
-        with self._drawing:
-            figure = go.Figure(self.figure)
-            clicks = {self._traces[trace]: names for trace, names in self.clicks.items() if set(names) <= set(values)}
-            text = page.document(
-                figure, inputs, self._states(values), clicks, title or words_of(type(self).__name__), self.about
-            )
+        clicks = {
+            self._traces[trace]: [name if name in values else None for name in names]
+            for trace, names in self.clicks.items()
+            if set(names) & set(self.controls) <= set(values)
+        }
+        with self._drawing, contextlib.closing(self._states(values)) as states:
+            inputs, figure = [self._input(name, values) for name in values], go.Figure(self.figure)
+            text = page.document(figure, inputs, states, clicks, title or words_of(type(self).__name__), self.about)
         replace_text(path, text)
         return path
 
@@ -324,7 +330,11 @@ class Explorer:
             raise ValueError(f"over={over!r} is not allowed: it must map names of controls to values, or list names")
         if unknown := [name for name in over if name not in self.controls]:
             raise ValueError(f"{type(self).__name__} has no {', '.join(unknown)}; it has {', '.join(self.controls)}")
+        if fixed := [name for name in over if name in self.unpaged]:
+            raise ValueError(f"over={over!r} is not allowed: {' and '.join(fixed)} cannot change in a page")
         listed = over if isinstance(over, Mapping) else {name: self.controls[name].values for name in over}
+        if alone := [name for name, v in listed.items() if isinstance(v, str) or not hasattr(v, "__len__")]:
+            raise ValueError(f"over={over!r} is not allowed: {' and '.join(alone)} must have a list of values")
         values = {name: [self.controls[name].check(name, v) for v in listed[name]] for name in listed}
         if empty := [name for name in values if not values[name]]:
             raise ValueError(f"over has no value of {', '.join(empty)}: at least one is needed")
@@ -345,7 +355,9 @@ class Explorer:
         indices = {k: list(values[k]).index(v) for k, v in sets.items()}
         return Input(name, control.label, listed, [text(v) for v in own], start, slider, indices)
 
-    def _states(self, over: Mapping[str, Sequence[Any]]) -> Iterator[tuple[dict[tuple[int, str], Any], str]]:
+    def _states(
+        self, over: Mapping[str, Sequence[Any]]
+    ) -> Generator[tuple[dict[tuple[int, str], Any], str], None, None]:
         """Draw each combination of values; the state stays the same."""
         from tqdm import tqdm
 
@@ -353,8 +365,10 @@ class Explorer:
         try:
             combinations = itertools.product(*over.values())
             for values in tqdm(combinations, "states of the page", total, leave=False, delay=2.0, unit=" states"):
+                chosen = dict(zip(over, values, strict=True))
+                follows = [self.by_hand(name, value) for name, value in chosen.items()]
                 self.state = dict(kept)
-                self.state.update(self.settle(dict(zip(over, values, strict=True))))
+                self.state.update(self.settle({k: v for one in follows for k, v in one.items()} | chosen))
                 drawn = self.draw() | self.draw_slowly()
                 changed = {(self._traces[n], key): value for n, trace in drawn.items() for key, value in trace.items()}
                 yield changed, self.text

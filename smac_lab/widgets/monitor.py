@@ -58,6 +58,7 @@ class TrainingMonitor(Explorer):
         super().__init__(**state)
 
     varied = ("smooth",)
+    unpaged = ("reduced_motion", "log")
     about = "Metrics of a training run, step by step. Move the slider to average neighbouring points."
 
     def make_controls(self) -> dict[str, Control]:

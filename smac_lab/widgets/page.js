@@ -57,15 +57,18 @@
   // Draws the state that was chosen last; plotly must not start before its last drawing has ended.
   let wanted, drawing;
   async function draw() {
-    while (wanted) {
-      const [, ...row] = wanted, before = performance.now();
-      const data = page.figure.data.map(trace => ({ ...trace }));
-      page.columns.forEach(([trace, property], i) => { data[trace][property] = value(row[i]).is; });
-      wanted = undefined;
-      await Plotly.react(box, data, layout(), { responsive: true, displaylogo: false });
-      box.dataset.step = (performance.now() - before).toFixed(1);  // ms
+    try {
+      while (wanted) {
+        const [, ...row] = wanted, before = performance.now();
+        const data = page.figure.data.map(trace => ({ ...trace }));
+        page.columns.forEach(([trace, property], i) => { data[trace][property] = value(row[i]).is; });
+        wanted = undefined;
+        await Plotly.react(box, data, layout(), { responsive: true, displaylogo: false });
+        box.dataset.step = (performance.now() - before).toFixed(1);  // ms
+      }
+    } finally {
+      drawing = undefined;
     }
-    drawing = undefined;
   }
 
   // -- narrow windows: panels below each other --------------------------------------------------------------------
@@ -102,6 +105,7 @@
   function clicked({ points: [point] }) {
     const names = page.clicks[point.curveNumber], changes = {};
     names?.forEach((name, i) => {
+      if (!name) return;  // the plane of a run in which z moves along one axis only
       const { values, sets } = page.inputs.find(input => input.name === name);
       const far = values.map(v => Math.abs(v - (i ? point.y : point.x)));
       const at = names.length === 1 ? values.indexOf(point.pointNumber) : far.indexOf(Math.min(...far));

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -57,21 +56,23 @@ class Pool:
         self._places: dict[Any, int] = {}
         self._length = 0
 
-    def put(self, value: Any) -> int:
-        """Store a value, and return its number."""
-        array = np.asarray(value, np.float64) if isinstance(value, (np.ndarray, list, tuple)) else None
-        key: Any = repr(value) if array is None else (array.shape, hashlib.sha1(array.tobytes()).digest())
+    def put(self, value: Any, exact: bool = False) -> int:
+        """Store a value, and return its number; `exact`: not in 16 bits."""
+        array = None
+        if isinstance(value, (np.ndarray, list, tuple)) and np.asarray(value).dtype.kind in "biuf":
+            array = np.asarray(value, np.float64)
+        key: Any = repr(value) if array is None else (array.shape, exact, hashlib.sha1(array.tobytes()).digest())
         if key not in self._places:
             self._places[key] = len(self.entries)
-            self.entries.append(self._entry(value, array))
+            self.entries.append(self._entry(value, array, exact))
             self.size += len(json.dumps(self.entries[-1])) + 2
         return self._places[key]
 
-    def _entry(self, value: Any, array: Array | None) -> Any:
+    def _entry(self, value: Any, array: Array | None, exact: bool) -> Any:
         if array is None:
-            return {"is": value}
-        if array.size <= SHORT:
-            return {"is": [None if np.isnan(v) else float(f"{v:.6g}") for v in array.ravel()]}
+            return {"is": list(value) if isinstance(value, (np.ndarray, tuple)) else value}
+        if exact or array.size <= SHORT:
+            return {"is": _listed(array)}
         known = array[np.isfinite(array)]
         low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
         scaled = np.nan_to_num((array - low) / ((high - low) or 1.0) * (NAN - 1), nan=NAN, posinf=NAN, neginf=NAN)
@@ -87,7 +88,7 @@ def document(
     figure: go.Figure,
     inputs: Sequence[Input],
     states: Iterable[tuple[Mapping[tuple[int, str], Any], str]],
-    clicks: Mapping[int, Sequence[str]],
+    clicks: Mapping[int, Sequence[str | None]],
     title: str,
     about: str,
 ) -> str:
@@ -97,7 +98,7 @@ def document(
         figure: the figure, with all traces.
         inputs: the controls; the last changes fastest along `states`.
         states: for each combination, its values by (trace, property), and its text.
-        clicks: trace to the controls that a click sets: the point's index, or its x and y.
+        clicks: trace to the controls that a click sets: the point's index, or its x and y; None: not on the page.
         title: heading.
         about: what one sees.
 
@@ -105,12 +106,13 @@ def document(
         ValueError: there is too much data.
     """
     pool, columns, rows = Pool(), list[tuple[int, str]](), list[list[int]]()
+    exact = {i for i, trace in enumerate(figure.data) if _on_a_log_axis(figure, trace)}
     for changed, text in states:
-        columns += [key for key in changed if key not in columns]
-        rows.append([pool.put(text), *(pool.put(changed[key]) for key in columns if key in changed)])
-        if len(rows[-1]) != len(columns) + 1:
+        columns = columns or list(changed)
+        if changed.keys() != set(columns):
             raise TypeError("the states of an explorer change different properties")
-        if pool.size > LARGEST:
+        rows.append([pool.put(text), *(pool.put(changed[key], key[0] in exact) for key in columns)])
+        if pool.size + 6 * len(rows) * len(rows[0]) > LARGEST:
             raise ValueError(
                 f"the page would hold more than {LARGEST / 1e6:.0f} MB of data after {len(rows)} states: name fewer "
                 "values in over"
@@ -130,7 +132,7 @@ def document(
     return frame.render(
         title=title, about=about, data=data, plotly=PLOTLY.read_text(encoding="utf-8"),
         script=(FOLDER / "page.js").read_text(encoding="utf-8"), height=int(figure.layout.height),
-        first=html.unescape(pool.entries[rows[_first(inputs)][0]]["is"]),
+        first=pool.entries[rows[_first(inputs)][0]]["is"],
     )  # fmt: skip
 
 
@@ -140,3 +142,15 @@ def _first(inputs: Sequence[Input]) -> int:
     for one in inputs:
         at = at * len(one.values) + one.start
     return at
+
+
+def _listed(array: Array) -> list[Any]:
+    """Return numbers for JSON, with six digits; None where one is not finite."""
+    if array.ndim > 1:
+        return [_listed(row) for row in array]
+    return [float(f"{v:.6g}") if np.isfinite(v) else None for v in array]
+
+
+def _on_a_log_axis(figure: go.Figure, trace: Any) -> bool:
+    names = (f"{which}axis{(trace[f'{which}axis'] or which)[1:]}" for which in "xy")
+    return any(figure.layout[name].type == "log" for name in names)

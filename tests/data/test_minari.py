@@ -255,7 +255,7 @@ def test_an_array_that_promises_more_than_the_file_holds_is_refused(problem) -> 
     with h5py.File(path / "data" / "main_data.hdf5", "a") as file:  # chunks that were never written take no room
         del file["episode_3/rewards"]
         file.create_dataset("episode_3/rewards", shape=(10**12,), dtype="f4", chunks=(1000,))
-    with pytest.raises(lab.StorageError, match=r"main_data\.hdf5: episode_3/rewards has 4000000000000 bytes"):
+    with pytest.raises(lab.StorageError, match=r"main_data\.hdf5 has arrays of 40000\d+ bytes"):
         lab.from_minari(ID, problem.family)
 
 

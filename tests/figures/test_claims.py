@@ -11,9 +11,10 @@ import pytest
 
 import smac_lab as lab
 from smac_lab import cli
+from smac_lab.data.storage import claim_folder
 from smac_lab.figures import claims
 from smac_lab.figures.claims import CLAIMS, DOMAINS, PRIOR_WORK
-from smac_lab.runs.plan import Experiment
+from smac_lab.runs.plan import GROWS, Experiment
 
 
 def summary(offline: float, online: float, arms: dict[str, float], spread: float = 0.1, **more: Any) -> dict[str, Any]:
@@ -168,3 +169,14 @@ def test_the_command_judges_what_is_kept(tmp_path: Path, capsys: pytest.CaptureF
     assert (tmp_path / "kept" / "all.html").stat().st_size > 1_000_000
     with pytest.raises(ValueError, match="has no results of these claims"):
         cli.read(["reproduce", "oracle", "--no-run", "--results", str(tmp_path / "kept")])()
+
+
+def test_what_was_begun_for_other_claims_goes_on(tmp_path: Path) -> None:
+    """An interrupted `reproduce all` does not stand in the way of `reproduce shift`."""
+    (whole,) = claims.sweeps(["oracle"], "smoke", tmp_path, (0, 1), {})
+    folder, experiment = next(iter(whole.runs().items()))
+    claim_folder(folder, experiment.to_dict(), GROWS)
+    (folder / "seed_1" / "oracle").mkdir(parents=True)
+    (again,) = claims.sweeps(["shift"], "smoke", tmp_path, (0,), {})
+    assert (again.seeds, again.arms) == ((0, 1), ("frozen", "oracle"))
+    claim_folder(folder, again.runs()[folder].to_dict(), GROWS)

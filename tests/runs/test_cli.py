@@ -17,11 +17,11 @@ import torch
 
 from smac_lab import cli
 from smac_lab.config import SMACConfig
-from smac_lab.data.storage import StorageError
+from smac_lab.data.storage import StorageError, claim_folder
 from smac_lab.figures.findings import read_run
 from smac_lab.runs import checkpoint
 from smac_lab.runs.experiment import run_experiment
-from smac_lab.runs.plan import DEFAULT_ARMS, Experiment
+from smac_lab.runs.plan import DEFAULT_ARMS, GROWS, Experiment
 
 
 def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -238,14 +238,16 @@ def test_interrupted_collection_by_pearl_goes_on(tmp_path: Path, monkeypatch: py
 
 
 def test_seeds_and_arms_are_added_to_a_run(tmp_path: Path) -> None:
-    whole, grown = tmp_path / "whole", tmp_path / "grown"
+    whole, grown, small = tmp_path / "whole", tmp_path / "grown", SMACConfig.preset("point-robot", "smoke")
     options: dict[str, Any] = {"preset": "smoke", "threads": 1, "settings": {}}
     cli.train("point-robot", seed=(0, 1), arms=("frozen", "oracle"), out=whole, workers=1, **options)
     cli.train("point-robot", seed=(0,), arms=("frozen",), out=grown, **options)
     first = [file for file in grown.rglob("*") if file.is_file() and "seed_0" in str(file)]
     written = {file: file.stat().st_mtime_ns for file in first}
-    with pytest.raises(StorageError, match="holds seeds 0 too: name them as well, or choose another --out"):
+    with pytest.raises(StorageError, match="holds seeds 0 too: name them as well, remove them, or choose another"):
         cli.train("point-robot", seed=(1,), arms=("frozen",), out=grown, **options)
+    claim_folder(grown, Experiment("point-robot", "smoke", small, (0, 7), ("frozen", "no-q")).to_dict(), GROWS)
+    assert read_run(grown).missing == ["seed 7", "arm no-q"]  # named by mistake, and not begun
     with pytest.raises(StorageError, match=r"holds another experiment \(it differs in config, kl_weight\)"):
         cli.train(
             "point-robot", seed=(0, 1), arms=("frozen",), out=grown, **{**options, "settings": {"kl_weight": 1.0}}
