@@ -185,8 +185,8 @@ def claim_folder(
     Args:
         folder: of a run or a data set.
         record: its settings.
-        grows: lists that may get further entries later, such as seeds, by key; the function tells whether the folder
-            has anything of an entry. Such entries must be in `record`; other stored ones are forgotten.
+        grows: lists that may get further entries later, such as seeds, by key; the function returns whether the
+            folder has anything of an entry. Such entries must be in `record`; other stored ones are forgotten.
 
     Raises:
         StorageError: the stored record differs, lists entries that `record` lacks, or is damaged.

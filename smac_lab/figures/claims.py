@@ -195,7 +195,9 @@ def sweeps(names: Sequence[str], preset: str, out: Path, seeds: Sequence[int], k
         sweep = Sweep(str(out), families, preset, methods, arms, tuple(seeds), {variant: fields}, skip=UNABLE)
         begun = [read_json(f / "config.json") for f in sweep.runs() if (f / "config.json").exists()]
         more: dict[str, Any] = {  # what was begun goes on
-            key: tuple(dict.fromkeys([*getattr(sweep, key), *itertools.chain(*(stored[key] for stored in begun))]))
+            key: tuple(
+                dict.fromkeys([*getattr(sweep, key), *itertools.chain(*(stored.get(key, ()) for stored in begun))])
+            )
             for key in GROWS
         }
         sweep = dataclasses.replace(sweep, **more)

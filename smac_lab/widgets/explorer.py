@@ -98,6 +98,7 @@ class Switch(NamedTuple):
     label: str
     start: bool
     values: Sequence[bool] = (False, True)
+    text: Callable[[Any], str] = str
 
     def check(self, name: str, value: Any) -> bool:
         if not isinstance(value, (bool, np.bool_)):
@@ -347,13 +348,12 @@ class Explorer:
 
         control, own = self.controls[name], values[name]
         slider = isinstance(control, Slider)
-        text = str if isinstance(control, Switch) else control.text
         now = self.state[name]
         start = own.index(nearest(own, now) if slider else now if now in own else own[0])
         sets = {k: v for k, v in self.by_hand(name, own[0]).items() if k != name and v in values.get(k, ())}
         listed = [float(v) if slider else v for v in own]
         indices = {k: list(values[k]).index(v) for k, v in sets.items()}
-        return Input(name, control.label, listed, [text(v) for v in own], start, slider, indices)
+        return Input(name, control.label, listed, [control.text(v) for v in own], start, slider, indices)
 
     def _states(
         self, over: Mapping[str, Sequence[Any]]

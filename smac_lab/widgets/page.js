@@ -9,7 +9,7 @@
   const numbers = new Uint16Array(bytes.buffer), NAN = 65535;
   const read = [];
   function value(i) {
-    return read[i] ??= { is: decode(page.pool[i]) };
+    return read[i] ??= decode(page.pool[i]);
   }
   function decode(entry) {
     if (!("at" in entry)) return entry.is;
@@ -49,7 +49,7 @@
         field.nextElementSibling.textContent = text;
       }
     }
-    document.querySelector(".says").textContent = value(page.rows[at][0]).is;
+    document.querySelector(".says").textContent = value(page.rows[at][0]);
     wanted = page.rows[at];
     return drawing ??= draw();
   }
@@ -61,7 +61,7 @@
       while (wanted) {
         const [, ...row] = wanted, before = performance.now();
         const data = page.figure.data.map(trace => ({ ...trace }));
-        page.columns.forEach(([trace, property], i) => { data[trace][property] = value(row[i]).is; });
+        page.columns.forEach(([trace, property], i) => { data[trace][property] = value(row[i]); });
         wanted = undefined;
         await Plotly.react(box, data, layout(), { responsive: true, displaylogo: false });
         box.dataset.step = (performance.now() - before).toFixed(1);  // ms

@@ -115,13 +115,17 @@ def two_workers(folder: Path, **options: Any) -> tuple[subprocess.Popen[bytes], 
     words = ["train", "point-robot", "--preset", "smoke", "--seed", "0", "1", "--offline-steps", "10000000"]
     command = [sys.executable, "-m", "smac_lab", *words, "--workers", "2", "--out", str(folder)]
     parent = subprocess.Popen(command, **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **options})
-    deadline = time.monotonic() + 90
-    while len(list(folder.glob("seed_*/offline/events*"))) < 2:
-        assert time.monotonic() < deadline
-        assert parent.poll() is None
-        time.sleep(0.2)
-    workers = psutil.Process(parent.pid).children(recursive=True)
-    assert len(workers) >= 2
+    try:
+        deadline = time.monotonic() + 90
+        while len(list(folder.glob("seed_*/offline/events*"))) < 2:
+            assert time.monotonic() < deadline
+            assert parent.poll() is None
+            time.sleep(0.2)
+        workers = psutil.Process(parent.pid).children(recursive=True)
+        assert len(workers) >= 2
+    except BaseException:
+        parent.kill()
+        raise
     return parent, workers
 
 
