@@ -426,7 +426,7 @@ def explore(
     if html is not None:
         from smac_lab import widgets
 
-        widgets.ShiftExplorer(snapshots.read_snapshots(folder, seed)).to_html(html, title=f"The shift in {run}")
+        widgets.ShiftExplorer(snapshots.read_snapshots(folder, seed)).to_html(html, title=f"The shift in {folder.name}")
         wrote(html, "open it in a browser, or send it to someone: it needs no network")
         return
     try:

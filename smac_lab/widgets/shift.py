@@ -37,9 +37,9 @@ class ShiftExplorer(AgentExplorer):
     varied = ("iteration", "share", "task")
     about = (
         "Each task has a filled mark, where the encoder puts it given offline context, and a hollow one, given context "
-        "that the agent collected itself; a line joins the two. Before the self-supervised phase they lie apart, and "
-        "the agent acts worse given the second. Move the iteration to see what the phase does about it, or click a "
-        "mark to see its task played."
+        "that the agent collected itself; a line joins the two. Where they lie apart, the agent may take the task for "
+        "another. Move the iteration to see what the self-supervised phase does about it, or click a mark to see its "
+        "task played."
     )
 
     def make_controls(self) -> dict[str, Control]:
