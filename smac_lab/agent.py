@@ -7,19 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smac_lab.actor_critic import Seen, awac_loss, critic_loss, look, q_loss, sample_action
+from smac_lab.acting import LatentMethod
+from smac_lab.actor_critic import Seen, awac_loss, critic_loss, look, q_loss
 from smac_lab.batch import Batch, Info, Noise
 from smac_lab.config import SMACConfig
 from smac_lab.data.buffer import TransitionBuffer
 from smac_lab.encoder import Gaussian
 from smac_lab.engine.learner import Objective, Part
-from smac_lab.engine.method import Method
-from smac_lab.engine.policy import EpisodePolicy
-from smac_lab.engine.seeds import Generators, draw, over_seeds
+from smac_lab.engine.seeds import over_seeds
 from smac_lab.nets import polyak_update
 from smac_lab.parts import ALL_PARTS, check_parts, default_part, fit_scaling
 from smac_lab.reward_model import relabel, reward_loss
@@ -29,7 +27,7 @@ ActorLoss = Callable[["SMAC", Batch, Tensor], tuple[Tensor, Info]]
 RewardLoss = Callable[["SMAC", Batch, Tensor, Gaussian], tuple[Tensor, Info]]
 
 
-class SMAC(Method):
+class SMAC(LatentMethod):
     """Semi-supervised meta actor-critic (Pong et al., ICML 2022).
 
     Args:
@@ -64,29 +62,6 @@ class SMAC(Method):
         *("z_dim", "encoder_hidden", "decoder_hidden", "actor_hidden", "critic_hidden"),
         *("initial_weights", "observation_scaling", "device"),
     )
-
-    def __init__(
-        self,
-        config: SMACConfig,
-        spec: FamilySpec,
-        *,
-        seed: int | Sequence[int] = 0,
-        encoder: Part | None = None,
-        actor: Part | None = None,
-        critics: Part | None = None,
-        reward_decoder: Part | None = None,
-        actor_loss: ActorLoss = awac_loss,
-        critic_loss: ActorLoss = critic_loss,
-        reward_loss: RewardLoss = reward_loss,
-    ):
-        super().__init__(config, spec, seed)
-        given = {"encoder": encoder, "actor": actor, "critics": critics, "reward_decoder": reward_decoder}
-        parts = self.make(given, lambda name: default_part(name, config, spec))
-        self.encoder, self.actor, self.critics, self.reward_decoder = parts
-        self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
-        self.labeller: nn.ModuleDict | None = None  # from the self-supervised phase on
-        self.actor_loss, self.critic_loss, self.reward_loss = actor_loss, critic_loss, reward_loss
-        check_parts(self.parts, self._apply, config, spec, self.seed_axis, self.device)
 
     # -- the two phases ----------------------------------------------------------------------------------
     def offline_loss(self, batch: Batch) -> tuple[Tensor, Info]:
@@ -145,6 +120,30 @@ class SMAC(Method):
         """Return `look`'s output, or nothing if the actor or critic loss is custom."""
         own = self.actor_loss is awac_loss and self.critic_loss is critic_loss
         return (look(self, batch, z, through_actions),) if own else ()
+
+    # -- construction ----------------------------------------------------------------------------------
+    def __init__(
+        self,
+        config: SMACConfig,
+        spec: FamilySpec,
+        *,
+        seed: int | Sequence[int] = 0,
+        encoder: Part | None = None,
+        actor: Part | None = None,
+        critics: Part | None = None,
+        reward_decoder: Part | None = None,
+        actor_loss: ActorLoss = awac_loss,
+        critic_loss: ActorLoss = critic_loss,
+        reward_loss: RewardLoss = reward_loss,
+    ):
+        super().__init__(config, spec, seed)
+        given = {"encoder": encoder, "actor": actor, "critics": critics, "reward_decoder": reward_decoder}
+        parts = self.make(given, lambda name: default_part(name, config, spec))
+        self.encoder, self.actor, self.critics, self.reward_decoder = parts
+        self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+        self.labeller: nn.ModuleDict | None = None  # from the self-supervised phase on
+        self.actor_loss, self.critic_loss, self.reward_loss = actor_loss, critic_loss, reward_loss
+        check_parts(self.parts, self._apply, config, spec, self.seed_axis, self.device)
 
     # -- numbers and parts ---------------------------------------------------------------------------
     @property
@@ -220,57 +219,6 @@ class SMAC(Method):
             return relabel(labeller["encoder"], labeller["reward_decoder"], *inputs)
         with torch.inference_mode():
             return over_seeds(labeller, partial(relabel, labeller["encoder"], labeller["reward_decoder"]), *inputs)
-
-    # -- acting ------------------------------------------------------------------------------------------
-    @torch.inference_mode()
-    def infer_posterior(self, context: Tensor) -> Gaussian:
-        """Infer q(z|h) of each task: `(task, n, context_dim)` to mean and std, `(task, z_dim)` each.
-
-        Raises:
-            ValueError: the context has another width or non-finite numbers.
-        """
-        return Gaussian(*self._apply(self.encoder, self.checked(context)))
-
-    def prior(self, tasks: int) -> Gaussian:
-        """Return p(z) = N(0, I) for each task."""
-        zeros = torch.zeros(*self.seed_axis, tasks, self.config.z_dim, device=self.device)
-        return Gaussian(zeros, torch.ones_like(zeros))
-
-    def unadapted(self, simulations: int) -> Gaussian:
-        """Return p(z) for each simulation."""
-        return self.prior(simulations)
-
-    def adapt(self, context: Tensor) -> Gaussian:
-        """Infer q(z|h) from each simulation's context."""
-        return self.infer_posterior(context)
-
-    def posterior(self, adapted: Gaussian) -> Gaussian:
-        """Return `adapted`, which is the posterior."""
-        return adapted
-
-    def act(
-        self,
-        observations: np.ndarray | Tensor,
-        z: np.ndarray | Tensor,
-        deterministic: bool = True,
-        generator: Generators | None = None,
-    ) -> np.ndarray:
-        """Return actions in [-1, 1], given `(..., obs_dim)` and `(..., z_dim)`."""
-        shape = (*observations.shape[:-1], self.spec.action_dim)
-        chosen = self.generator if generator is None else generator
-        return self.actions(observations, z, None if deterministic else draw(torch.randn, shape, chosen))
-
-    @torch.inference_mode()
-    def actions(
-        self, observations: np.ndarray | Tensor, z: np.ndarray | Tensor, noise: Tensor | None = None
-    ) -> np.ndarray:
-        """Act as `act`, with noise ~ N(0, I), `(..., action_dim)`, from the caller; without it, the mean action."""
-        mean, log_std = self._apply(self.actor, self.tensor(observations), self.tensor(z))
-        return (torch.tanh(mean) if noise is None else sample_action(mean, log_std, noise)).cpu().numpy()
-
-    def policy(self, z: Gaussian, generator: Generators, deterministic: bool = True) -> EpisodePolicy:
-        """Return a policy for one episode, `(n, obs_dim)` to `(n, action_dim)`."""
-        return EpisodePolicy(self, z, generator, deterministic)
 
     # -- saving ------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:

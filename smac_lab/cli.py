@@ -296,7 +296,7 @@ def reproduce(
         run: run what is missing; otherwise only judge the results.
     """
     from smac_lab.data.storage import replace_text
-    from smac_lab.figures import claims
+    from smac_lab.figures import claims, style
     from smac_lab.runs.sweep import run_sweep
 
     names = list(claims.CLAIMS) if claim == "all" else [claim]
@@ -316,7 +316,7 @@ def reproduce(
         raise ValueError(f"{results} has no results of these claims")
     print(claims.markdown(found))
     page = results / f"{claim}.html"
-    replace_text(page, claims.figure(found).to_html(include_plotlyjs=True))
+    replace_text(page, style.page_of(claims.figure(found)))
     wrote(page, f"smac-lab compare {out}/*")
     if failed:
         raise SystemExit(1)
@@ -378,7 +378,7 @@ def compare(
         figure: file for intervals and performance profiles (.html, or .png if Chromium is installed).
     """
     from smac_lab.data.storage import replace_text, replacing
-    from smac_lab.figures import comparison, report
+    from smac_lab.figures import comparison, report, style
 
     if figure is not None and figure.suffix not in (".html", ".png"):
         raise ValueError(f"--figure {figure} is not allowed: it must end in .html or .png")
@@ -388,7 +388,7 @@ def compare(
         drawn = comparison.figure(found)
         figure.parent.mkdir(parents=True, exist_ok=True)
         if figure.suffix == ".html":
-            replace_text(figure, drawn.to_html(include_plotlyjs=True))
+            replace_text(figure, style.page_of(drawn))
         else:
             try:
                 picture = report.png_of(drawn, width=1200)

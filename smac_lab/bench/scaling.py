@@ -99,12 +99,13 @@ def curve_table(found: list[dict[str, Any]]) -> Iterator[str]:
 
 def write(file: Path, curves: list[Curve], about: dict[str, Any], say: Callable[[str], object] = print) -> list[Path]:
     """Write curves as HTML, JSON and, with kaleido and a browser, PNG; return the paths."""
-    from smac_lab.figures import plots
+    from smac_lab.data.storage import replace_text
+    from smac_lab.figures import plots, style
 
     figure = plots.scaling([(c.name, c.x, c.y, c.sizes, c.costs, c.exponent) for c in curves])
     page, numbers, picture = (file.with_suffix(end) for end in (".html", ".json", ".png"))
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.write_html(page)
+    replace_text(page, style.page_of(figure))
     numbers.write_text(json.dumps({**about, "scaling": [c._asdict() for c in curves]}, indent=1), encoding="utf-8")
     try:
         figure.update_layout(paper_bgcolor="white").write_image(picture, width=1100, scale=2)

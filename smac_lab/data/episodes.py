@@ -69,7 +69,7 @@ class EpisodeData:
         self.count = torch.tensor(counts, device=buffer.device)
         self.first = self.count.cumsum(0) - self.count
 
-    def draw(self, tasks: Tensor, n: int, generator: Generators) -> Tensor:
+    def sample(self, tasks: Tensor, n: int, generator: Generators) -> Tensor:
         """Draw indices of `n` horizons per task, with replacement: `(..., task)` to `(..., task, n)`."""
         uniform = draw(torch.rand, (*tasks.shape, n), generator)
         return self.first[tasks].unsqueeze(-1) + (uniform * self.count[tasks].unsqueeze(-1)).long()

@@ -281,7 +281,8 @@ def figure(found: Sequence[Verdict]) -> go.Figure:
     """Draw each claim's shares with intervals, and its bound."""
     names = list(dict.fromkeys(verdict.claim for verdict in found))
     most = max(sum(verdict.claim == name for verdict in found) for name in names)
-    fig, places = style.grid([f"{name}: {CLAIMS[name].share}" for name in names], 80 + 24 * most)
+    titles = [f"{name}: {CLAIMS[name].share} (dotted: the bound)".replace("`", "") for name in names]
+    fig, places = style.grid(titles, 80 + 24 * most)
     for name, place in zip(names, places, strict=True):
         own = [verdict for verdict in found if verdict.claim == name]
         fig.add_scatter(

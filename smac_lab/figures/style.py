@@ -177,6 +177,12 @@ def lines_of(fig: go.Figure, place: Place, lines: Iterable[Array], name: str, le
     )
 
 
+def page_of(fig: go.Figure) -> str:
+    """Return a figure of Cartesian charts as one HTML file, which needs no network."""
+    script = f"<script>{PLOTLY.read_text(encoding='utf-8')}</script>"
+    return fig.to_html(include_plotlyjs=False).replace("<head>", f"<head>{script}", 1)
+
+
 def level(
     fig: go.Figure, place: Place, value: float | None, label: str, dash: str, position: str = "top right"
 ) -> None:

@@ -58,7 +58,7 @@ def render_episodes(
     def filmed(observations: Array) -> NDArray[np.floating]:
         nonlocal calls
         if calls % every == 0 and (steps is None or calls < steps):
-            frames.append(_tile([renderer.draw(env.simulation, i) for i in range(len(tasks))], columns))
+            frames.append(_tile([renderer.render(env.simulation, i) for i in range(len(tasks))], columns))
         calls += 1
         return policy(observations)
 

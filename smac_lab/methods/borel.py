@@ -428,7 +428,7 @@ def _belief_step(agent: BOReL, buffer: TransitionBuffer, data: EpisodeData) -> C
 
 def trajectories_of(data: EpisodeData, tasks: Tensor, each: int, episodes: int, generator: Generators) -> Trajectories:
     """Draw `each` trajectories of `episodes` random episodes per task, `(task * each, time, ...)`."""
-    drawn = data.draw(tasks, each * episodes, generator).reshape(-1, episodes)
+    drawn = data.sample(tasks, each * episodes, generator).reshape(-1, episodes)
     return Trajectories(*[column[drawn].flatten(1, 2) for column in data.all])
 
 
@@ -454,7 +454,7 @@ class BeliefData:
         self.columns = [torch.stack(column).clone() for column in zip(*found, strict=True)]  # (task, transition, ...)
         self.size = self.columns[2].shape[1]
 
-    def draw(self, agent: BOReL, tasks: Tensor) -> BeliefBatch:
+    def sample(self, agent: BOReL, tasks: Tensor) -> BeliefBatch:
         """Draw a meta-batch of these tasks."""
         n = agent.numbers
         rows = (draw(torch.rand, (len(tasks), n.batch_size), agent.generator) * self.size).long()
@@ -466,6 +466,6 @@ class BeliefData:
 def _policy_step(agent: BOReL, buffer: TransitionBuffer, data: BeliefData) -> Callable[[], Info]:
     def learn() -> Info:
         tasks = buffer.draw_tasks(agent.numbers.policy_tasks, agent.generator)
-        return agent.update(data.draw(agent, tasks), agent.objectives["policy"])
+        return agent.update(data.sample(agent, tasks), agent.objectives["policy"])
 
     return learn

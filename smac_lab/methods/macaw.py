@@ -396,7 +396,7 @@ class OutcomeData:
         self.flat = Outcomes(*(column.flatten(0, 1) for column in columns))
         self.first, self.count = self.episodes.first * horizon, self.episodes.count * horizon
 
-    def draw(self, tasks: Tensor, size: int, generator: Generators, contiguous: bool) -> Outcomes:
+    def sample(self, tasks: Tensor, size: int, generator: Generators, contiguous: bool) -> Outcomes:
         """Draw transitions, `(..., task, size)`, successive ones if `contiguous`."""
         count = self.count[tasks].unsqueeze(-1)
         uniform = draw(torch.rand, (*tasks.shape, 1 if contiguous else size), generator)
@@ -438,7 +438,7 @@ def train_macaw(
 
     def learn() -> Info:
         chosen = buffer.draw_tasks(n.tasks, agent.generator)
-        inner = data.draw(chosen, n.inner_batch_size, agent.generator, n.contiguous)
-        return agent.update(Meta(inner, data.draw(chosen, n.batch_size, agent.generator, contiguous=False)))
+        inner = data.sample(chosen, n.inner_batch_size, agent.generator, n.contiguous)
+        return agent.update(Meta(inner, data.sample(chosen, n.batch_size, agent.generator, contiguous=False)))
 
     yield from metered(learn, steps, log_every)

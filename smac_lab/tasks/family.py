@@ -195,7 +195,7 @@ class DynamicsFamily(TaskFamily):
         """Compute the next states, name to `(n, ...)`."""
         raise NotImplementedError
 
-    def draw(self, state: SimpleNamespace, task: Array, width: int, height: int) -> Frames:
+    def render(self, state: SimpleNamespace, task: Array, width: int, height: int) -> Frames:
         """Draw the first simulation, `(height, width, 3)`."""
         raise NotImplementedError
 
@@ -210,9 +210,9 @@ class _Drawing:
     def __init__(self, family: DynamicsFamily, width: int, height: int):
         self.family, self.size = family, (width, height)
 
-    def draw(self, simulation: Simulation, index: int) -> Frames:
+    def render(self, simulation: Simulation, index: int) -> Frames:
         state = {name: value[index : index + 1] for name, value in vars(simulation.state).items()}
-        return self.family.draw(SimpleNamespace(**state), simulation.tasks[index], *self.size)
+        return self.family.render(SimpleNamespace(**state), simulation.tasks[index], *self.size)
 
     def close(self) -> None:
         """Do nothing."""
@@ -290,8 +290,8 @@ class _Body:
     def __init__(self, renderer: BodyRenderer):
         self.renderer, self.close = renderer, renderer.close
 
-    def draw(self, simulation: Simulation, index: int) -> Frames:
-        return self.renderer.draw(simulation.engine.data(index))
+    def render(self, simulation: Simulation, index: int) -> Frames:
+        return self.renderer.render(simulation.engine.data(index))
 
 
 def add_accelerometer(spec: Any, body: str) -> None:

@@ -36,7 +36,7 @@ class PointFamily(DynamicsFamily):
     def measure(self, before: SimpleNamespace, action: Array, after: SimpleNamespace) -> Array:
         return after.position.copy()
 
-    def draw(self, state: SimpleNamespace, task: Array, width: int, height: int) -> NDArray[np.uint8]:
+    def render(self, state: SimpleNamespace, task: Array, width: int, height: int) -> NDArray[np.uint8]:
         """Draw the plane up to 2.2 m above and below the origin: robot blue, goal or direction orange."""
         y = np.linspace(2.2, -2.2, height)[:, None]
         x = np.linspace(-2.2, 2.2, width)[None, :] * width / height

@@ -63,7 +63,7 @@ class BodyRenderer:
         self._camera.distance, self._camera.azimuth, self._camera.elevation = distance, azimuth, elevation
         self._lookat = lookat
 
-    def draw(self, data: Any) -> Frames:
+    def render(self, data: Any) -> Frames:
         """Draw the state in a `mujoco.MjData`, `(height, width, 3)`."""
         import mujoco
 

@@ -50,7 +50,7 @@ class Simulated(Protocol):
 class Renderer(Protocol):
     """Interface that draws simulations."""
 
-    def draw(self, simulation: Simulation, index: int) -> Frames:
+    def render(self, simulation: Simulation, index: int) -> Frames:
         """Draw one simulation, `(height, width, 3)`."""
 
     def close(self) -> None:
@@ -342,7 +342,7 @@ class TaskEnv(gym.Env[Array, Array]):
             return None
         if self._renderer is None:
             self._renderer = self.family.make_renderer(*self._size)
-        return self._renderer.draw(self.simulation, 0)
+        return self._renderer.render(self.simulation, 0)
 
     def close(self) -> None:
         if self._renderer is not None:

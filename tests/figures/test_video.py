@@ -40,11 +40,11 @@ def test_the_camera_follows_the_body(name: str) -> None:
     family = lab.make_family(name)
     data = mujoco.MjData(family.model)
     with BodyRenderer(family.model, 160, 120) as body:
-        here = body.draw(data)
+        here = body.render(data)
         data.qpos[0] += 8.0  # a multiple of the floor's pattern
-        there = body.draw(data)
+        there = body.render(data)
         data.qpos[-1] += 0.4
-        moved = body.draw(data)
+        moved = body.render(data)
     assert here.shape == (120, 160, 3)
     assert here.dtype == np.uint8
     skin = (here[..., 0].astype(int) - here[..., 2] > 30).nonzero()  # body in brown, floor and sky in grey
@@ -56,7 +56,7 @@ def test_the_camera_follows_the_body(name: str) -> None:
     assert (moved != there).any()
     assert family.model.vis.global_.offwidth == 640  # the family's own model is left alone
     with pytest.raises(RuntimeError, match="closed"):
-        body.draw(data)
+        body.render(data)
     body.close()
 
 
@@ -67,13 +67,13 @@ def test_pictures_may_be_larger_than_the_models_default_and_renderers_do_not_int
     models = [lab.make_family(name).model for name in ("cheetah-vel", "ant-dir")]
     bodies = [BodyRenderer(model, 800, 600) for model in models]
     datas = [mujoco.MjData(model) for model in models]
-    first = [body.draw(data) for body, data in zip(bodies, datas, strict=True)]
+    first = [body.render(data) for body, data in zip(bodies, datas, strict=True)]
     assert first[0].shape == (600, 800, 3)
     assert (first[0] != first[1]).any()
     for body, data, picture in zip(bodies, datas, first, strict=True):
-        np.testing.assert_array_equal(body.draw(data), picture)
+        np.testing.assert_array_equal(body.render(data), picture)
     bodies[0].close()
-    np.testing.assert_array_equal(bodies[1].draw(datas[1]), first[1])
+    np.testing.assert_array_equal(bodies[1].render(datas[1]), first[1])
     bodies[1].close()
 
 
@@ -182,7 +182,7 @@ try:
 except RuntimeError as error:
     print("ERROR", error)
 else:
-    print("DREW", body.draw(mujoco.MjData(model)).shape)
+    print("DREW", body.render(mujoco.MjData(model)).shape)
 """
 
 

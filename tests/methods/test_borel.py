@@ -108,7 +108,7 @@ def test_the_policy_s_loss_and_update_are_the_textbook_s(problem: Problem, cql_w
     """Soft actor-critic in torch's distributions, on states with beliefs; and conservative Q-learning's term."""
     agent = agent_of(problem, policy_rate=1e-2, cql_weight=cql_weight, cql_actions=2)
     n, discount = agent.numbers, agent.config.discount
-    batch = BeliefData(agent, EpisodeData(problem.buffer)).draw(agent, torch.tensor([0, 5, 2]))
+    batch = BeliefData(agent, EpisodeData(problem.buffer)).sample(agent, torch.tensor([0, 5, 2]))
     noise = batch.noise
 
     def act(observations: Tensor, belief: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,7 @@ def agent_of(problem: Problem, seed: object = 0, **numbers: object) -> MACAW:
 
 def batch_of(agent: MACAW, problem: Problem) -> Meta:
     data, chosen = OutcomeData(problem.buffer, agent.config.discount), torch.tensor([4, 0, 2])
-    return Meta(*(data.draw(chosen, 6, agent.generator, contiguous) for contiguous in (True, False)))
+    return Meta(*(data.sample(chosen, 6, agent.generator, contiguous) for contiguous in (True, False)))
 
 
 # -- the textbook ----------------------------------------------------------------------------------------
