@@ -39,8 +39,9 @@ notebooks: $(READY)  ## run the notebooks and store what they show; NAMES=03 for
 test: $(READY)  ## the tests, on all cores
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durations=20
 
-check: lint  ## lint, types, layers and the fast tests, in a minute and a half
-	$(BIN)/pytest -q tests/test_agent.py tests/test_actor_critic.py tests/test_encoder.py tests/test_nets.py \
+check: lint  ## lint, types, layers and the fast tests, in a minute
+	$(BIN)/pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile \
+	    tests/test_agent.py tests/test_actor_critic.py tests/test_encoder.py tests/test_nets.py \
 	    tests/test_reward_model.py tests/test_reference.py tests/test_training.py tests/test_arms.py tests/test_shift.py \
 	    tests/test_readme.py tests/data/test_buffer.py tests/engine tests/methods tests/runs/test_checkpoint.py smac_lab
 
