@@ -9,10 +9,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab notebooks test check bench learning faults cheetah docs lint audit clean
+.PHONY: help setup demo lab notebooks test check bench learning faults cheetah release-data docs lint audit clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: $(READY)  ## make .venv with everything that the other targets need
 
@@ -58,6 +58,9 @@ faults: $(READY)  ## the long checks of faults: killed runs and machines, hostil
 
 cheetah: $(READY)  ## the cheetah experiment with three seeds
 	$(BIN)/smac-lab train cheetah-vel --seed 0 1 2 --out runs/cheetah
+
+release-data: $(READY)  ## data sets of all six domains with data cards, in build/release (hours)
+	$(BIN)/python scripts/release_data.py
 
 docs: $(READY)  ## the documentation as a site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -122,7 +122,7 @@ def collect(
     from smac_lab.data.storage import claim_folder, holding, load_dataset, save_dataset
     from smac_lab.runs.behaviour import check_recipe, collect_behaviour, uses_pearl
     from smac_lab.runs.plan import slug
-    from smac_lab.runs.summary import versions
+    from smac_lab.runs.summary import commit, versions
     from smac_lab.tasks import make_family
 
     made, config = make_family(family), configure(family, preset, behaviour, settings)
@@ -151,6 +151,7 @@ def collect(
                 "seconds": time.monotonic() - began,
                 "command": shlex.join(["smac-lab", *sys.argv[1:]]),
                 "versions": versions(),
+                "commit": commit(),
             }
             save_dataset(out, buffer, made, tasks, about)
             print(f"{len(buffer):,} transitions of {len(tasks)} tasks in {about['seconds']:.1f} s")
