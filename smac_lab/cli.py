@@ -13,14 +13,19 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_type_hints
 
 import tyro
 
 from smac_lab.arms import ArmName, folder_of
 from smac_lab.config import MethodName, PresetName, SMACConfig
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from smac_lab.runs.sweep import Sweep
 
 Settings = Annotated[
     Mapping[str, Any], tyro.conf.OmitArgPrefixes, tyro.conf.arg(constructor_factory=lambda: flags_of_config())
@@ -280,6 +285,7 @@ def reproduce(
     claim: Annotated[Literal["all", "shift", "closes", "oracle", "prior-work", "self-labelled"], tyro.conf.Positional],
     preset: PresetName = "cpu",
     seed: tuple[int, ...] = (0, 1, 2, 3, 4),
+    family: tuple[str, ...] | None = None,
     results: Path | None = None,
     out: Path | None = None,
     address: str | None = None,
@@ -291,33 +297,86 @@ def reproduce(
         claim: one of the claims, or all.
         preset: smoke, cpu, gpu or paper.
         seed: seeds of every run.
+        family: task families; default: all that the claim is about.
         results: folder of the summaries and curves; default results/<preset>.
         out: folder of the runs; default runs/reproduce-<preset>.
         address: of a Ray cluster, such as auto; default: start Ray on this machine.
         run: run what is missing; otherwise only judge the results.
     """
-    from smac_lab.data.storage import replace_text
-    from smac_lab.figures import claims, style
-    from smac_lab.runs.sweep import run_sweep
+    from smac_lab.figures import claims
 
     names = list(claims.CLAIMS) if claim == "all" else [claim]
+    families = family or claims.DOMAINS
+    if unknown := sorted(set(families) - set(claims.DOMAINS)):
+        raise ValueError(f"--family {' '.join(unknown)} is not allowed: claims are about {', '.join(claims.DOMAINS)}")
     results, out = results or Path("results") / preset, out or Path("runs") / f"reproduce-{preset}"
+    sweeps = claims.sweeps(names, preset, out, seed, claims.read_results(results), families) if run else []
+    failed = _run_missing(sweeps, results, address)
+    found = claims.verdicts(names, claims.read_results(results), families)
+    _answer(claim, claims.markdown(found), claims.figure(found) if found else None, results, out, failed)
+
+
+def ablate(
+    family: tuple[str, ...] = ("point-robot", "cheetah-vel"),
+    preset: PresetName = "cpu",
+    seed: tuple[int, ...] = (0, 1, 2),
+    results: Path | None = None,
+    out: Path | None = None,
+    address: str | None = None,
+    run: bool = True,
+) -> None:
+    """Show what each choice of the method is worth: run what is missing. The same command continues after a stop.
+
+    Args:
+        family: task families.
+        preset: smoke, cpu, gpu or paper; one choice at a time differs from it.
+        seed: seeds of every run.
+        results: folder of the summaries and curves; default results/<preset>/ablations.
+        out: folder of the runs; default runs/ablations-<preset>.
+        address: of a Ray cluster, such as auto; default: start Ray on this machine.
+        run: run what is missing; otherwise only show the results.
+    """
+    from smac_lab.figures import ablations, claims
+
+    results, out = results or Path("results") / preset / "ablations", out or Path("runs") / f"ablations-{preset}"
+    sweeps = ablations.sweeps(preset, out, seed, claims.read_results(results), family) if run else []
+    failed = _run_missing(sweeps, results, address)
+    found = list(ablations.rows(claims.read_results(results), preset, family))
+    _answer("ablations", ablations.markdown(found), ablations.figure(found) if found else None, results, out, failed)
+
+
+def _run_missing(sweeps: Sequence[Sweep], results: Path, address: str | None) -> dict[str, str]:
+    """Run sweeps, and keep each run's results as soon as it is finished; return what failed, and why."""
+    from smac_lab.figures import claims
+    from smac_lab.runs.sweep import run_sweep
+
     failed: dict[str, str] = {}
-    for sweep in claims.sweeps(names, preset, out, seed, claims.read_results(results)) if run else ():
+    for sweep in sweeps:
         runs = sweep.runs()
-        print(f"{len(runs)} runs of {len(seed)} seeds are missing in {results}: {', '.join(f.name for f in runs)}")
+        print(
+            f"{len(runs)} runs of {len(sweep.seeds)} seeds are missing in {results}: {', '.join(f.name for f in runs)}"
+        )
         try:
             failed |= run_sweep(sweep, address, finished=lambda folder: claims.keep(folder, results))
         except ImportError as error:
             raise ValueError(str(error)) from error
-    found = claims.verdicts(names, claims.read_results(results))
-    for name, reason in failed.items():
-        print(f"failed: {name}: {reason}", file=sys.stderr)
-    if not found:
-        raise ValueError(f"{results} has no results of these claims")
-    print(claims.markdown(found))
-    page = results / f"{claim}.html"
-    replace_text(page, style.page_of(claims.figure(found)))
+    return failed
+
+
+def _answer(
+    name: str, table: str, figure: go.Figure | None, results: Path, out: Path, failed: Mapping[str, str]
+) -> None:
+    """Print what was found, and write the page of its figure."""
+    from smac_lab.data.storage import replace_text
+    from smac_lab.figures import style
+
+    for trial, reason in failed.items():
+        print(f"failed: {trial}: {reason}", file=sys.stderr)
+    if figure is None:
+        raise ValueError(f"{results} has no results of {name}")
+    print(table)
+    page = results / f"{name}.html"
+    replace_text(page, style.page_of(figure))
     wrote(page, f"smac-lab compare {out}/*")
     if failed:
         raise SystemExit(1)
@@ -625,7 +684,7 @@ def read(words: list[str]) -> Callable[[], None]:
         return bound
 
     refuse_repeated(words)
-    commands = (demo, config, collect, train, sweep, reproduce, evaluate, compare, explore, excerpt, bench)
+    commands = (demo, config, collect, train, sweep, reproduce, ablate, evaluate, compare, explore, excerpt, bench)
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):

@@ -177,13 +177,21 @@ CLAIMS: dict[str, Claim] = {
 
 
 # -- runs ------------------------------------------------------------------------------------------------
-def sweeps(names: Sequence[str], preset: str, out: Path, seeds: Sequence[int], kept: Results) -> list[Sweep]:
+def sweeps(
+    names: Sequence[str],
+    preset: str,
+    out: Path,
+    seeds: Sequence[int],
+    kept: Results,
+    families: Sequence[str] = DOMAINS,
+) -> list[Sweep]:
     """List the missing runs of some claims: a sweep per variant of the data.
 
     Args:
         names: of claims.
         preset, out, seeds: of the runs.
         kept: results, which are not run again for the same seeds.
+        families: leave out others.
     """
     found = []
     for variant, fields in VARIANTS.items():
@@ -191,21 +199,24 @@ def sweeps(names: Sequence[str], preset: str, out: Path, seeds: Sequence[int], k
         if not needs:
             continue
         columns = list(zip(*needs, strict=True))[:3]
-        families, methods, arms = (tuple(dict.fromkeys(itertools.chain(*column))) for column in columns)
-        sweep = Sweep(str(out), families, preset, methods, arms, tuple(seeds), {variant: fields}, skip=UNABLE)
-        begun = [read_json(f / "config.json") for f in sweep.runs() if (f / "config.json").exists()]
-        more: dict[str, Any] = {  # what was begun goes on
-            key: tuple(
-                dict.fromkeys([*getattr(sweep, key), *itertools.chain(*(stored.get(key, ()) for stored in begun))])
-            )
-            for key in GROWS
-        }
-        sweep = dataclasses.replace(sweep, **more)
-        runs = sweep.runs()
-        done = [f.name for f, run in runs.items() if _is_kept(kept.get(f.name), run.to_dict())]
-        if len(done) < len(runs):
-            found.append(dataclasses.replace(sweep, skip=(*UNABLE, *done)))
+        needed, methods, arms = (tuple(dict.fromkeys(itertools.chain(*column))) for column in columns)
+        if chosen := tuple(family for family in needed if family in families):
+            sweep = Sweep(str(out), chosen, preset, methods, arms, tuple(seeds), {variant: fields}, skip=UNABLE)
+            found += missing(sweep, kept)
     return found
+
+
+def missing(sweep: Sweep, kept: Results) -> list[Sweep]:
+    """Return the sweep without the runs that are kept, and with what was begun; no sweep if all are."""
+    begun = [read_json(f / "config.json") for f in sweep.runs() if (f / "config.json").exists()]
+    more: dict[str, Any] = {
+        key: tuple(dict.fromkeys([*getattr(sweep, key), *itertools.chain(*(stored.get(key, ()) for stored in begun))]))
+        for key in GROWS
+    }
+    sweep = dataclasses.replace(sweep, **more)
+    runs = sweep.runs()
+    done = [f.name for f, run in runs.items() if _is_kept(kept.get(f.name), run.to_dict())]
+    return [dataclasses.replace(sweep, skip=(*sweep.skip, *done))] if len(done) < len(runs) else []
 
 
 def _is_kept(summary: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
@@ -245,12 +256,12 @@ def read_results(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 # -- verdicts --------------------------------------------------------------------------------------------
-def verdicts(names: Sequence[str], results: Results) -> list[Verdict]:
-    """Judge claims on every family that has results."""
+def verdicts(names: Sequence[str], results: Results, families: Sequence[str] = DOMAINS) -> list[Verdict]:
+    """Judge claims on every one of the families that has results."""
     found = []
     for name in names:
         claim = CLAIMS[name]
-        for family in claim.needs[0].families:
+        for family in (family for family in claim.needs[0].families if family in families):
             try:
                 shares = claim.judge(results, family)
             except KeyError:  # a run or an arm without result

@@ -170,7 +170,7 @@ def test_the_command_judges_what_is_kept(tmp_path: Path, capsys: pytest.CaptureF
     page = (tmp_path / "kept" / "all.html").read_text()
     assert "Plotly.newPlot(" in page
     assert PLOTLY.read_text() in page
-    with pytest.raises(ValueError, match="has no results of these claims"):
+    with pytest.raises(ValueError, match="has no results of oracle"):
         cli.read(["reproduce", "oracle", "--no-run", "--results", str(tmp_path / "kept")])()
 
 
