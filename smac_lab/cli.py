@@ -353,9 +353,8 @@ def _run_missing(sweeps: Sequence[Sweep], results: Path, address: str | None) ->
     failed: dict[str, str] = {}
     for sweep in sweeps:
         runs = sweep.runs()
-        print(
-            f"{len(runs)} runs of {len(sweep.seeds)} seeds are missing in {results}: {', '.join(f.name for f in runs)}"
-        )
+        which = ", ".join(folder.name for folder in runs)
+        print(f"{len(runs)} runs of {len(sweep.seeds)} seeds are missing in {results}: {which}")
         try:
             failed |= run_sweep(sweep, address, finished=lambda folder: claims.keep(folder, results))
         except ImportError as error:
