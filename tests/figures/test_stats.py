@@ -91,3 +91,9 @@ def test_probability_of_improvement_counts_pairs() -> None:
 
 def test_a_profile_is_the_share_above() -> None:
     np.testing.assert_allclose(stats.profile([0.1, 0.5, 0.5, 0.9], [0.0, 0.3, 0.5, 1.0]), [1.0, 0.75, 0.25, 0.0])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 1), (5, 1), (5, 6), (7, 3)])
+def test_the_interquartile_mean_is_that_of_rliable(shape: tuple[int, int]) -> None:
+    scores = np.random.default_rng(0).normal(size=shape)
+    assert stats.interquartile_mean(scores) == pytest.approx(metrics.aggregate_iqm(scores), rel=1e-14)
