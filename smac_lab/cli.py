@@ -313,7 +313,7 @@ def reproduce(
     sweeps = claims.sweeps(names, preset, out, seed, claims.read_results(results), families) if run else []
     failed = _run_missing(sweeps, results, address)
     found = claims.verdicts(names, claims.read_results(results), families)
-    _answer(claim, claims.markdown(found), claims.figure(found) if found else None, results, out, failed)
+    _answer(claim, claims.markdown(found), claims.figure(found) if found else None, results, failed)
 
 
 def ablate(
@@ -331,18 +331,18 @@ def ablate(
         family: task families.
         preset: smoke, cpu, gpu or paper; one choice at a time differs from it.
         seed: seeds of every run.
-        results: folder of the summaries and curves; default results/<preset>/ablations.
+        results: folder of the summaries and curves; default results/ablations/<preset>.
         out: folder of the runs; default runs/ablations-<preset>.
         address: of a Ray cluster, such as auto; default: start Ray on this machine.
         run: run what is missing; otherwise only show the results.
     """
     from smac_lab.figures import ablations, claims
 
-    results, out = results or Path("results") / preset / "ablations", out or Path("runs") / f"ablations-{preset}"
+    results, out = results or Path("results") / "ablations" / preset, out or Path("runs") / f"ablations-{preset}"
     sweeps = ablations.sweeps(preset, out, seed, claims.read_results(results), family) if run else []
     failed = _run_missing(sweeps, results, address)
     found = list(ablations.rows(claims.read_results(results), preset, family))
-    _answer("ablations", ablations.markdown(found), ablations.figure(found) if found else None, results, out, failed)
+    _answer("ablations", ablations.markdown(found), ablations.figure(found) if found else None, results, failed)
 
 
 def _run_missing(sweeps: Sequence[Sweep], results: Path, address: str | None) -> dict[str, str]:
@@ -362,9 +362,7 @@ def _run_missing(sweeps: Sequence[Sweep], results: Path, address: str | None) ->
     return failed
 
 
-def _answer(
-    name: str, table: str, figure: go.Figure | None, results: Path, out: Path, failed: Mapping[str, str]
-) -> None:
+def _answer(name: str, table: str, figure: go.Figure | None, results: Path, failed: Mapping[str, str]) -> None:
     """Print what was found, and write the page of its figure."""
     from smac_lab.data.storage import replace_text
     from smac_lab.figures import style
@@ -374,9 +372,9 @@ def _answer(
     if figure is None:
         raise ValueError(f"{results} has no results of {name}")
     print(table)
-    page = results / f"{name}.html"
+    page = results.with_name(f"{results.name}-{name}.html")  # beside the folder: `compare FOLDER/*` takes runs
     replace_text(page, style.page_of(figure))
-    wrote(page, f"smac-lab compare {out}/*")
+    wrote(page, f"smac-lab compare {results}/*")
     if failed:
         raise SystemExit(1)
 

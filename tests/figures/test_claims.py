@@ -167,7 +167,7 @@ def test_the_command_judges_what_is_kept(tmp_path: Path, capsys: pytest.CaptureF
     assert "| cheetah-vel | return | 60 % [60, 60 %] | 5 | holds |" in said
     assert "**Online data without rewards closes that gap.**" in said
     assert "true rewards.**" not in said, "the oracle was not run"
-    page = (tmp_path / "kept" / "all.html").read_text()
+    page = (tmp_path / "kept-all.html").read_text()
     assert "Plotly.newPlot(" in page
     assert PLOTLY.read_text() in page
     with pytest.raises(ValueError, match="has no results of oracle"):
