@@ -62,10 +62,14 @@ def _label(config: SMACConfig, fields: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={getattr(config, name) if value is None else value}" for name, value in fields.items())
 
 
+def _variant(fields: Mapping[str, Any]) -> str:
+    return slug(",".join(f"{name}={value}" for name, value in fields.items()))
+
+
 def _variants(config: SMACConfig) -> dict[str, Fields]:
-    """List all alternatives, by the name of their folder."""
+    """List all alternatives, by the end of their folder's name."""
     found = itertools.chain(*(ablation.others(config) for ablation in ABLATIONS.values()))
-    return {slug(",".join(f"{name}={value}" for name, value in fields.items())): fields for fields in found}
+    return {_variant(fields): fields for fields in found}
 
 
 def sweeps(preset: str, out: Path, seeds: Sequence[int], kept: Results, families: Sequence[str]) -> list[Sweep]:
@@ -91,21 +95,24 @@ class Row(NamedTuple):
 
 
 def rows(results: Results, preset: str, families: Sequence[str]) -> Iterator[Row]:
-    """List what there are results of, the preset first."""
-    for (name, ablation), family in itertools.product(ABLATIONS.items(), families):
-        if (default := results.get(slug(family))) is None:
-            continue
-        config, measures = SMACConfig.preset(family, preset), findings.measures(default)
-        others = ablation.others(config)
-        same = _label(config, dict.fromkeys(others[0])) if others else "AWAC and -Q"
-        for arm in (arm for arm in ablation.arms if arm in measures):
-            label = f"{same} (preset)" if arm == "frozen" else arm
-            yield Row(name, family, label, measures["before"], measures[arm])
-        for fields in others:
-            folder = slug(family) + "-" + slug(",".join(f"{key}={value}" for key, value in fields.items()))
-            if folder in results:
-                other = findings.measures(results[folder])
-                yield Row(name, family, _label(config, fields), other["before"], other["frozen"])
+    """List what there are results of, the preset first; nothing of a choice without an alternative."""
+    for name, family in itertools.product(ABLATIONS, families):
+        if slug(family) in results and len(found := list(_rows(name, family, results, preset))) > 1:
+            yield from found
+
+
+def _rows(name: str, family: str, results: Results, preset: str) -> Iterator[Row]:
+    ablation, default = ABLATIONS[name], results[slug(family)]
+    config, measures = SMACConfig.preset(family, preset), findings.measures(default)
+    others = ablation.others(config)
+    same = _label(config, dict.fromkeys(others[0])) if others else "AWAC and -Q"
+    for arm in (arm for arm in ablation.arms if arm in measures):
+        label = f"{same} (preset)" if arm == "frozen" else arm
+        yield Row(name, family, label, measures["before"], measures[arm])
+    for fields in others:
+        if (folder := f"{slug(family)}-{_variant(fields)}") in results:
+            other = findings.measures(results[folder])
+            yield Row(name, family, _label(config, fields), other["before"], other["frozen"])
 
 
 def markdown(found: Sequence[Row]) -> str:
