@@ -137,7 +137,7 @@ def figure(found: Sequence[Row]) -> go.Figure:
     """Draw a panel per ablation and family: returns of each setting after the self-supervised phase."""
     panels = [list(own) for _, own in itertools.groupby(found, lambda row: (row.ablation, row.family))]
     titles = [f"{own[0].ablation}, {own[0].family}" for own in panels]
-    fig, places = style.grid(titles, 60 + 34 * max(map(len, panels)))
+    fig, places = style.grid(titles, 60 + 34 * max(map(len, panels)), columns=1)
     for i, (own, place) in enumerate(zip(panels, places, strict=True)):
         for j, (kind, (colour, label)) in enumerate(style.KINDS.items()):
             estimates = [over_seeds(row.after[kind]) for row in own]

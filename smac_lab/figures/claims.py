@@ -293,7 +293,7 @@ def figure(found: Sequence[Verdict]) -> go.Figure:
     names = list(dict.fromkeys(verdict.claim for verdict in found))
     most = max(sum(verdict.claim == name for verdict in found) for name in names)
     titles = [f"{name}: {CLAIMS[name].share} (dotted: the bound)".replace("`", "") for name in names]
-    fig, places = style.grid(titles, 80 + 24 * most)
+    fig, places = style.grid(titles, 80 + 24 * most, columns=1)
     for name, place in zip(names, places, strict=True):
         own = [verdict for verdict in found if verdict.claim == name]
         fig.add_scatter(
