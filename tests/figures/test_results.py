@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from smac_lab.figures import comparison
-from smac_lab.figures.findings import read_summary
+from smac_lab.figures import ablations, comparison
+from smac_lab.figures.ablations import ABLATIONS
+from smac_lab.figures.claims import read_results
+from smac_lab.figures.findings import bounds, number, read_summary
+from smac_lab.figures.stats import over_seeds
 
 ROOT = Path(__file__).parents[2]
 KEPT = sorted(file.parent for file in (ROOT / "results").glob("*/*/summary.json"))
@@ -39,3 +42,16 @@ def test_a_result_names_its_origin(run: Path) -> None:
     rows = [line.split(",") for line in (run / "curves.csv").read_text().splitlines()[1:]]
     assert {int(row[1]) for row in rows} == set(summary["seeds"])
     assert {row[0] for row in rows} == {"before", *summary["arms"]}
+
+
+def test_the_page_quotes_the_ablations() -> None:
+    found = read_results(ROOT / "results" / "ablations" / "cpu")
+    rows = list(ablations.rows(found, "cpu", ["point-robot"]))
+    assert {row.ablation for row in rows} == set(ABLATIONS)
+    for row in rows:
+        before, after = (
+            [number(over_seeds(measures[kind]).point) for kind in ("offline_context", "online_context", "test")]
+            for measures in (row.before, row.after)
+        )
+        after[1] += " " + bounds(over_seeds(row.after["online_context"]))
+        assert any(f"| {row.label} | {' / '.join(before)} | {' / '.join(after)} |" in line for line in QUOTED), row
