@@ -6,7 +6,6 @@ The same command continues after a stop. It collects what is missing, writes it,
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import sys
@@ -45,7 +44,7 @@ LIMITS = {  # of the `cpu` presets' data; docs/results.md has the figures
     "hopper-params": ["The body is the task, and nearly all of the reward can be told from what is observed."],
     "sawyer": [
         "The bodies are primitive shapes; positions are observed, the aim is not.",
-        "A script pursues aims at random, so most episodes do not reach their own task's aim.",
+        "A script pursues random aims of each task's scene, whatever the task's own.",
     ],
 }
 PARTS = {"offline": "transitions, for actor and critics", "exploration": "exploration, for the encoder"}
@@ -98,7 +97,7 @@ def card(name: str, folder: Path, data: Path) -> str:
         "**Who collected it.** " + " ".join(collected_by(config)),
         "",
         f"**How.** `smac-lab collect {family.full_name} --preset {record['preset']} --seed {record['seed']}`, in "
-        f"{record['seconds'] / 60:.1f} minutes on {os.cpu_count()} cores; commit {record['commit']}, "
+        f"{record['seconds'] / 60:.1f} minutes; commit {record['commit']}, "
         + ", ".join(f"{package} {version}" for package, version in record["versions"].items())
         + ". All numbers of the recipe are in the metadata, under `config`.",
         "",
@@ -140,7 +139,7 @@ def release(name: str, preset: str, seed: int, out: Path) -> Path:
     about = {
         "description": f"Static data of {len(tasks)} tasks of {family.full_name}; see {dataset_id}.md",
         "author": {"smac_lab"},
-        "config": json.dumps(dataclasses.asdict(config)),
+        "config": json.dumps(config.to_dict()),
         "held_out_tasks": json.dumps(held_out.values.tolist()),
     }
     folder = to_minari(buffer, family, dataset_id, tasks, about, overwrite=True)

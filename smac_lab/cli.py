@@ -341,7 +341,7 @@ def ablate(
     results, out = results or Path("results") / "ablations" / preset, out or Path("runs") / f"ablations-{preset}"
     sweeps = ablations.sweeps(preset, out, seed, claims.read_results(results), family) if run else []
     failed = _run_missing(sweeps, results, address)
-    found = list(ablations.rows(claims.read_results(results), preset, family))
+    found = list(ablations.rows(claims.read_results(results), family))
     _answer("ablations", ablations.markdown(found), ablations.figure(found) if found else None, results, failed)
 
 

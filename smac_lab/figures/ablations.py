@@ -43,9 +43,8 @@ def _one_of(field: str, *values: Any) -> Callable[[SMACConfig], list[Fields]]:
 
 def _shares(config: SMACConfig) -> list[Fields]:
     total = config.prior_episodes + config.posterior_episodes
-    pairs = {(1, total - 1), (total // 2, total - total // 2), (total, 0)}
-    pairs -= {(config.prior_episodes, config.posterior_episodes), (0, total)}
-    return [{"prior_episodes": prior, "posterior_episodes": total - prior} for prior, _ in sorted(pairs)]
+    others = {1, total // 2, total} - {config.prior_episodes, 0}
+    return [{"prior_episodes": prior, "posterior_episodes": total - prior} for prior in sorted(others)]
 
 
 ABLATIONS: dict[str, Ablation] = {
@@ -94,16 +93,16 @@ class Row(NamedTuple):
     after: dict[str, Array]
 
 
-def rows(results: Results, preset: str, families: Sequence[str]) -> Iterator[Row]:
+def rows(results: Results, families: Sequence[str]) -> Iterator[Row]:
     """List what there are results of, the preset first; nothing of a choice without an alternative."""
     for name, family in itertools.product(ABLATIONS, families):
-        if slug(family) in results and len(found := list(_rows(name, family, results, preset))) > 1:
+        if slug(family) in results and len(found := list(_rows(name, family, results))) > 1:
             yield from found
 
 
-def _rows(name: str, family: str, results: Results, preset: str) -> Iterator[Row]:
+def _rows(name: str, family: str, results: Results) -> Iterator[Row]:
     ablation, default = ABLATIONS[name], results[slug(family)]
-    config, measures = SMACConfig.preset(family, preset), findings.measures(default)
+    config, measures = SMACConfig.from_dict(default["config"]), findings.measures(default)
     others = ablation.others(config)
     same = _label(config, dict.fromkeys(others[0])) if others else "AWAC and -Q"
     for arm in (arm for arm in ablation.arms if arm in measures):

@@ -70,7 +70,7 @@ def test_the_command_shows_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFi
     assert "-13.00 [-14.00, -12.00] | -3.00 [-4.00, -2.00] | 7.00 [6.00, 8.00] |" in said
     assert "| point-robot | no-awac |" in said
     assert "no-q" not in said, "that arm was not run"
-    drawn = ablations.figure(list(ablations.rows({"point-robot": stored([-8.0] * 3, arms)}, "cpu", ["point-robot"])))
+    drawn = ablations.figure(list(ablations.rows({"point-robot": stored([-8.0] * 3, arms)}, ["point-robot"])))
     assert list(drawn.data[0].x) == [-9.0, -11.0], "the first panel: offline context, both arms"
     with pytest.raises(ValueError, match="has no results of ablations"):
         cli.read(["ablate", "--no-run", "--family", "sawyer", "--results", str(tmp_path)])()

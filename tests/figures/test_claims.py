@@ -183,3 +183,14 @@ def test_what_was_begun_for_other_claims_goes_on(tmp_path: Path) -> None:
     (again,) = claims.sweeps(["shift"], "smoke", tmp_path, (0,), {})
     assert (again.seeds, again.arms) == ((0, 1), ("frozen", "oracle"))
     claim_folder(folder, again.runs()[folder].to_dict(), GROWS)
+
+
+def test_one_family_alone_is_run_and_judged(tmp_path: Path) -> None:
+    (sweep,) = claims.sweeps(["prior-work"], "cpu", tmp_path, (0,), {}, ["ant-dir"])
+    assert {run.family for run in sweep.runs().values()} == {"ant-dir"}
+    assert len(sweep.runs()) == 1 + len(PRIOR_WORK)
+    results = {family: summary(10.0, 4.0, {"frozen": 8.0}) for family in ("ant-dir", "cheetah-vel")}
+    assert [verdict.family for verdict in claims.verdicts(["closes"], results, ["ant-dir"])] == ["ant-dir"]
+    assert claims.sweeps(["self-labelled"], "cpu", tmp_path, (0,), {}, ["ant-dir"]) == [], "it is about the cheetah"
+    with pytest.raises(ValueError, match="--family mars is not allowed: claims are about cheetah-vel"):
+        cli.read(["reproduce", "closes", "--family", "mars"])()

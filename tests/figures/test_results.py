@@ -15,6 +15,7 @@ from smac_lab.figures.stats import over_seeds
 
 ROOT = Path(__file__).parents[2]
 KEPT = sorted(file.parent for file in (ROOT / "results").glob("*/*/summary.json"))
+ABLATED = sorted(file.parent for file in (ROOT / "results" / "ablations").glob("*/*/summary.json"))
 QUOTED = (ROOT / "docs" / "results.md").read_text().replace("**", "").replace("`", "").splitlines()
 
 
@@ -33,7 +34,7 @@ def test_the_page_quotes_every_run_as_compare_prints_it(run: Path) -> None:
         assert any(name in line.lower() and " | ".join(returns) in line for line in QUOTED), row
 
 
-@pytest.mark.parametrize("run", KEPT, ids=lambda run: run.name)
+@pytest.mark.parametrize("run", KEPT + ABLATED, ids=lambda run: run.name)
 def test_a_result_names_its_origin(run: Path) -> None:
     summary = read_summary(run)
     assert run.parent.name == summary["preset"]
@@ -46,7 +47,7 @@ def test_a_result_names_its_origin(run: Path) -> None:
 
 def test_the_page_quotes_the_ablations() -> None:
     found = read_results(ROOT / "results" / "ablations" / "cpu")
-    rows = list(ablations.rows(found, "cpu", ["point-robot"]))
+    rows = list(ablations.rows(found, ["point-robot"]))
     assert {row.ablation for row in rows} == set(ABLATIONS)
     for row in rows:
         before, after = (
