@@ -313,7 +313,8 @@ def reproduce(
     sweeps = claims.sweeps(names, preset, out, seed, claims.read_results(results), families) if run else []
     failed = _run_missing(sweeps, results, address)
     found = claims.verdicts(names, claims.read_results(results), families)
-    _answer(claim, claims.markdown(found), claims.figure(found) if found else None, results, failed)
+    table = "\n\n".join([claims.markdown(found), *([claims.in_brief(found)] if len(names) > 1 else [])])
+    _answer(claim, table, claims.figure(found) if found else None, results, failed)
 
 
 def ablate(

@@ -32,6 +32,7 @@ PRIOR_WORK = ("macaw", "borel", "cloning", "offline-pearl")
 UNABLE = ("walker-params-borel", "hopper-params-borel")  # rewards alone do not make data of another body
 NEAR_RANDOM = {"behaviour_policy": "random", "exploration_transitions": 0}
 VARIANTS: dict[str, dict[str, Any]] = {"default": {}, "near-random": NEAR_RANDOM}
+ANSWERS = ("does not hold", "cannot be told", "holds")  # how verdicts begin
 CURVES = ("offline_context_return", "online_context_return", "test_return")
 
 Results = Mapping[str, Mapping[str, Any]]  # a run's name to its summary
@@ -274,18 +275,36 @@ def verdicts(names: Sequence[str], results: Results, families: Sequence[str] = D
 
 def markdown(found: Sequence[Verdict]) -> str:
     """Format verdicts as a Markdown table per claim, misses first."""
-    order = ["does not hold", "cannot be told", "holds"]
     lines: list[str] = []
     for name in dict.fromkeys(verdict.claim for verdict in found):
         claim = CLAIMS[name]
         own = [verdict for verdict in found if verdict.claim == name]
-        own.sort(key=lambda verdict: next(i for i, words in enumerate(order) if verdict.words.startswith(words)))
+        own.sort(key=lambda verdict: next(i for i, words in enumerate(ANSWERS) if verdict.words.startswith(words)))
         lines += ["", f"**{claim.says}** Judged: {claim.share}, at least {findings.number(claim.bound, True)}.", ""]
         lines += ["| family | measure | share [95 %] | seeds | verdict |", "|---|---|---|---|---|"]
         for v in own:
             share = f"{findings.number(v.share.point, True)} {findings.bounds(v.share, True)}".strip()
             lines.append(f"| {v.family} | {v.about} | {share} | {v.seeds} | {v.words} |")
     return "\n".join(lines).strip()
+
+
+def in_brief(found: Sequence[Verdict]) -> str:
+    """Format verdicts as one Markdown table: on which families each claim holds, misses first."""
+    lines = [f"| claim | {' | '.join(ANSWERS)} |", "|---" * (1 + len(ANSWERS)) + "|"]
+    for name in dict.fromkeys(verdict.claim for verdict in found):
+        cells = []
+        for answer in ANSWERS:
+            by_family: dict[str, list[str]] = {}
+            for verdict in found:
+                if verdict.claim == name and verdict.words.startswith(answer):
+                    by_family.setdefault(verdict.family, []).append(verdict.about.removesuffix(", return"))
+            cells.append("; ".join(_on(family, abouts) for family, abouts in by_family.items()))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _on(family: str, abouts: Sequence[str]) -> str:
+    return family if list(abouts) == ["return"] else f"{family} ({', '.join(abouts)})"
 
 
 def figure(found: Sequence[Verdict]) -> go.Figure:

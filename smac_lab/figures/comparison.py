@@ -204,38 +204,58 @@ def latex(comparison: Comparison) -> str:
 
 
 # -- figure ----------------------------------------------------------------------------------------------
-def figure(comparison: Comparison) -> go.Figure:
-    """Draw interquartile means (left) and performance profiles given self-collected context (right).
+SCORES = (-0.25, 1.25)  # drawn range; an arrow at its end stands for scores beyond it
 
-    Scores are normalised and pooled over families. A profile is the share of scores above tau.
+
+def figure(comparison: Comparison) -> go.Figure:
+    """Draw the scores of each family, then of all together as in `overall`, and their performance profiles.
+
+    A profile is the share of scores above tau, given self-collected context.
     """
-    names = comparison.names
-    titles = ["interquartile mean over seeds [95 %]", "share of runs above a score"]
-    fig, (left, right) = style.grid(titles, 60 + 40 * max(4, len(names)))
-    for i, kind in enumerate(RETURNS):
-        colour, label = style.KINDS[kind]
-        found = [_pooled(comparison, name, kind) for name in names]
-        estimates = [_estimate(scores) for scores in found]
-        fig.add_scatter(
-            x=[e.point for e in estimates], y=[j + 0.2 * (i - 1) for j in range(len(names))], mode="markers",
-            marker={"color": colour, "size": 9}, name=label,
-            error_x={
-                "type": "data", "symmetric": False, "color": colour,
-                "array": [e.high - e.point for e in estimates], "arrayminus": [e.point - e.low for e in estimates],
-            }, **left,
-        )  # fmt: skip
-    fig.update_yaxes(tickvals=list(range(len(names))), ticktext=names, autorange="reversed", **left)
-    fig.update_xaxes(title_text="score (random 0, best known 1)", **left)
-    taus = np.linspace(-0.25, 1.25, 61)
+    several, names = len(comparison.ends) > 1, comparison.names
+    panels: dict[str, dict[str, dict[str, Interval]]] = {}  # title: method: context: interval
+    for family in comparison.ends:
+        own = [entry for entry in comparison.entries if entry.family == family]
+        panels[family] = {e.name: {kind: _estimate(comparison.scores(e, kind)) for kind in RETURNS} for e in own}
+    if several:
+        panels[f"all {len(comparison.ends)} families"] = overall(comparison)
+    titles = [*panels, "share of runs above a score"]
+    fig, places = style.grid(titles, 60 + 26 * max(4, len(names)), columns=3 if several else 2)
+    for panel, place in zip(panels.values(), places, strict=False):
+        _scores(fig, place, panel, names, first=place is places[0])
+    taus = np.linspace(*SCORES, 61)
     for j, name in enumerate(names):
-        scores = _pooled(comparison, name, "online_context")
-        line = {"color": COLOURS[j % len(COLOURS)], "shape": "hv"}
-        fig.add_scatter(x=taus, y=profile(scores, taus), mode="lines", line=line, name=name, **right)
-    fig.update_xaxes(title_text="score, given self-collected context", **right)
-    fig.update_yaxes(range=[-0.02, 1.02], **right)
+        scores = comparison.matrix(name, "online_context")
+        if scores is not None:
+            line = {"color": COLOURS[j % len(COLOURS)], "shape": "hv"}
+            fig.add_scatter(x=taus, y=profile(scores, taus), mode="lines", line=line, name=name, **places[-1])
+    fig.update_xaxes(title_text="score, given self-collected context", **places[-1])
+    fig.update_yaxes(range=[-0.02, 1.02], **places[-1])
     return fig
 
 
-def _pooled(comparison: Comparison, name: str, kind: str) -> Array:
-    found = [comparison.scores(entry, kind) for entry in comparison.entries if entry.name == name]
-    return np.concatenate(found)
+def _scores(
+    fig: go.Figure, place: style.Place, found: Mapping[str, Mapping[str, Interval]], names: Sequence[str], first: bool
+) -> None:
+    """Draw interquartile means with intervals, a row per method."""
+    low, high = SCORES
+    for i, kind in enumerate(RETURNS):
+        colour, label = style.KINDS[kind]
+        known = {name: kinds[kind] for name, kinds in found.items() if np.isfinite(kinds[kind].point)}
+        points = np.array([e.point for e in known.values()])
+        ends = [np.clip([e.low for e in known.values()], *SCORES), np.clip([e.high for e in known.values()], *SCORES)]
+        drawn = np.clip(points, *SCORES)
+        symbols = np.where(points < low, "triangle-left", np.where(points > high, "triangle-right", "circle"))
+        fig.add_scatter(
+            x=drawn, y=[names.index(name) + 0.2 * (i - 1) for name in known], mode="markers", name=label,
+            legendgroup=kind, showlegend=first, customdata=points, hovertemplate="%{customdata:.2f}",
+            marker={"color": colour, "size": np.where(symbols == "circle", 8, 12), "symbol": symbols},
+            error_x={
+                "type": "data", "symmetric": False, "color": colour, "thickness": 1.5,
+                "array": ends[1] - drawn, "arrayminus": drawn - ends[0],
+            }, **place,
+        )  # fmt: skip
+    labels = names if place["col"] == 1 else [""] * len(names)
+    rows = [-0.5, len(names) - 0.5]
+    fig.update_yaxes(tickvals=list(range(len(names))), ticktext=labels, range=rows[::-1], **place)
+    fig.update_xaxes(title_text="score (random 0, best known 1)", range=[low - 0.05, high + 0.05], **place)

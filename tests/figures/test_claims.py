@@ -71,6 +71,18 @@ def test_words_follow_from_the_interval_and_the_bound() -> None:
     assert judged("shift", **{"": summary(-1.0, -2.0, {})})["return"].startswith("cannot be told: there is no gap")
 
 
+def test_all_claims_in_brief() -> None:
+    results = {"cheetah-vel": summary(10.0, 4.0, {"frozen": 9.9}), "ant-dir": summary(10.0, 9.9, {"frozen": 9.9})}
+    results |= {f"cheetah-vel-{m}": summary(6.0, 4.0, {}) for m in PRIOR_WORK[1:]}
+    results["cheetah-vel-macaw"] = summary(9.9, 9.9, {})
+    found = claims.verdicts(["shift", "closes", "prior-work"], results)
+    assert claims.in_brief(found).splitlines()[2:] == [
+        "| shift | ant-dir |  | cheetah-vel |",
+        "| closes |  | ant-dir | cheetah-vel |",
+        "| prior-work | cheetah-vel (macaw) |  | cheetah-vel (borel, cloning, offline-pearl) |",
+    ]
+
+
 def test_one_seed_tells_nothing() -> None:
     one = summary(10.0, 4.0, {})
     one["seeds"], one["before"] = [0], {name: values[:1] for name, values in one["before"].items()}

@@ -92,14 +92,35 @@ def test_latex_is_a_tabular_with_escaped_signs(runs: list[Path]) -> None:
     assert " %" not in text.replace(" \\%", "")
 
 
-def test_the_figure_has_an_interval_for_each_method_and_kind(runs: list[Path]) -> None:
-    figure = comparison.figure(comparison.gather(runs))
-    points, profiles = figure.data[:3], figure.data[3:]
-    assert [len(trace.x) for trace in points] == [3, 3, 3]
+def test_the_figure_has_a_panel_per_family_one_of_all_and_profiles(runs: list[Path]) -> None:
+    found = comparison.gather(runs)
+    figure = comparison.figure(found)
+    titles = [annotation.text for annotation in figure.layout.annotations]
+    assert titles == ["point-robot", "ant-dir", "all 2 families", "share of runs above a score"]
+    points, profiles = figure.data[:9], figure.data[9:]
+    assert [len(trace.x) for trace in points] == [3] * 9  # methods, by panel and kind
     assert [trace.name for trace in profiles] == ["smac, offline phase", "frozen", "macaw"]
     for trace in profiles:
         assert trace.y[0] == 1.0
         assert (np.diff(trace.y) <= 0).all()
+    pooled = points[7]  # of all families, given self-collected context
+    assert list(pooled.x) == [kinds["online_context"].point for kinds in comparison.overall(found).values()]
+    alone = comparison.figure(comparison.gather(runs[:2]))
+    assert [annotation.text for annotation in alone.layout.annotations] == ["point-robot", titles[-1]]
+
+
+def test_a_method_that_lacks_a_family_is_in_no_aggregate_of_the_figure(runs: list[Path]) -> None:
+    figure = comparison.figure(comparison.gather(runs[:3]))
+    assert [len(trace.x) for trace in figure.data[:9]] == [3] * 3 + [2] * 6  # macaw has the point robot alone
+    assert [trace.name for trace in figure.data[9:]] == ["smac, offline phase", "frozen"]
+
+
+def test_a_score_outside_the_drawn_range_is_an_arrow_at_its_end(tmp_path: Path, runs: list[Path]) -> None:
+    far = run_of(tmp_path / "far", "ant-dir", "borel", returns=-90.0)
+    trace = comparison.figure(comparison.gather([*runs, far])).data[4]  # ant-dir, self-collected context
+    assert trace.x[-1] == comparison.SCORES[0]
+    assert trace.customdata[-1] == pytest.approx((-89 + 20) / 16)
+    assert list(trace.marker.symbol) == ["circle", "circle", "circle", "triangle-left"]
 
 
 def test_what_cannot_be_compared_is_told(tmp_path: Path, runs: list[Path]) -> None:
