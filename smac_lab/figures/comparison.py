@@ -18,6 +18,7 @@ from smac_lab.arms import folder_of
 from smac_lab.figures import findings, style
 from smac_lab.figures.findings import MEASURES, bounds, number, read_run
 from smac_lab.figures.stats import Interval, interval, probability_of_improvement, profile, share_of_range
+from smac_lab.runs.plan import slug
 
 Array = NDArray[np.float64]
 RETURNS = ("offline_context", "online_context", "test")
@@ -29,6 +30,7 @@ class Entry(NamedTuple):
     """One method or arm on one family; measures have one value per seed, NaN if unknown."""
 
     family: str
+    method: str
     name: str
     run: str
     seeds: tuple[int, ...]
@@ -36,6 +38,7 @@ class Entry(NamedTuple):
     minutes: float | None  # of learning, per seed
     parameters: int | None
     references: dict[str, float | None]  # random, behaviour, best
+    other: bool = False  # whether it is of a further run of its method and family, and named after its folder
 
 
 class Comparison(NamedTuple):
@@ -87,12 +90,23 @@ def gather(runs: Sequence[str | Path]) -> Comparison:
 
 
 def _told_apart(entries: list[Entry]) -> list[Entry]:
-    """Add the run's folder to names that are not unique in their family."""
-    kinds = [(entry.family, entry.name) for entry in entries]
-    return [
-        entry._replace(name=f"{entry.name} ({entry.run})") if kinds.count(kind) > 1 else entry
-        for entry, kind in zip(entries, kinds, strict=True)
-    ]
+    """Add the run's folder to names if another run has the method and family, unless the folder is named after them."""
+    runs = {(entry.family, entry.method, entry.run) for entry in entries}
+    kinds, folders = [(family, method) for family, method, _ in runs], [Path(run).name for *_, run in runs]
+    found = []
+    for entry in entries:
+        folder = Path(entry.run).name
+        if kinds.count((entry.family, entry.method)) > 1 and folder != _folder_of(entry):
+            entry = entry._replace(
+                name=f"{entry.name} ({folder if folders.count(folder) == 1 else entry.run})", other=True
+            )
+        found.append(entry)
+    return found
+
+
+def _folder_of(entry: Entry) -> str:
+    """Return the name that a sweep gives the folder of a run on a family's default data."""
+    return slug(entry.family) + ("" if entry.method == "smac" else f"-{entry.method}")
 
 
 def _entries(summary: Mapping[str, Any], folder: str) -> list[Entry]:
@@ -108,6 +122,7 @@ def _entries(summary: Mapping[str, Any], folder: str) -> list[Entry]:
         entries.append(
             Entry(
                 summary["family"],
+                method,
                 "smac, offline phase" if name == "smac" else name,
                 folder,
                 tuple(summary["seeds"]),
@@ -187,6 +202,34 @@ def markdown(comparison: Comparison) -> str:
         for name, kinds in total.items():
             cells = [f"{number(kinds[k].point)} {bounds(kinds[k])}".strip() if k in kinds else "" for k in RETURNS]
             lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines += ["", in_brief(comparison)]
+    return "\n".join(lines)
+
+
+def in_brief(comparison: Comparison) -> str:
+    """Format as a Markdown table with a row per family: interquartile means over seeds of SMAC and the best other.
+
+    Cells are the return from offline / self-collected context / in held-out tasks. A family with successes has a second
+    row, with their shares at the last step. Further runs of a method on a family are left out.
+    """
+    entries = [entry for entry in comparison.entries if not entry.other]
+    arms = list(dict.fromkeys(e.name for e in entries if e.method == "smac"))
+    lines = [f"| family | seeds | {' | '.join([*arms, 'best prior work'])} |", "|---" * (len(arms) + 3) + "|"]
+    for family in comparison.ends:
+        own = [entry for entry in entries if entry.family == family]
+        for suffix, percent in (("", False), ("_success", True)):
+            kinds = [f"{kind}{suffix}" for kind in RETURNS]
+            known = {
+                e.name: [_estimate(e.measures[kind]).point for kind in kinds] for e in own if kinds[0] in e.measures
+            }
+            others = {e.name: known[e.name] for e in own if e.method != "smac" and e.name in known}
+            best = max(others, key=lambda name: others[name][1], default="")
+            cells = [" / ".join(number(value, percent) for value in known.get(arm, ())) for arm in arms]
+            cells.append(f"{best} {' / '.join(number(value, percent) for value in others[best])}" if best else "")
+            if known:
+                seeds = sorted({len(entry.seeds) for entry in own})
+                about = f"{family}, success" if percent else family
+                lines.append(f"| {about} | {' to '.join(map(str, seeds))} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -75,7 +75,33 @@ def test_the_table_says_who_took_how_long_and_beats_whom(runs: list[Path]) -> No
 def test_two_runs_of_one_method_are_told_apart(tmp_path: Path) -> None:
     runs = [run_of(tmp_path / name, "ant-dir") for name in ("a", "b")]
     names = comparison.gather(runs).names
-    assert names == [f"{name} ({run})" for run in runs for name in ("smac, offline phase", "frozen")]
+    assert names == [f"{name} ({run})" for run in "ab" for name in ("smac, offline phase", "frozen")]
+    runs = [run_of(tmp_path / "1" / "ant-dir", "ant-dir"), run_of(tmp_path / "2" / "b", "ant-dir")]
+    names = comparison.gather(runs).names  # the first is on the family's default data
+    assert names == ["smac, offline phase", "frozen", "smac, offline phase (b)", "frozen (b)"]
+    runs = [run_of(tmp_path / name / "run", "ant-dir") for name in ("3", "4")]
+    assert comparison.gather(runs).names[1] == f"frozen ({runs[0]})"
+
+
+def test_all_families_in_brief(tmp_path: Path) -> None:
+    success = {f"{kind}_success": [0.5, 0.7] for kind in comparison.RETURNS}
+    runs = [
+        run_of(tmp_path / "sawyer", "sawyer"),
+        run_of(tmp_path / "macaw", "sawyer", "macaw", returns=-9.0),
+        run_of(tmp_path / "cloning", "sawyer", "cloning", returns=-8.0),
+        run_of(tmp_path / "ant-dir", "ant-dir", returns=-6.0),
+        run_of(tmp_path / "ant-dir-near-random", "ant-dir", returns=-1.0),
+    ]
+    summary = json.loads((runs[0] / "summary.json").read_text())
+    summary["before"] |= success
+    (runs[0] / "summary.json").write_text(json.dumps(summary))
+    assert comparison.in_brief(comparison.gather(runs)).splitlines() == [
+        "| family | seeds | smac, offline phase | frozen | best prior work |",
+        "|---|---|---|---|---|",
+        "| sawyer | 2 | -3.00 / -4.00 / -5.00 | -2.00 / -3.00 / -4.00 | cloning -6.00 / -7.00 / -8.00 |",
+        "| sawyer, success | 2 | 60 % / 60 % / 60 % |  |  |",
+        "| ant-dir | 2 | -4.00 / -5.00 / -6.00 | -3.00 / -4.00 / -5.00 |  |",
+    ]
 
 
 def test_a_table_over_all_families_needs_all_of_them(runs: list[Path]) -> None:
