@@ -312,8 +312,11 @@ def reproduce(
     results, out = results or Path("results") / preset, out or Path("runs") / f"reproduce-{preset}"
     sweeps = claims.sweeps(names, preset, out, seed, claims.read_results(results), families) if run else []
     failed = _run_missing(sweeps, results, address)
-    found = claims.verdicts(names, claims.read_results(results), families)
-    table = "\n\n".join([claims.markdown(found), *([claims.in_brief(found)] if len(names) > 1 else [])])
+    known = claims.read_results(results)
+    found = claims.verdicts(names, known, families)
+    tables = [claims.markdown(found), *([claims.in_brief(found)] if len(names) > 1 else [])]
+    cost = f"{len(known)} runs in {results} learned for {claims.hours(known):.1f} hours, all seeds one after the other"
+    table = "\n\n".join([*tables, cost])
     _answer(claim, table, claims.figure(found) if found else None, results, failed)
 
 

@@ -256,6 +256,17 @@ def read_results(folder: Path) -> dict[str, dict[str, Any]]:
     return {file.parent.name: findings.read_summary(file.parent) for file in sorted(folder.glob("*/summary.json"))}
 
 
+def hours(results: Results) -> float:
+    """Sum the time that all seeds and phases of the results took to learn, as if one after the other."""
+    of_phases = [
+        (seconds, len(summary["seeds"]))
+        for summary in results.values()
+        for phase, seconds in summary["seconds"].items()
+        if phase != "total"
+    ]
+    return sum(seconds * seeds for seconds, seeds in of_phases) / 3600
+
+
 # -- verdicts --------------------------------------------------------------------------------------------
 def verdicts(names: Sequence[str], results: Results, families: Sequence[str] = DOMAINS) -> list[Verdict]:
     """Judge claims on every one of the families that has results."""

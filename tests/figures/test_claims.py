@@ -71,6 +71,11 @@ def test_words_follow_from_the_interval_and_the_bound() -> None:
     assert judged("shift", **{"": summary(-1.0, -2.0, {})})["return"].startswith("cannot be told: there is no gap")
 
 
+def test_cost_counts_every_seed_and_phase() -> None:
+    seconds = {"offline": 600.0, "frozen": 120.0, "total": 9999.0}
+    assert claims.hours({"one": summary(10.0, 4.0, {}, seconds=seconds), "two": summary(9.0, 4.0, {})}) == 1.0
+
+
 def test_all_claims_in_brief() -> None:
     results = {"cheetah-vel": summary(10.0, 4.0, {"frozen": 9.9}), "ant-dir": summary(10.0, 9.9, {"frozen": 9.9})}
     results |= {f"cheetah-vel-{m}": summary(6.0, 4.0, {}) for m in PRIOR_WORK[1:]}
