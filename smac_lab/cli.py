@@ -306,9 +306,9 @@ def reproduce(
     from smac_lab.figures import claims
 
     names = list(claims.CLAIMS) if claim == "all" else [claim]
-    families = family or claims.DOMAINS
-    if unknown := sorted(set(families) - set(claims.DOMAINS)):
-        raise ValueError(f"--family {' '.join(unknown)} is not allowed: claims are about {', '.join(claims.DOMAINS)}")
+    families = family or claims.FAMILIES
+    if unknown := sorted(set(families) - set(claims.FAMILIES)):
+        raise ValueError(f"--family {' '.join(unknown)} is not allowed: claims are about {', '.join(claims.FAMILIES)}")
     results, out = results or Path("results") / preset, out or Path("runs") / f"reproduce-{preset}"
     sweeps = claims.sweeps(names, preset, out, seed, claims.read_results(results), families) if run else []
     failed = _run_missing(sweeps, results, address)

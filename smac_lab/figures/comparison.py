@@ -38,7 +38,13 @@ class Entry(NamedTuple):
     minutes: float | None  # of learning, per seed
     parameters: int | None
     references: dict[str, float | None]  # random, behaviour, best
-    other: bool = False  # whether it is of a further run of its method and family, and named after its folder
+    apart: str = ""  # the run's folder, if another run has the method and family
+    further: bool = False  # whether it is on other data than a run whose folder is named after method and family
+
+    @property
+    def label(self) -> str:
+        """The name, unique in the family."""
+        return f"{self.name} ({self.apart})" if self.apart else self.name
 
 
 class Comparison(NamedTuple):
@@ -54,11 +60,11 @@ class Comparison(NamedTuple):
     @property
     def names(self) -> list[str]:
         """Names of methods and arms, in the order of the runs."""
-        return list(dict.fromkeys(entry.name for entry in self.entries))
+        return list(dict.fromkeys(entry.label for entry in self.entries))
 
     def matrix(self, name: str, kind: str) -> Array | None:
         """Return the normalised scores, `(seed, family)`; None if one is missing or seeds differ in number."""
-        found = [entry for entry in self.entries if entry.name == name]
+        found = [entry for entry in self.entries if entry.label == name]
         families = {entry.family for entry in self.entries}
         if {entry.family for entry in found} != families or len({len(entry.seeds) for entry in found}) != 1:
             return None
@@ -90,16 +96,16 @@ def gather(runs: Sequence[str | Path]) -> Comparison:
 
 
 def _told_apart(entries: list[Entry]) -> list[Entry]:
-    """Add the run's folder to names if another run has the method and family, unless the folder is named after them."""
+    """Add the folder to labels if another run has the method and family, unless the folder is named after these."""
     runs = {(entry.family, entry.method, entry.run) for entry in entries}
     kinds, folders = [(family, method) for family, method, _ in runs], [Path(run).name for *_, run in runs]
+    usual = {(entry.family, entry.method) for entry in entries if Path(entry.run).name == _folder_of(entry)}
     found = []
     for entry in entries:
-        folder = Path(entry.run).name
-        if kinds.count((entry.family, entry.method)) > 1 and folder != _folder_of(entry):
-            entry = entry._replace(
-                name=f"{entry.name} ({folder if folders.count(folder) == 1 else entry.run})", other=True
-            )
+        kind, folder = (entry.family, entry.method), Path(entry.run).name
+        if kinds.count(kind) > 1 and folder != _folder_of(entry):
+            apart = folder if folders.count(folder) == 1 else entry.run
+            entry = entry._replace(apart=apart, further=kind in usual)
         found.append(entry)
     return found
 
@@ -157,7 +163,7 @@ def rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         new, last = entry.run != last, entry.run
         first = first_of.setdefault(entry.family, entry)
         cells = [entry.family, str(len(entry.seeds))] if new else ["", ""]
-        cells.append(entry.name)
+        cells.append(entry.label)
         for name in COLUMNS:
             estimate, percent = _estimate(entry.measures[name]), MEASURES[name][1]
             cells.append(f"{number(estimate.point, percent)} {bounds(estimate, percent)}".strip())
@@ -207,16 +213,16 @@ def markdown(comparison: Comparison) -> str:
 
 
 def in_brief(comparison: Comparison) -> str:
-    """Format as a Markdown table with a row per family: interquartile means over seeds of SMAC and the best other.
+    """Format as a Markdown table: interquartile means over seeds of SMAC and the best other method.
 
-    Cells are the return from offline / self-collected context / in held-out tasks. A family with successes has a second
-    row, with their shares at the last step. Further runs of a method on a family are left out.
+    There is a row per family, and one per further run on other data. Cells are the return from offline / self-collected
+    context / in held-out tasks. A family with successes has a second row, with their shares at the last step.
     """
-    entries = [entry for entry in comparison.entries if not entry.other]
+    entries = comparison.entries
     arms = list(dict.fromkeys(e.name for e in entries if e.method == "smac"))
     lines = [f"| family | seeds | {' | '.join([*arms, 'best prior work'])} |", "|---" * (len(arms) + 3) + "|"]
-    for family in comparison.ends:
-        own = [entry for entry in entries if entry.family == family]
+    for about in dict.fromkeys(e.apart if e.further else e.family for e in entries):
+        own = [e for e in entries if about == (e.apart if e.further else e.family)]
         for suffix, percent in (("", False), ("_success", True)):
             kinds = [f"{kind}{suffix}" for kind in RETURNS]
             known = {
@@ -228,8 +234,8 @@ def in_brief(comparison: Comparison) -> str:
             cells.append(f"{best} {' / '.join(number(value, percent) for value in others[best])}" if best else "")
             if known:
                 seeds = sorted({len(entry.seeds) for entry in own})
-                about = f"{family}, success" if percent else family
-                lines.append(f"| {about} | {' to '.join(map(str, seeds))} | {' | '.join(cells)} |")
+                title = f"{about}, success" if percent else about
+                lines.append(f"| {title} | {' to '.join(map(str, seeds))} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -253,13 +259,14 @@ SCORES = (-0.25, 1.25)  # drawn range; an arrow at its end stands for scores bey
 def figure(comparison: Comparison) -> go.Figure:
     """Draw the scores of each family, then of all together as in `overall`, and their performance profiles.
 
-    A profile is the share of scores above tau, given self-collected context.
+    A profile is the share of scores above tau, given self-collected context. Further runs on other data are left out.
     """
-    several, names = len(comparison.ends) > 1, comparison.names
+    entries = [entry for entry in comparison.entries if not entry.further]
+    several, names = len(comparison.ends) > 1, list(dict.fromkeys(entry.label for entry in entries))
     panels: dict[str, dict[str, dict[str, Interval]]] = {}  # title: method: context: interval
     for family in comparison.ends:
-        own = [entry for entry in comparison.entries if entry.family == family]
-        panels[family] = {e.name: {kind: _estimate(comparison.scores(e, kind)) for kind in RETURNS} for e in own}
+        own = [entry for entry in entries if entry.family == family]
+        panels[family] = {e.label: {kind: _estimate(comparison.scores(e, kind)) for kind in RETURNS} for e in own}
     if several:
         panels[f"all {len(comparison.ends)} families"] = overall(comparison)
     titles = [*panels, "share of runs above a score"]

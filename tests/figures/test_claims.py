@@ -13,7 +13,7 @@ import smac_lab as lab
 from smac_lab import cli
 from smac_lab.data.storage import claim_folder
 from smac_lab.figures import claims
-from smac_lab.figures.claims import CLAIMS, DOMAINS, PRIOR_WORK
+from smac_lab.figures.claims import CLAIMS, FAMILIES, PRIOR_WORK
 from smac_lab.figures.style import PLOTLY
 from smac_lab.runs.plan import GROWS, Experiment
 
@@ -119,7 +119,7 @@ def test_what_has_no_results_is_left_out_and_misses_come_first() -> None:
 def test_every_run_that_a_claim_reads_is_run() -> None:
     """Sweeps of all claims name exactly the runs that the judges look up."""
     runs = [folder.name for sweep in claims.sweeps(list(CLAIMS), "cpu", Path("x"), (0,), {}) for folder in sweep.runs()]
-    assert len(runs) == len(set(runs)) == 6 * 5 - 2 + 1  # BOReL cannot relabel data of other bodies
+    assert len(runs) == len(set(runs)) == 7 * 5 - 2 + 1  # BOReL cannot relabel data of other bodies
     looked: set[str] = set()
 
     class Looked(dict[str, Any]):
@@ -131,7 +131,7 @@ def test_every_run_that_a_claim_reads_is_run() -> None:
     claims.verdicts(list(CLAIMS), Looked())
     assert looked == set(runs)
     main, near_random = claims.sweeps(list(CLAIMS), "cpu", Path("x"), (0,), {})
-    assert set(main.families) == set(DOMAINS)
+    assert set(main.families) == set(FAMILIES)
     assert set(main.arms) == {"frozen", "oracle"}
     assert near_random.runs()[Path("x/cheetah-vel-near-random")].config.exploration_transitions == 0
     assert near_random.arms == ("self-labelled",)

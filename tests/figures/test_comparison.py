@@ -101,6 +101,7 @@ def test_all_families_in_brief(tmp_path: Path) -> None:
         "| sawyer | 2 | -3.00 / -4.00 / -5.00 | -2.00 / -3.00 / -4.00 | cloning -6.00 / -7.00 / -8.00 |",
         "| sawyer, success | 2 | 60 % / 60 % / 60 % |  |  |",
         "| ant-dir | 2 | -4.00 / -5.00 / -6.00 | -3.00 / -4.00 / -5.00 |  |",
+        "| ant-dir-near-random | 2 | 1.00 / 0.00 / -1.00 | 2.00 / 1.00 / 0.00 |  |",
     ]
 
 

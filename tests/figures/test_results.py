@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from smac_lab.figures import ablations, comparison
+from smac_lab.figures import ablations, claims, comparison
 from smac_lab.figures.ablations import ABLATIONS
 from smac_lab.figures.claims import read_results
 from smac_lab.figures.findings import bounds, number, read_summary
@@ -16,6 +16,7 @@ from smac_lab.figures.stats import over_seeds
 ROOT = Path(__file__).parents[2]
 KEPT = sorted(file.parent for file in (ROOT / "results").glob("*/*/summary.json"))
 ABLATED = sorted(file.parent for file in (ROOT / "results" / "ablations").glob("*/*/summary.json"))
+README = (ROOT / "README.md").read_text()
 QUOTED = (ROOT / "docs" / "results.md").read_text().replace("**", "").replace("`", "").splitlines()
 
 
@@ -56,3 +57,30 @@ def test_the_page_quotes_the_ablations() -> None:
         )
         after[1] += " " + bounds(over_seeds(row.after["online_context"]))
         assert any(f"| {row.label} | {' / '.join(before)} | {' / '.join(after)} |" in line for line in QUOTED), row
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.replace("*", "").replace("`", "").strip("| ").split("|")]
+
+
+def _table(text: str, first: str) -> list[list[str]]:
+    """Rows of the Markdown table whose first title is `first`."""
+    lines = text.split(f"\n| {first} |")[1].split("\n\n")[0].splitlines()[2:]
+    return [_cells(line) for line in lines]
+
+
+def test_the_readme_quotes_the_verdicts() -> None:
+    found = claims.verdicts(list(claims.CLAIMS), read_results(ROOT / "results" / "cpu"))
+    brief = [_cells(line) for line in claims.in_brief(found).splitlines()[2:]]
+    assert _table(README, "claim") == brief
+
+
+def test_the_readme_quotes_returns_as_compare_prints_them() -> None:
+    brief = comparison.in_brief(comparison.gather(sorted((ROOT / "results" / "cpu").iterdir()))).splitlines()
+    columns = _cells(brief[0])
+    printed = {row[0]: dict(zip(columns, row, strict=True)) for row in map(_cells, brief[2:])}
+    quoted = {row[0]: row[1:] for row in _table(README, "family")}
+    assert set(quoted) == set(printed)
+    for family, cells in quoted.items():
+        shown = [name for name in columns[1:] if name in printed[family]]
+        assert cells == [printed[family][name] for name in shown], family
