@@ -299,7 +299,7 @@ def _scores(
         fig.add_scatter(
             x=drawn, y=[names.index(name) + 0.2 * (i - 1) for name in known], mode="markers", name=label,
             legendgroup=kind, showlegend=first, customdata=points, hovertemplate="%{customdata:.2f}",
-            marker={"color": colour, "size": np.where(symbols == "circle", 8, 12), "symbol": symbols},
+            marker={"color": colour, "opacity": 1, "size": np.where(symbols == "circle", 8, 12), "symbol": symbols},
             error_x={
                 "type": "data", "symmetric": False, "color": colour, "thickness": 1.5,
                 "array": ends[1] - drawn, "arrayminus": drawn - ends[0],

@@ -209,5 +209,5 @@ def test_one_family_alone_is_run_and_judged(tmp_path: Path) -> None:
     results = {family: summary(10.0, 4.0, {"frozen": 8.0}) for family in ("ant-dir", "cheetah-vel")}
     assert [verdict.family for verdict in claims.verdicts(["closes"], results, ["ant-dir"])] == ["ant-dir"]
     assert claims.sweeps(["self-labelled"], "cpu", tmp_path, (0,), {}, ["ant-dir"]) == [], "it is about the cheetah"
-    with pytest.raises(ValueError, match="--family mars is not allowed: claims are about cheetah-vel"):
+    with pytest.raises(ValueError, match="--family mars is not allowed: claims are about point-robot, cheetah-vel"):
         cli.read(["reproduce", "closes", "--family", "mars"])()
