@@ -303,19 +303,19 @@ def reproduce(
         address: of a Ray cluster, such as auto; default: start Ray on this machine.
         run: run what is missing; otherwise only judge the results.
     """
-    from smac_lab.figures import claims
+    from smac_lab.figures import claims, kept
 
     names = list(claims.CLAIMS) if claim == "all" else [claim]
     families = family or claims.FAMILIES
     if unknown := sorted(set(families) - set(claims.FAMILIES)):
         raise ValueError(f"--family {' '.join(unknown)} is not allowed: claims are about {', '.join(claims.FAMILIES)}")
     results, out = results or Path("results") / preset, out or Path("runs") / f"reproduce-{preset}"
-    sweeps = claims.sweeps(names, preset, out, seed, claims.read_results(results), families) if run else []
+    sweeps = claims.sweeps(names, preset, out, seed, kept.read_results(results), families) if run else []
     failed = _run_missing(sweeps, results, address)
-    known = claims.read_results(results)
+    known = kept.read_results(results)
     found = claims.verdicts(names, known, families)
     tables = [claims.markdown(found), *([claims.in_brief(found)] if len(names) > 1 else [])]
-    cost = f"{len(known)} runs in {results} learned for {claims.hours(known):.1f} hours, all seeds one after the other"
+    cost = f"{len(known)} runs in {results} learned for {kept.hours(known):.1f} hours, all seeds one after the other"
     table = "\n\n".join([*tables, cost])
     _answer(claim, table, claims.figure(found) if found else None, results, failed)
 
@@ -340,18 +340,18 @@ def ablate(
         address: of a Ray cluster, such as auto; default: start Ray on this machine.
         run: run what is missing; otherwise only show the results.
     """
-    from smac_lab.figures import ablations, claims
+    from smac_lab.figures import ablations, kept
 
     results, out = results or Path("results") / "ablations" / preset, out or Path("runs") / f"ablations-{preset}"
-    sweeps = ablations.sweeps(preset, out, seed, claims.read_results(results), family) if run else []
+    sweeps = ablations.sweeps(preset, out, seed, kept.read_results(results), family) if run else []
     failed = _run_missing(sweeps, results, address)
-    found = list(ablations.rows(claims.read_results(results), family))
+    found = list(ablations.rows(kept.read_results(results), family))
     _answer("ablations", ablations.markdown(found), ablations.figure(found) if found else None, results, failed)
 
 
 def _run_missing(sweeps: Sequence[Sweep], results: Path, address: str | None) -> dict[str, str]:
     """Run sweeps, and keep each run's results as soon as it is finished; return what failed, and why."""
-    from smac_lab.figures import claims
+    from smac_lab.figures import kept
     from smac_lab.runs.sweep import run_sweep
 
     failed: dict[str, str] = {}
@@ -360,7 +360,7 @@ def _run_missing(sweeps: Sequence[Sweep], results: Path, address: str | None) ->
         which = ", ".join(folder.name for folder in runs)
         print(f"{len(runs)} runs of {len(sweep.seeds)} seeds are missing in {results}: {which}")
         try:
-            failed |= run_sweep(sweep, address, finished=lambda folder: claims.keep(folder, results))
+            failed |= run_sweep(sweep, address, finished=lambda folder: kept.keep(folder, results))
         except ImportError as error:
             raise ValueError(str(error)) from error
     return failed

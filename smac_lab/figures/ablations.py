@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from smac_lab.config import SMACConfig
 from smac_lab.figures import findings, style
-from smac_lab.figures.claims import Results, missing
+from smac_lab.figures.kept import Results, missing
 from smac_lab.figures.stats import Array, over_seeds
 from smac_lab.runs.plan import slug
 from smac_lab.runs.sweep import Sweep

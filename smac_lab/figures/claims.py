@@ -1,17 +1,12 @@
 """The claims of the paper's abstract, the runs that answer them, and verdicts.
 
 A claim is judged on a share, one value per seed. It holds if the 95 % interval over seeds is above its bound, does not
-hold if the interval is below, and cannot be told otherwise. Results are kept as `<folder>/<run>/summary.json` and
-`curves.csv`.
+hold if the interval is below, and cannot be told otherwise.
 """
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
 import itertools
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from smac_lab.arms import folder_of
-from smac_lab.data.storage import read_json, replace_text
 from smac_lab.figures import findings, style
+from smac_lab.figures.kept import Results, Summary, missing
 from smac_lab.figures.stats import Array, Interval, gap_closed, over_seeds
-from smac_lab.runs.plan import GROWS
 from smac_lab.runs.sweep import Sweep
 
 BODIES = ("cheetah-vel", "ant-dir", "humanoid-dir", "walker-params", "hopper-params")
@@ -34,9 +27,7 @@ UNABLE = ("walker-params-borel", "hopper-params-borel")  # rewards alone do not 
 NEAR_RANDOM = {"behaviour_policy": "random", "exploration_transitions": 0}
 VARIANTS: dict[str, dict[str, Any]] = {"default": {}, "near-random": NEAR_RANDOM}
 ANSWERS = ("does not hold", "cannot be told", "holds")  # how verdicts begin
-CURVES = ("offline_context_return", "online_context_return", "test_return")
 
-Results = Mapping[str, Mapping[str, Any]]  # a run's name to its summary
 Measures = dict[str, dict[str, Array]]
 
 
@@ -133,22 +124,30 @@ def near_oracle(results: Results, family: str) -> dict[str, Array]:
 
 def above_prior_work(results: Results, family: str) -> dict[str, Array]:
     """Return by what share of `frozen`'s gain over random actions each method stays below it."""
-    shares = {}
+    shares, own = {}, results[family]
     for method in (method for method in PRIOR_WORK if f"{family}-{method}" not in UNABLE):
-        theirs = {scale: found for scale, found, _ in _scales(results[f"{family}-{method}"])}
-        for scale, found, random in _scales(results[family]):
+        other = results[f"{family}-{method}"]
+        theirs = {scale: found["before"]["online_context"] for scale, found, _ in _scales(other)}
+        for scale, found, random in _scales(own):
             ours = found["frozen"]["online_context"]
-            shares[f"{method}, {scale}"] = _share(ours - theirs[scale]["before"]["online_context"], ours - random)
+            shares[f"{method}, {scale}"] = _share(ours - _by_seed(theirs[scale], other, own["seeds"]), ours - random)
     return shares
 
 
 def without_exploration(results: Results, family: str) -> dict[str, Array]:
     """Return `self-labelled`'s gain from data without exploration as a share of `frozen`'s from data with it."""
+    without, shares = results[f"{family}-near-random"], {}
     with_it = {scale: found["frozen"]["online_context"] for scale, found, _ in _scales(results[family])}
-    return {
-        scale: _share(found["self-labelled"]["online_context"] - random, with_it[scale] - random)
-        for scale, found, random in _scales(results[f"{family}-near-random"])
-    }
+    for scale, found, random in _scales(without):
+        theirs = _by_seed(with_it[scale], results[family], without["seeds"])
+        shares[scale] = _share(found["self-labelled"]["online_context"] - random, theirs - random)
+    return shares
+
+
+def _by_seed(values: Array, summary: Summary, seeds: Sequence[int]) -> Array:
+    """Return a summary's values for these seeds, NaN for one that it lacks."""
+    known = dict(zip(summary["seeds"], values.tolist(), strict=True))
+    return np.array([known.get(seed, np.nan) for seed in seeds])
 
 
 CLAIMS: dict[str, Claim] = {
@@ -206,66 +205,6 @@ def sweeps(
             sweep = Sweep(str(out), chosen, preset, methods, arms, tuple(seeds), {variant: fields}, skip=UNABLE)
             found += missing(sweep, kept)
     return found
-
-
-def missing(sweep: Sweep, kept: Results) -> list[Sweep]:
-    """Return the sweep without the runs that are kept, and with what was begun; no sweep if all are."""
-    begun = [read_json(f / "config.json") for f in sweep.runs() if (f / "config.json").exists()]
-    more: dict[str, Any] = {
-        key: tuple(dict.fromkeys([*getattr(sweep, key), *itertools.chain(*(stored.get(key, ()) for stored in begun))]))
-        for key in GROWS
-    }
-    sweep = dataclasses.replace(sweep, **more)
-    runs = sweep.runs()
-    done = [f.name for f, run in runs.items() if _is_kept(kept.get(f.name), run.to_dict())]
-    return [dataclasses.replace(sweep, skip=(*sweep.skip, *done))] if len(done) < len(runs) else []
-
-
-def _is_kept(summary: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
-    """Return whether a summary has a run's config and at least its seeds and arms."""
-    return (
-        summary is not None
-        and summary["config"] == json.loads(json.dumps(wanted["config"]))
-        and set(wanted["seeds"]) <= set(summary["seeds"])
-        and set(wanted["arms"]) <= set(summary["arms"])
-    )
-
-
-def keep(run: Path, results: Path) -> None:
-    """Copy a finished run's summary and return curves to a folder of results."""
-    found, folder = findings.read_run(run), results / run.name
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["phase", "seed", "step", *CURVES])
-    for phase, seeds in found.metrics.items():
-        for seed, columns in seeds.items():
-            if all(name in columns for name in CURVES):
-                rows = np.stack([columns[name] for name in ("step", *CURVES)], axis=1)
-                for row in rows[np.isfinite(rows).all(1)]:
-                    table.writerow([folder_of(phase), seed, int(row[0]), *(f"{value:.6g}" for value in row[1:])])
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_text(folder / "curves.csv", text.getvalue())
-    replace_text(folder / "summary.json", json.dumps(found.summary, indent=1))
-
-
-def read_results(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read the kept summaries by the run's name.
-
-    Raises:
-        StorageError: a summary is damaged.
-    """
-    return {file.parent.name: findings.read_summary(file.parent) for file in sorted(folder.glob("*/summary.json"))}
-
-
-def hours(results: Results) -> float:
-    """Sum the time that all seeds and phases of the results took to learn, as if one after the other."""
-    of_phases = [
-        (seconds, len(summary["seeds"]))
-        for summary in results.values()
-        for phase, seconds in summary["seconds"].items()
-        if phase != "total"
-    ]
-    return sum(seconds * seeds for seconds, seeds in of_phases) / 3600
 
 
 # -- verdicts --------------------------------------------------------------------------------------------

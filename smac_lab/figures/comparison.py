@@ -63,13 +63,13 @@ class Comparison(NamedTuple):
         return list(dict.fromkeys(entry.label for entry in self.entries))
 
     def matrix(self, name: str, kind: str) -> Array | None:
-        """Return the normalised scores, `(seed, family)`; None if one is missing or seeds differ in number."""
-        found = [entry for entry in self.entries if entry.label == name]
-        families = {entry.family for entry in self.entries}
-        if {entry.family for entry in found} != families or len({len(entry.seeds) for entry in found}) != 1:
+        """Return the normalised scores, `(seed, family)`, of the seeds that all families have, or None."""
+        found = sorted((entry for entry in self.entries if entry.label == name), key=lambda entry: entry.family)
+        if {entry.family for entry in found} != {entry.family for entry in self.entries}:
             return None
-        scores = np.stack([self.scores(entry, kind) for entry in sorted(found, key=lambda entry: entry.family)], axis=1)
-        return scores if np.isfinite(scores).all() else None
+        columns = [dict(zip(entry.seeds, self.scores(entry, kind), strict=True)) for entry in found]
+        shared = [seed for seed in columns[0] if all(np.isfinite(column.get(seed, np.nan)) for column in columns)]
+        return np.array([[column[seed] for column in columns] for seed in shared]) if shared else None
 
 
 def gather(runs: Sequence[str | Path]) -> Comparison:
@@ -187,7 +187,7 @@ def _estimate(values: Array) -> Interval:
 def overall(comparison: Comparison) -> dict[str, dict[str, Interval]]:
     """Compute interquartile means of normalised scores over families and seeds, by method and context.
 
-    Methods that lack a family, or have another number of seeds on one, are left out.
+    Only seeds that a method has on every family count. Methods that lack a family are left out.
     """
     found: dict[str, dict[str, Interval]] = {}
     for name in comparison.names:

@@ -15,7 +15,7 @@ from smac_lab.arms import OF_ENCODER, folder_of
 from smac_lab.config import SMACConfig
 from smac_lab.data.storage import replace_text
 from smac_lab.runs import checkpoint
-from smac_lab.runs.measurement import load_measurement, references, success_by_description, summarise
+from smac_lab.runs.measurement import SUCCESSES, load_measurement, references, success_by_description, summarise
 from smac_lab.runs.plan import Experiment
 from smac_lab.tasks import make_family
 from smac_lab.tasks.spec import Array
@@ -47,14 +47,13 @@ def write_summary(
         names |= {name: name for name in scalars[0] if "success" in name}
         return {name: [s.get(of) for s in scalars] for name, of in names.items()}
 
-    def described(phase: str) -> dict[str, dict[str, list[float]]]:
-        """Map descriptions of tasks to measures, one value per seed with such tasks."""
-        listed: dict[str, dict[str, list[float]]] = {}
-        for found in read(phase):
-            for description, shares in success_by_description(family, found).items():
-                for name, share in shares.items():
-                    listed.setdefault(description, {}).setdefault(name, []).append(share)
-        return dict(sorted(listed.items()))
+    def described(phase: str) -> dict[str, dict[str, list[float | None]]]:
+        """Map descriptions of tasks to measures, one value per seed, None for a seed without such tasks."""
+        of_seeds = [success_by_description(family, found) for found in read(phase)]
+        return {
+            task: {name: [shares.get(task, {}).get(name) for shares in of_seeds] for name in SUCCESSES.values()}
+            for task in sorted(set().union(*of_seeds))
+        }
 
     phases = {"before": "offline", **{arm: folder_of(arm) for arm in experiment.arms}}
     known = []

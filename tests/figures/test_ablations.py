@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from smac_lab import cli
 from smac_lab.config import SMACConfig
 from smac_lab.figures import ablations
 from smac_lab.figures.ablations import ABLATIONS
+from smac_lab.runs.sweep import Sweep
 
 
 def stored(returns: list[float], arms: dict[str, list[float]]) -> dict[str, object]:
@@ -47,8 +49,13 @@ def test_what_is_kept_is_not_run_again(tmp_path: Path) -> None:
     runs = {folder.name: run.to_dict() for folder, run in others.runs().items()}
     assert "point-robot-awac_lambda-0.05" in runs
     assert "point-robot" not in runs
-    done = {name: run | {"config": json.loads(json.dumps(run["config"]))} for name, run in runs.items()}
-    kept = {"point-robot": json.loads(json.dumps(next(iter(default.runs().values())).to_dict()))}
+
+    def kept_of(sweep: Sweep) -> dict[str, dict[str, Any]]:
+        arms = {arm: {"online_context": [-9.0, -8.0]} for arm in sweep.arms}
+        found = {folder.name: run.to_dict() | {"arms": arms} for folder, run in sweep.runs().items()}
+        return json.loads(json.dumps(found))
+
+    kept, done = kept_of(default), kept_of(others)
     assert [sweep.arms for sweep in ablations.sweeps("cpu", tmp_path, (0, 1), kept, ["point-robot"])] == [("frozen",)]
     assert ablations.sweeps("cpu", tmp_path, (0, 1), kept | done, ["point-robot"]) == []
 

@@ -9,13 +9,10 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 import pytest
 
-import smac_lab as lab
 from smac_lab import cli
-from smac_lab.data.storage import claim_folder
 from smac_lab.figures import claims
 from smac_lab.figures.claims import CLAIMS, FAMILIES, PRIOR_WORK
 from smac_lab.figures.style import PLOTLY
-from smac_lab.runs.plan import GROWS, Experiment
 
 
 def summary(offline: float, online: float, arms: dict[str, float], spread: float = 0.1, **more: Any) -> dict[str, Any]:
@@ -69,11 +66,6 @@ def test_words_follow_from_the_interval_and_the_bound() -> None:
     assert none == {"return": "cannot be told: there is no gap, or no gain, to measure it by"}
     # An agent no better than random actions has no gain of which a share could be lost.
     assert judged("shift", **{"": summary(-1.0, -2.0, {})})["return"].startswith("cannot be told: there is no gap")
-
-
-def test_cost_counts_every_seed_and_phase() -> None:
-    seconds = {"offline": 600.0, "frozen": 120.0, "total": 9999.0}
-    assert claims.hours({"one": summary(10.0, 4.0, {}, seconds=seconds), "two": summary(9.0, 4.0, {})}) == 1.0
 
 
 def test_all_claims_in_brief() -> None:
@@ -140,37 +132,6 @@ def test_every_run_that_a_claim_reads_is_run() -> None:
     assert (one.families, one.arms, other.arms) == (("cheetah-vel",), ("frozen",), ("self-labelled",))
 
 
-def test_what_is_kept_is_not_run_again() -> None:
-    def sweep(kept: dict[str, Any]) -> list[str]:
-        found = claims.sweeps(["oracle"], "smoke", Path("x"), (0, 1), kept)
-        return [folder.name for one in found for folder in one.runs()]
-
-    config = lab.SMACConfig.preset("ant-dir", "smoke").to_dict()
-    arms = {"frozen": {}, "oracle": {}}
-    kept = {"ant-dir": {"config": config, "seeds": [0, 1, 2], "arms": arms}}
-    assert "ant-dir" in sweep({})
-    assert "ant-dir" not in sweep(kept)
-    for change in ({"seeds": [0]}, {"arms": {"frozen": {}}}, {"config": {**config, "tau": 0.5}}):
-        assert "ant-dir" in sweep({"ant-dir": {**kept["ant-dir"], **change}})
-
-
-def test_finished_runs_are_kept_small(tmp_path: Path) -> None:
-    from smac_lab.runs.experiment import run_experiment
-
-    config = lab.SMACConfig.preset("point-robot", "smoke")
-    experiment = Experiment("point-robot", "smoke", config, (0,), ("frozen",))
-    found = run_experiment(tmp_path / "run", experiment, workers=1, quiet=True)
-    claims.keep(tmp_path / "run", tmp_path / "results")
-    assert claims.read_results(tmp_path / "results") == {"run": json.loads(json.dumps(found))}
-    lines = (tmp_path / "results" / "run" / "curves.csv").read_text().splitlines()
-    assert lines[0] == "phase,seed,step,offline_context_return,online_context_return,test_return"
-    assert [line.split(",")[:3] for line in lines[1:]][-1] == ["frozen", "0", "2"]
-    assert sum(file.stat().st_size for file in (tmp_path / "results").rglob("*.*")) < 20_000
-    (tmp_path / "results" / "run" / "summary.json").write_text("{}")
-    with pytest.raises(lab.StorageError, match="is no summary of a run"):
-        claims.read_results(tmp_path / "results")
-
-
 def test_the_command_knows_every_claim() -> None:
     assert get_args(get_args(get_type_hints(cli.reproduce, include_extras=True)["claim"])[0]) == ("all", *CLAIMS)
 
@@ -189,17 +150,6 @@ def test_the_command_judges_what_is_kept(tmp_path: Path, capsys: pytest.CaptureF
     assert PLOTLY.read_text() in page
     with pytest.raises(ValueError, match="has no results of oracle"):
         cli.read(["reproduce", "oracle", "--no-run", "--results", str(tmp_path / "kept")])()
-
-
-def test_what_was_begun_for_other_claims_goes_on(tmp_path: Path) -> None:
-    """An interrupted `reproduce all` does not stand in the way of `reproduce shift`."""
-    (whole,) = claims.sweeps(["oracle"], "smoke", tmp_path, (0, 1), {})
-    folder, experiment = next(iter(whole.runs().items()))
-    claim_folder(folder, experiment.to_dict(), GROWS)
-    (folder / "seed_1" / "oracle").mkdir(parents=True)
-    (again,) = claims.sweeps(["shift"], "smoke", tmp_path, (0,), {})
-    assert (again.seeds, again.arms) == ((0, 1), ("frozen", "oracle"))
-    claim_folder(folder, again.runs()[folder].to_dict(), GROWS)
 
 
 def test_one_family_alone_is_run_and_judged(tmp_path: Path) -> None:

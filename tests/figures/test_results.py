@@ -9,8 +9,8 @@ import pytest
 
 from smac_lab.figures import ablations, claims, comparison
 from smac_lab.figures.ablations import ABLATIONS
-from smac_lab.figures.claims import read_results
 from smac_lab.figures.findings import bounds, number, read_summary
+from smac_lab.figures.kept import read_results
 from smac_lab.figures.stats import over_seeds
 
 ROOT = Path(__file__).parents[2]
