@@ -143,7 +143,7 @@ def hours(results: Results) -> float:
 def missing(sweep: Sweep, kept: Results) -> list[Sweep]:
     """List the runs of a sweep that kept results lack, with what was begun: a sweep for each set of seeds and arms.
 
-    A seed is run with all arms that are kept of it, so that these stay comparable.
+    A seed is run with all arms that are kept of the run, so that all seeds have the same.
     """
     runs = sweep.runs()
     groups: dict[tuple[tuple[int, ...], tuple[str, ...]], list[str]] = {}
@@ -154,7 +154,7 @@ def missing(sweep: Sweep, kept: Results) -> list[Sweep]:
             continue
         begun = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
         seeds = _unique(lacking, begun.get("seeds", ()))
-        arms = _unique(run.arms, begun.get("arms", ()), *(of_seeds.get(seed, ()) for seed in lacking))
+        arms = _unique(run.arms, begun.get("arms", ()), *of_seeds.values())
         fits = next((key for key in groups if key[0] == seeds and not arms), (seeds, arms))
         groups.setdefault(fits, []).append(folder.name)
 

@@ -132,9 +132,11 @@ def test_only_the_seeds_that_are_not_kept_are_run() -> None:
     assert lacking(results, (0, 1, 2, 3)) == {"ant-dir": ((3,), arms), **dict.fromkeys(names[1:], ((3,), ()))}
     fewer = {**results, "ant-dir-macaw": summary([1], ())}
     assert lacking(fewer) == {"ant-dir-macaw": ((0,), ())}
-    # Another arm needs the offline phase again, hence all arms of these seeds; other numbers need everything.
+    # Another arm needs the offline phase again, hence all arms; other numbers need everything.
     more = {**results, "ant-dir": kept.joined(summary([0], arms), summary([1], ("frozen", "self-labelled")))}
     assert lacking(more) == {"ant-dir": ((1,), (*arms, "self-labelled"))}
+    more["ant-dir"] = summary([0, 1], (*arms, "self-labelled"))
+    assert lacking(more, (1, 2)) == {"ant-dir": ((2,), (*arms, "self-labelled"))}, "the new seed has every arm, too"
     other = {**results, "ant-dir": {**results["ant-dir"], "config": {**CONFIG, "tau": 0.5}}}
     assert lacking(other) == {"ant-dir": ((0, 1), arms)}
 
