@@ -62,12 +62,24 @@ class Comparison(NamedTuple):
         """Names of methods and arms, in the order of the runs."""
         return list(dict.fromkeys(entry.label for entry in self.entries))
 
+    @property
+    def pooled(self) -> list[str]:
+        """Families that are pooled: those with several seeds, or all of them."""
+        several = {entry.family for entry in self.entries if len(entry.seeds) > 1}
+        return sorted(several or self.ends)
+
+    @property
+    def pool(self) -> str:
+        """The name of all families that are pooled."""
+        return f"all {len(self.pooled)} families" + (" with several seeds" if len(self.pooled) < len(self.ends) else "")
+
     def matrix(self, name: str, kind: str) -> Array | None:
-        """Return the normalised scores, `(seed, family)`, of the seeds that all families have, or None."""
-        found = sorted((entry for entry in self.entries if entry.label == name), key=lambda entry: entry.family)
-        if {entry.family for entry in found} != {entry.family for entry in self.entries}:
+        """Return the normalised scores, `(seed, family)`, of the seeds that all pooled families have, or None."""
+        found = {entry.family: entry for entry in self.entries if entry.label == name}
+        if not set(self.pooled) <= set(found):
             return None
-        columns = [dict(zip(entry.seeds, self.scores(entry, kind), strict=True)) for entry in found]
+        entries = [found[family] for family in self.pooled]
+        columns = [dict(zip(entry.seeds, self.scores(entry, kind), strict=True)) for entry in entries]
         shared = [seed for seed in columns[0] if all(np.isfinite(column.get(seed, np.nan)) for column in columns)]
         return np.array([[column[seed] for column in columns] for seed in shared]) if shared else None
 
@@ -187,7 +199,7 @@ def _estimate(values: Array) -> Interval:
 def overall(comparison: Comparison) -> dict[str, dict[str, Interval]]:
     """Compute interquartile means of normalised scores over families and seeds, by method and context.
 
-    Only seeds that a method has on every family count. Methods that lack a family are left out.
+    Families with one seed are left out, and so are seeds and methods that one of the others lacks.
     """
     found: dict[str, dict[str, Interval]] = {}
     for name in comparison.names:
@@ -202,12 +214,13 @@ def markdown(comparison: Comparison) -> str:
     titles, table = rows(comparison)
     lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
     lines += [f"| {' | '.join(cells)} |" for cells in table]
-    if len(comparison.ends) > 1 and (total := overall(comparison)):
+    if len(comparison.pooled) > 1 and (total := overall(comparison)):
         names = [style.KINDS[kind][1] for kind in RETURNS]
-        lines += ["", f"| all {len(comparison.ends)} families, score | {' | '.join(names)} |", "|---|---|---|---|"]
+        lines += ["", f"| {comparison.pool}, score | {' | '.join(names)} |", "|---|---|---|---|"]
         for name, kinds in total.items():
             cells = [f"{number(kinds[k].point)} {bounds(kinds[k])}".strip() if k in kinds else "" for k in RETURNS]
             lines.append(f"| {name} | {' | '.join(cells)} |")
+    if len(comparison.ends) > 1:
         lines += ["", in_brief(comparison)]
     return "\n".join(lines)
 
@@ -262,13 +275,13 @@ def figure(comparison: Comparison) -> go.Figure:
     A profile is the share of scores above tau, given self-collected context. Further runs on other data are left out.
     """
     entries = [entry for entry in comparison.entries if not entry.further]
-    several, names = len(comparison.ends) > 1, list(dict.fromkeys(entry.label for entry in entries))
+    several, names = len(comparison.pooled) > 1, list(dict.fromkeys(entry.label for entry in entries))
     panels: dict[str, dict[str, dict[str, Interval]]] = {}  # title: method: context: interval
     for family in comparison.ends:
         own = [entry for entry in entries if entry.family == family]
         panels[family] = {e.label: {kind: _estimate(comparison.scores(e, kind)) for kind in RETURNS} for e in own}
     if several:
-        panels[f"all {len(comparison.ends)} families"] = overall(comparison)
+        panels[comparison.pool] = overall(comparison)
     titles = [*panels, "share of runs above a score"]
     fig, places = style.grid(titles, 60 + 26 * max(4, len(names)), columns=3 if several else 2)
     for panel, place in zip(panels.values(), places, strict=False):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import smac_lab as lab
@@ -68,13 +69,20 @@ def test_claims_compare_the_seeds_that_both_runs_have() -> None:
 
 
 def test_families_are_pooled_over_the_seeds_that_all_have(tmp_path: Path) -> None:
-    for name, seeds in (("ant-dir", [0, 1, 2]), ("walker-params", [2, 1])):
+    for name, seeds in (("ant-dir", [0, 1, 2]), ("walker-params", [2, 1]), ("sawyer", [0])):
         folder = tmp_path / name
         folder.mkdir()
         (folder / "summary.json").write_text(json.dumps({**summary(seeds), "family": name, "best": 101.0}))
-    matrix = comparison.gather([tmp_path / "ant-dir", tmp_path / "walker-params"]).matrix("frozen", "test")
+    found = comparison.gather([tmp_path / "ant-dir", tmp_path / "walker-params"])
+    assert found.pool == "all 2 families"
+    matrix = found.matrix("frozen", "test")
     assert matrix is not None
     assert matrix.tolist() == [[0.1, 0.1], [0.2, 0.2]]  # seeds 1 and 2
+    # One seed has no interval, and would leave one of the others.
+    more = comparison.gather([tmp_path / "ant-dir", tmp_path / "walker-params", tmp_path / "sawyer"])
+    assert more.pool == "all 2 families with several seeds"
+    np.testing.assert_array_equal(more.matrix("frozen", "test"), matrix)
+    assert "all 1 families" in comparison.gather([tmp_path / "sawyer"]).pool
 
 
 # -- keeping ---------------------------------------------------------------------------------------------
