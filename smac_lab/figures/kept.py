@@ -74,13 +74,14 @@ def _read_curves(folder: Path) -> list[list[str]]:
 
 
 def _same(first: Summary, second: Summary) -> bool:
-    return all(first[name] == second[name] for name in SAME)
+    return all(first.get(name) == second.get(name) for name in SAME)
 
 
 def joined(kept: Summary, new: Summary) -> dict[str, Any]:
     """Join two summaries of one run; of a seed that both have, the new one counts.
 
-    A seed has None for an arm that it lacks. `sittings` lists the seeds, commit, versions and machine of each part.
+    A seed has None for an arm that it lacks. `sittings` lists the commit, versions and machine of every seed. There is
+    no total time, which would count what was replaced.
     """
     source = {seed: (summary, at) for summary in (kept, new) for at, seed in enumerate(summary["seeds"])}
     seeds = sorted(source)
@@ -104,7 +105,7 @@ def joined(kept: Summary, new: Summary) -> dict[str, Any]:
         known = [found for seed in seeds if (found := _at(source[seed][0], path, None)) is not None]
         return float(np.mean(known)) if known else None
 
-    said = "success_by_description"
+    said, left = "success_by_description", [seed for seed in seeds if source[seed][0] is kept]
     return {
         **new,
         "seeds": seeds,
@@ -113,7 +114,10 @@ def joined(kept: Summary, new: Summary) -> dict[str, Any]:
         said: {phase: {task: values(said, phase, task) for task in names(said, phase)} for phase in names(said)},
         **{name: mean(name) for name in ("random", "best", "behaviour")},
         "seconds": {phase: mean("seconds", phase) for phase in names("seconds") if phase != "total"},
-        "sittings": [*_sittings(kept), *_sittings(new)],
+        "sittings": [
+            *_sittings(kept, left),
+            *_sittings(new, new["seeds"]),
+        ],
     }
 
 
@@ -124,8 +128,11 @@ def _at(summary: Summary, path: Iterable[str], default: Any) -> Any:
     return default if found is None or found == {} else found
 
 
-def _sittings(summary: Summary) -> list[dict[str, Any]]:
-    return summary.get("sittings", [{name: summary.get(name) for name in SITTING}])
+def _sittings(summary: Summary, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """List the sittings that made these seeds of a summary."""
+    every = summary.get("sittings", [{name: summary.get(name) for name in SITTING}])
+    counted = [{**one, "seeds": [seed for seed in one["seeds"] if seed in seeds]} for one in every]
+    return [one for one in counted if one["seeds"]]
 
 
 def hours(results: Results) -> float:
@@ -147,7 +154,8 @@ def missing(sweep: Sweep, kept: Results) -> list[Sweep]:
     """
     runs = sweep.runs()
     groups: dict[tuple[tuple[int, ...], tuple[str, ...]], list[str]] = {}
-    for folder, run in sorted(runs.items(), key=lambda item: not item[1].arms):  # methods without arms last
+    # Methods without arms come last: they join SMAC's group, whose data they use, if they lack the same seeds.
+    for folder, run in sorted(runs.items(), key=lambda item: not item[1].arms):
         of_seeds = _arms_by_seed(kept.get(folder.name), run)
         lacking = [seed for seed in run.seeds if seed not in of_seeds or set(run.arms) - set(of_seeds[seed])]
         if not lacking:

@@ -57,7 +57,7 @@ class Sweep:
         out: folder of the runs' folders, `<family>[-<variant>][-<method>]`.
         families: names of task families.
         preset: preset of all runs.
-        methods: names from `METHODS`. If `smac` is among them, the others learn from its static data.
+        methods: names from `METHODS`. The others learn from `smac`'s static data if it is among them, or has all seeds.
         arms: of methods that go online.
         seeds: seeds of each run.
         variants: name to fields of SMACConfig that replace the preset's; `default` adds nothing to the folder's name.
@@ -142,7 +142,7 @@ class Sweep:
             folder = base if method == "smac" else base.with_name(f"{base.name}-{method}")
             if folder.name in self.skip:
                 continue
-            shares = method != "smac" and (base in found or (base / "config.json").exists())
+            shares = method != "smac" and (base in found or self._has_seeds(base))
             found[folder] = Experiment(
                 family,
                 self.preset,
@@ -153,6 +153,11 @@ class Sweep:
                 method=method,
             )
         return found
+
+    def _has_seeds(self, run: Path) -> bool:
+        """Return whether a run of an earlier sweep has data of all seeds: results of some may be kept elsewhere."""
+        config = run / "config.json"
+        return config.exists() and set(self.seeds) <= set(read_json(config)["seeds"])
 
     def trials(self) -> list[Trial]:
         """List trials in the order of the runs."""

@@ -58,6 +58,7 @@ def test_of_a_seed_that_both_have_the_new_one_counts() -> None:
     assert found["before"]["test"] == [0.0, 7.0]
     assert found["arms"]["oracle"]["test"] == [None, 11.0]
     assert found["arms"]["frozen"]["test"] == [1.0, 11.0]
+    assert [part["seeds"] for part in found["sittings"]] == [[0], [1]]
 
 
 def test_claims_compare_the_seeds_that_both_runs_have() -> None:
@@ -65,7 +66,7 @@ def test_claims_compare_the_seeds_that_both_runs_have() -> None:
     results |= {f"ant-dir-{method}": summary([2, 1], ()) for method in claims.PRIOR_WORK}
     shares = claims.above_prior_work(results, "ant-dir")["macaw, return"]
     assert shares.tolist()[1:] == [1 / 10, 1 / 20]  # 11 against 10 and 21 against 20, above random actions' 1
-    assert shares[0] != shares[0], "macaw has no seed 0"
+    assert np.isnan(shares[0]), "macaw has no seed 0"
 
 
 def test_families_are_pooled_over_the_seeds_that_all_have(tmp_path: Path) -> None:
@@ -82,7 +83,9 @@ def test_families_are_pooled_over_the_seeds_that_all_have(tmp_path: Path) -> Non
     more = comparison.gather([tmp_path / "ant-dir", tmp_path / "walker-params", tmp_path / "sawyer"])
     assert more.pool == "all 2 families with several seeds"
     np.testing.assert_array_equal(more.matrix("frozen", "test"), matrix)
-    assert "all 1 families" in comparison.gather([tmp_path / "sawyer"]).pool
+    for name in ("ant-dir", "sawyer"):
+        (tmp_path / name / "summary.json").write_text(json.dumps({**summary([0]), "family": name, "best": 101.0}))
+    assert comparison.gather([tmp_path / "ant-dir", tmp_path / "sawyer"]).pool == "all 2 families", "all have one seed"
 
 
 # -- keeping ---------------------------------------------------------------------------------------------
@@ -153,6 +156,17 @@ def test_methods_without_arms_go_with_those_that_have_some() -> None:
     """They learn from its data, and trials of one sweep fill all cores."""
     (sweep,) = claims.sweeps(["oracle", "prior-work"], "smoke", Path("x"), (0, 1), {}, ["ant-dir", "hopper-params"])
     assert sweep.runs()[Path("x/ant-dir-macaw")].data == "x/ant-dir"
+
+
+def test_methods_do_not_learn_from_a_run_that_lacks_their_seeds(tmp_path: Path) -> None:
+    """SMAC's seeds 0 and 1 were run elsewhere: only seed 2 has data here."""
+    results = {"ant-dir": summary([0, 1], ("frozen", "oracle"))}
+    smac, others = claims.sweeps(["oracle", "prior-work"], "smoke", tmp_path, (0, 1, 2), results, ["ant-dir"])
+    (folder, experiment), *more = smac.runs().items()
+    assert (folder.name, experiment.seeds, more) == ("ant-dir", (2,), [])
+    claim_folder(folder, experiment.to_dict(), GROWS)
+    assert {run.data for run in others.runs().values()} == {None}
+    assert {run.seeds for run in others.runs().values()} == {(0, 1, 2)}
 
 
 def test_what_was_begun_for_other_claims_goes_on(tmp_path: Path) -> None:
