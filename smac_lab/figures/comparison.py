@@ -286,27 +286,24 @@ def figure(comparison: Comparison) -> go.Figure:
     fig, places = style.grid(titles, 60 + 26 * max(4, len(names)), columns=3 if several else 2)
     for panel, place in zip(panels.values(), places, strict=False):
         _scores(fig, place, panel, names, first=place is places[0])
-    beside, taus = _legend_beside(fig, places[-1]), np.linspace(*SCORES, 61)
+    taus = np.linspace(*SCORES, 61)
     for j, name in enumerate(names):
         scores = comparison.matrix(name, "online_context")
         if scores is not None:
             line = {"color": COLOURS[j % len(COLOURS)], "shape": "hv"}
             fig.add_scatter(
-                x=taus, y=profile(scores, taus), mode="lines", line=line, name=name, legend=beside, **places[-1]
+                x=taus, y=profile(scores, taus), mode="lines", line=line, name=name, legend="legend2", **places[-1]
             )  # fmt: skip
+    last = fig.get_subplot(**places[-1])  # low on the left, where no profile is
+    fig.update_layout(
+        legend2={
+            "x": last.xaxis.domain[0], "y": last.yaxis.domain[0], "xanchor": "left", "yanchor": "bottom",
+            "font_size": 10, "bgcolor": "rgba(0,0,0,0)",
+        }
+    )  # fmt: skip
     fig.update_xaxes(title_text="score, given self-collected context", **places[-1])
     fig.update_yaxes(range=[-0.02, 1.02], **places[-1])
     return fig
-
-
-def _legend_beside(fig: go.Figure, place: style.Place) -> str:
-    """Make a legend to the right of the last panel, if its row has room; return its name."""
-    panel = fig.get_subplot(**place)
-    right, top = panel.xaxis.domain[1], panel.yaxis.domain[1]
-    if right > 0.99:
-        return "legend"
-    fig.update_layout(legend2={"x": right + 0.01, "y": top, "xanchor": "left", "yanchor": "top"})
-    return "legend2"
 
 
 def _scores(
