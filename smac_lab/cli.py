@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypedDict, get_type_hints
 
 import tyro
 
@@ -32,9 +32,27 @@ Settings = Annotated[
 ]
 Behaviour = Literal["expert", "narrow", "broad"]
 DEMO_FAMILY = "point-robot"
+
+
+class Act(NamedTuple):
+    """One act of the demo: its data, and the arms that it compares."""
+
+    title: str
+    behaviour: Behaviour | None
+    arms: tuple[ArmName, ...]
+
+
 ACTS = {
-    "claim": "Act 1, the paper's claim: the encoder reads exploration, and `frozen` is the paper's arm.",
-    "narrow": "Act 2, narrow data for all: the encoder reads behaviour that betrays the task; see `self-labelled`.",
+    "claim": Act(
+        "Act 1, the paper's claim: the encoder reads exploration; `frozen`, the paper's arm, and true rewards.",
+        None,
+        ("frozen", "oracle"),
+    ),
+    "narrow": Act(
+        "Act 2, narrow data for all: the encoder reads behaviour that betrays the task; `frozen` and `self-labelled`.",
+        "narrow",
+        ("frozen", "self-labelled"),
+    ),
 }
 
 
@@ -47,8 +65,8 @@ def demo(
 ) -> None:
     """Run the paper on the point robot in two acts, and write a report of each.
 
-    Act one shows the paper's claim on its kind of data. In act two the encoder reads only behaviour data, which give
-    the task away.
+    Act one shows the paper's claim on its kind of data, beside the oracle. In act two the encoder reads only behaviour
+    data, which give the task away: the paper's arm, beside one whose encoder learns.
 
     Args:
         out: folder of act one; act two is in its folder `narrow`. Interrupted runs are continued.
@@ -61,11 +79,9 @@ def demo(
 
     folders = {"claim": out, "narrow": out / "narrow"}
     for act in acts:
-        print(f"\n{ACTS[act]}\n")
-        behaviour: Behaviour | None = None if act == "claim" else "narrow"
-        train(
-            DEMO_FAMILY, preset=preset, behaviour=behaviour, seed=seed, out=folders[act], workers=workers, settings={}
-        )
+        title, behaviour, arms = ACTS[act]
+        print(f"\n{title}\n")
+        train(DEMO_FAMILY, preset, behaviour, seed, arms=arms, out=folders[act], workers=workers, settings={})
         try:
             print(f"and a picture of it: {report.write_picture(folders[act], folders[act] / 'picture.png')}")
         except RuntimeError as error:
