@@ -93,6 +93,25 @@ def test_evaluate_and_diagnose(finished: Path) -> None:
     assert {f["link"] for f in record["diagnosis"]} >= {"posterior", "exploration", "labels", "critic"}
 
 
+def test_the_demo_has_two_acts_and_either_takes_a_third_arm(tmp_path: Path) -> None:
+    done = run("demo", "--preset", "smoke", "--seed", "0", "--out", tmp_path / "demo")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.index("Act 1") < done.stdout.index("oracle") < done.stdout.index("Act 2")
+    acts = {"claim": tmp_path / "demo", "narrow": tmp_path / "demo" / "narrow"}
+    arms = {name: read_run(folder).summary["arms"] for name, folder in acts.items()}
+    assert {name: list(own) for name, own in arms.items()} == {
+        "claim": ["frozen", "oracle"],
+        "narrow": ["frozen", "self-labelled"],
+    }
+    assert all((folder / "report.html").exists() for folder in acts.values())
+
+    done = run("train", "point-robot", "--preset", "smoke", "--seed", "0", "--out", acts["claim"])
+    assert done.returncode == 0, done.stderr
+    grown = read_run(acts["claim"]).summary["arms"]
+    assert list(grown) == list(DEFAULT_ARMS)
+    assert {arm: grown[arm] for arm in arms["claim"]} == arms["claim"], "what was there stays"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
